@@ -1,0 +1,47 @@
+//! The only reader of clocks. Everyone else is given `Now` (monotonic) or a wall time as an argument, so that the
+//! simulator can hand in its own and a jump of the wall clock can't expire anything.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the process (or the simulation) began. Monotonic. Nothing compares it across machines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Now(pub u64);
+
+impl Now {
+    pub const START: Now = Now(0);
+
+    pub fn plus(self, wait: Duration) -> Now {
+        Now(self.0.saturating_add(wait.as_nanos() as u64))
+    }
+
+    pub fn plus_ms(self, ms: u64) -> Now {
+        Now(self.0.saturating_add(ms.saturating_mul(1_000_000)))
+    }
+
+    /// How long from `earlier` until `self`; zero if `earlier` is later.
+    pub fn since(self, earlier: Now) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    pub fn millis(self) -> u64 {
+        self.0 / 1_000_000
+    }
+}
+
+/// Monotonic time since the first call.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn now() -> Now {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    Now(start.elapsed().as_nanos() as u64)
+}
+
+/// Wall time in milliseconds since 1970, as it goes into transactions. May jump; nothing waits by it.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn wall_ms() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_millis() as i64,
+        Err(before) => -(before.duration().as_millis() as i64),
+    }
+}

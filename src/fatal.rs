@@ -1,0 +1,72 @@
+//! Why the server stops itself: what happened, with the values; what to do about it; and an exit status of its own, so
+//! that a supervisor can tell "fix the disk" from "fix the file". Bugs are not in here: they are assertions.
+//!
+//! Exit statuses are ZooKeeper's where it has one (operations: 1 start-up, 2 configuration, 3 data directory, 4 admin
+//! port, 10 snapshot or log can't be written).
+
+use crate::ids::Zxid;
+use std::path::PathBuf;
+
+/// A reason to stop. `Display` gives what happened; `advice` what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// `line` 0 when the problem is not in one line of the file.
+    #[error("{}{}: {problem}", file.display(), if *line > 0 { format!(":{line}") } else { String::new() })]
+    Config { file: PathBuf, line: usize, problem: String },
+    #[error("{problem}")]
+    Usage { problem: String },
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: String, source: std::io::Error },
+    #[error("{} is in use by pid {holder_pid}", dir.display())]
+    DataDirLocked { dir: PathBuf, holder_pid: u32 },
+    #[error("Unable to access datadir {}: {source}", dir.display())]
+    DataDir { dir: PathBuf, source: std::io::Error },
+    #[error("{}: no space left: {needed} bytes needed ({source})", path.display())]
+    DiskFull { path: PathBuf, needed: u64, source: std::io::Error },
+    /// After one failed fsync nothing that the kernel says about the file can be trusted, so nothing is retried.
+    #[error("{}: sync failed: {source}", file.display())]
+    SyncFailed { file: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", file.display())]
+    Io { file: PathBuf, source: std::io::Error },
+    #[error("{}: damaged at byte {offset}: {problem}; everything up to zxid {last_good} is good", file.display())]
+    LogCorrupt { file: PathBuf, offset: u64, last_good: Zxid, problem: String },
+    #[error("{}: damaged at byte {offset}: {problem}", file.display())]
+    SnapshotCorrupt { file: PathBuf, offset: u64, problem: String },
+    /// Files are missing or don't fit together: `from..=to` is what is needed and not there.
+    #[error("{}: transactions {from} to {to} are missing: {problem}", dir.display())]
+    HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
+}
+
+impl Fatal {
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Fatal::Listen { .. } => 1,
+            Fatal::Config { .. } | Fatal::Usage { .. } => 2,
+            Fatal::DataDirLocked { .. } | Fatal::DataDir { .. } => 3,
+            Fatal::DiskFull { .. } | Fatal::SyncFailed { .. } | Fatal::Io { .. } => 10,
+            Fatal::LogCorrupt { .. } | Fatal::SnapshotCorrupt { .. } | Fatal::HistoryGap { .. } => 11,
+        }
+    }
+
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Fatal::Config { .. } => "Correct the file and start again.",
+            Fatal::Usage { .. } => "See `ostler help`.",
+            Fatal::Listen { .. } => "Stop what listens there, or set another clientPort.",
+            Fatal::DataDirLocked { .. } => "Stop the other process, or give this server its own dataDir.",
+            Fatal::DataDir { .. } => "Create the directory, or make it writable for this user.",
+            Fatal::DiskFull { .. } => "Free space on this file system and start again; nothing acknowledged was lost.",
+            Fatal::SyncFailed { .. } => {
+                "Check the disk (dmesg, smartctl) before starting again; what was acknowledged had been synced before."
+            }
+            Fatal::Io { .. } => "Check the disk and the permissions of the file.",
+            Fatal::LogCorrupt { .. } => {
+                "Restore the file from a backup, or see what it still holds and cut it with `ostler log`."
+            }
+            Fatal::SnapshotCorrupt { .. } => {
+                "Restore the file from a backup, or remove it if an older snapshot is there."
+            }
+            Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",
+        }
+    }
+}

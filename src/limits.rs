@@ -1,0 +1,54 @@
+//! Every limit of the server, and how the limits hang together. A queue without a line here is a bug.
+
+/// `jute.maxbuffer`'s default in bytes: the largest request frame.
+pub const JUTE_MAXBUFFER: usize = 0xf_ffff;
+
+/// Bytes that a connection's input buffer holds beyond one frame before its socket is no longer read.
+pub const CONNECTION_INPUT_SLACK: usize = 64 << 10;
+
+/// Unsent bytes after which no more requests are read from a connection; its socket has to drain first.
+pub const CONNECTION_OUTPUT_PAUSE: usize = 256 << 10;
+
+/// Unsent bytes after which a connection is closed (its session lives on): watch events can't be held back.
+pub const CONNECTION_OUTPUT_MAX: usize = 64 << 20;
+
+/// Writes that one connection may have in the pipeline before no more are taken from it.
+pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
+
+/// Bytes and requests of one core that wait for the pipeline; a core above either stops handing over writes.
+pub const CORE_TO_PIPELINE_BYTES: usize = 16 << 20;
+pub const CORE_TO_PIPELINE_REQUESTS: usize = 65_536;
+
+/// Bytes of replies and events that wait in one core's feed; the pipeline applies nothing more until there is room.
+pub const FEED_BYTES: usize = 64 << 20;
+
+/// Proposals made and not yet committed. Bounds the pipeline's memory.
+pub const PROPOSALS_OUTSTANDING_MAX: usize = 65_536;
+
+/// Bytes of replies that a core encodes before it lets go of the tree.
+pub const READ_GUARD_BYTES: usize = 64 << 10;
+/// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
+pub const READ_GUARD_REQUESTS: usize = 512;
+/// Transactions that the pipeline applies before it lets go of the tree: about 100 microseconds' worth.
+pub const WRITE_GUARD_TXNS: usize = 128;
+
+/// Bytes of a log segment; a larger record gets a segment of its own.
+pub const LOG_SEGMENT_BYTES: usize = 64 << 20;
+/// The first segment is small, so that an empty server starts at once.
+pub const LOG_FIRST_SEGMENT_BYTES: usize = 1 << 20;
+
+/// The leader opens a new epoch this many transactions before the counter of the old one is used up.
+pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
+
+/// Bytes of saved node images that a snapshot in progress may hold before the pipeline waits for it.
+pub const SNAPSHOT_SAVED_BYTES: usize = 64 << 20;
+
+/// Distinct client addresses whose connections are counted, and 4lw answers in preparation at once.
+pub const FOUR_LETTER_PENDING: usize = 64;
+
+const _: () = {
+    // The margin has to outlast everything that is already in the pipeline when it is noticed.
+    assert!(EPOCH_COUNTER_MARGIN as usize > 4 * PROPOSALS_OUTSTANDING_MAX);
+    // A connection that is paused for its output can still take the largest batch of replies of one turn.
+    assert!(CONNECTION_OUTPUT_PAUSE + READ_GUARD_BYTES < CONNECTION_OUTPUT_MAX);
+};
