@@ -15,6 +15,9 @@ pub const CONNECTION_OUTPUT_MAX: usize = 64 << 20;
 /// Writes that one connection may have in the pipeline before no more are taken from it.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
 
+/// Identities that one connection may gather with auth packets; one more is refused as failed.
+pub const CONNECTION_AUTH_IDS: usize = 1_000;
+
 /// Bytes and requests of one core that wait for the pipeline; a core above either stops handing over writes.
 pub const CORE_TO_PIPELINE_BYTES: usize = 16 << 20;
 pub const CORE_TO_PIPELINE_REQUESTS: usize = 65_536;

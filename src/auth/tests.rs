@@ -1,0 +1,207 @@
+use super::*;
+use crate::wire::client::AclEntry;
+use crate::wire::txn::Acl;
+
+fn peer(address: &str) -> AuthIds {
+    AuthIds::of_peer(address.parse().unwrap())
+}
+
+fn acl(perms: i32, scheme: &str, id: &str) -> Acl {
+    Acl { perms, scheme: scheme.into(), id: id.into() }
+}
+
+fn entry<'a>(perms: i32, scheme: &'a str, id: &'a str) -> AclEntry<'a> {
+    AclEntry { perms, scheme: Some(scheme.into()), id: Some(id.into()) }
+}
+
+fn fix(list: &[AclEntry<'_>], ids: &AuthIds) -> Result<Vec<Acl>, FixError> {
+    fix_up(Some(list), ids, &AuthRules::default(), 1 << 20)
+}
+
+#[test]
+fn digests_of_a_real_server() {
+    assert_eq!(derive("u:p", DigestAlgorithm::Sha1), "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=");
+    assert_eq!(derive("bob:pw", DigestAlgorithm::Sha1), "bob:ikIaKsbtGweaHnb/jKn7OHqbunM=");
+    assert_eq!(derive("bob", DigestAlgorithm::Sha1).split(':').next(), Some("bob"));
+    // Of the empty text; known values of the algorithms themselves.
+    assert_eq!(derive("", DigestAlgorithm::Md5), ":1B2M2Y8AsgTpgAmY7PhCfg==");
+    assert_eq!(derive("", DigestAlgorithm::Sha256), ":47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+    assert_eq!(DigestAlgorithm::from_name("sha3-256"), Some(DigestAlgorithm::Sha3_256));
+    assert_eq!(DigestAlgorithm::from_name("rot13"), None);
+}
+
+#[test]
+fn an_address_is_shown_as_java_shows_it() {
+    assert_eq!(address_text("127.0.0.1".parse().unwrap()), "127.0.0.1");
+    assert_eq!(address_text("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1");
+    assert_eq!(address_text("::1".parse().unwrap()), "0:0:0:0:0:0:0:1");
+}
+
+#[test]
+fn auth_packets_succeed_and_fail_as_upstream() {
+    let rules = AuthRules { super_digest: Some(derive("super:secret", DigestAlgorithm::Sha1)), ..AuthRules::default() };
+    let mut ids = peer("127.0.0.1");
+    for (scheme, auth) in
+        [(Some("world"), Some(&b"x"[..])), (Some("sasl"), Some(b"x")), (Some("digest"), None), (None, Some(b"x"))]
+    {
+        assert_eq!(ids.authenticate(scheme, auth, &rules), Err(ErrorCode::AUTH_FAILED), "{scheme:?}");
+    }
+    assert_eq!(ids, peer("127.0.0.1"));
+    let before = ids.clone();
+    assert_eq!(ids.authenticate(Some("ip"), None, &rules), Ok(()));
+    for _ in 0..2 {
+        assert_eq!(ids.authenticate(Some("digest"), Some(b"bob:pw"), &rules), Ok(()));
+    }
+    assert_eq!(ids.who_am_i().collect::<Vec<_>>(), [("ip", "127.0.0.1"), ("digest", "bob")]);
+    assert!(!ids.is_super());
+    assert_eq!(ids.authenticate(Some("digest"), Some(b"super:secret"), &rules), Ok(()));
+    assert!(ids.is_super());
+    assert_eq!(ids.who_am_i().skip(2).collect::<Vec<_>>(), [("super", ""), ("digest", "super")]);
+    assert_eq!(before.iter().count(), 1, "a snapshot of the ids does not grow");
+
+    let off = AuthRules { digest: None, ..AuthRules::default() };
+    assert_eq!(ids.authenticate(Some("digest"), Some(b"bob:pw"), &off), Err(ErrorCode::AUTH_FAILED));
+}
+
+#[test]
+fn a_connection_cannot_gather_ids_without_bound() {
+    let mut ids = peer("127.0.0.1");
+    let rules = AuthRules::default();
+    let outcomes: Vec<_> = (0..=limits::CONNECTION_AUTH_IDS)
+        .map(|n| ids.authenticate(Some("digest"), Some(format!("u{n}:p").as_bytes()), &rules))
+        .collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), limits::CONNECTION_AUTH_IDS - 1);
+}
+
+#[test]
+fn access_is_decided_entry_by_entry() {
+    let rules = AuthRules::default();
+    let stranger = peer("10.1.2.3");
+    let mut bob = stranger.clone();
+    bob.authenticate(Some("digest"), Some(b"bob:pw"), &rules).unwrap();
+    let mut root = stranger.clone();
+    root.add("super", "");
+    let bobs = acl(Acl::WRITE, "digest", "bob:ikIaKsbtGweaHnb/jKn7OHqbunM=");
+
+    let table: &[(&[Acl], i32, &AuthIds, bool)] = &[
+        (&[], Acl::ADMIN, &stranger, true),
+        (&[Acl::world(Acl::READ)], Acl::READ, &stranger, true),
+        (&[Acl::world(Acl::READ)], Acl::READ | Acl::ADMIN, &stranger, true),
+        (&[Acl::world(Acl::READ)], Acl::WRITE, &stranger, false),
+        (&[Acl::world(0)], Acl::WRITE, &root, true),
+        (&[bobs.clone(), Acl::world(Acl::READ)], Acl::READ, &stranger, true),
+        (std::slice::from_ref(&bobs), Acl::WRITE, &stranger, false),
+        (std::slice::from_ref(&bobs), Acl::WRITE, &bob, true),
+        (std::slice::from_ref(&bobs), Acl::READ, &bob, false),
+        (&[acl(31, "world", "someone")], Acl::READ, &bob, false),
+        (&[acl(31, "sasl", "bob")], Acl::READ, &bob, false),
+        (&[acl(31, "ip", "10.1.2.3")], Acl::READ, &stranger, true),
+        (&[acl(31, "ip", "10.1.0.0/16")], Acl::READ, &stranger, true),
+        (&[acl(31, "ip", "10.1.3.0/23")], Acl::READ, &stranger, true),
+        (&[acl(31, "ip", "10.1.3.0/24")], Acl::READ, &stranger, false),
+        (&[acl(31, "ip", "0.0.0.0/0")], Acl::READ, &stranger, true),
+        (&[acl(31, "ip", "::/0")], Acl::READ, &stranger, false),
+    ];
+    for (list, wanted, ids, expected) in table {
+        assert_eq!(permits(list, *wanted, ids, &rules), *expected, "{list:?} {wanted} {ids:?}");
+    }
+    let six = peer("2001:db8::1");
+    assert!(permits(&[acl(31, "ip", "2001:db8::/32")], 1, &six, &rules));
+    assert!(!permits(&[acl(31, "ip", "2001:db9::/32")], 1, &six, &rules));
+    assert!(permits(&[acl(31, "ip", "::/0")], 1, &six, &rules));
+    assert!(!permits(&[acl(31, "ip", "0.0.0.0/0")], 1, &six, &rules));
+    assert!(permits(&[Acl::world(0)], 31, &stranger, &AuthRules { skip_acl: true, ..AuthRules::default() }));
+    assert!(!permits(&[bobs], Acl::WRITE, &bob, &AuthRules { digest: None, ..AuthRules::default() }));
+}
+
+#[test]
+fn lists_are_fixed_up_in_order() {
+    let mut ids = peer("127.0.0.1");
+    assert_eq!(fix_up(None, &ids, &AuthRules::default(), 1 << 20), Err(FixError::Invalid));
+    assert_eq!(fix(&[], &ids), Err(FixError::Invalid));
+    let bad = [
+        ("world", "somebody"),
+        ("auth", ""),
+        ("super", ""),
+        ("sasl", "bob"),
+        ("x509", "CN=a"),
+        ("nope", "a"),
+        ("digest", "a"),
+        ("digest", "a:"),
+        ("digest", ":"),
+        ("digest", "a:b:c"),
+        ("ip", "host"),
+        ("ip", "1.2.3"),
+        ("ip", "1.2.3.256"),
+        ("ip", "1.2.3.4/"),
+        ("ip", "1.2.3.4/-1"),
+        ("ip", "1.2.3.4/33"),
+        ("ip", "1.2.3.4/x"),
+        ("ip", "::1/129"),
+        ("ip", "::ffff:1.2.3.4"),
+        ("ip", "1::2::3"),
+    ];
+    for (scheme, id) in bad {
+        assert_eq!(fix(&[entry(31, scheme, id)], &ids), Err(FixError::Invalid), "{scheme}:{id}");
+    }
+    let good = [
+        ("world", "anyone"),
+        ("digest", "a:b"),
+        ("digest", ":b"),
+        ("digest", "a:b:"),
+        ("ip", "001.2.3.4/0"),
+        ("ip", "::1/128"),
+        ("ip", "fe80::"),
+    ];
+    for (scheme, id) in good {
+        assert_eq!(fix(&[entry(255, scheme, id)], &ids), Ok(vec![acl(255, scheme, id)]), "{scheme}:{id}");
+    }
+    let null_world = AclEntry { perms: 1, scheme: Some("world".into()), id: None };
+    assert_eq!(fix(&[null_world], &ids), Err(FixError::Undecodable));
+    let null_scheme = AclEntry { perms: 1, scheme: None, id: None };
+    assert_eq!(fix(&[null_scheme], &ids), Err(FixError::Invalid));
+
+    ids.add("digest", "a:b");
+    ids.add("digest", "c:d");
+    let list = [
+        entry(1, "auth", ""),
+        entry(31, "world", "anyone"),
+        entry(1, "auth", "other"),
+        entry(1, "auth", ""),
+        entry(31, "world", "anyone"),
+    ];
+    let (a, c) = (acl(1, "digest", "a:b"), acl(1, "digest", "c:d"));
+    assert_eq!(fix(&list, &ids), Ok(vec![a.clone(), c.clone(), Acl::world(31), a, c]));
+}
+
+#[test]
+fn a_long_list_is_fixed_up_like_a_short_one_and_within_its_bound() {
+    let ids = peer("127.0.0.1");
+    let names: Vec<String> = (0..50_000).map(|n| format!("{}:x", n % 25_000)).collect();
+    let list: Vec<_> = names.iter().map(|name| entry(1, "digest", name)).collect();
+    assert_eq!(fix(&list, &ids).unwrap().len(), 25_000);
+
+    let mut many = ids.clone();
+    for n in 0..limits::CONNECTION_AUTH_IDS - 1 {
+        many.add("digest", &format!("{n}:x"));
+    }
+    let list: Vec<_> = names.iter().take(25_000).map(|name| entry(1, "auth", name)).collect();
+    assert_eq!(fix(&list, &many), Err(FixError::TooLarge));
+}
+
+#[test]
+fn a_digest_is_hidden_from_who_may_not_administer() {
+    assert_eq!(redacted_id("digest", "u:abc="), "u:x");
+    assert_eq!(redacted_id("digest", "u"), "u");
+    assert_eq!(redacted_id("ip", "::1"), "::1");
+}
+
+#[test]
+fn a_required_scheme_keeps_others_out() {
+    let rules = AuthRules { required_schemes: vec!["digest".into()], ..AuthRules::default() };
+    let mut ids = peer("127.0.0.1");
+    assert!(!rules.admits(&ids));
+    ids.add("digest", "a:b");
+    assert!(rules.admits(&ids));
+    assert!(AuthRules::default().admits(&AuthIds::default()));
+}
