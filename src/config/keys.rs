@@ -228,13 +228,8 @@ const KEYS: &[Key] = &[
         Harmless::NotTrue,
         "SASL is not in this build, and clients without it would be let in",
     ),
-    protects(
-        Property,
-        "enforce.auth.enabled",
-        Harmless::NotTrue,
-        "this build cannot require clients to authenticate, and would let everyone in",
-    ),
-    later(Property, "enforce.auth.schemes", "required authentication"),
+    used(Property, "enforce.auth.enabled"),
+    used(Property, "enforce.auth.schemes"),
     nothing(Property, "allowSaslFailedClients", "SASL is not in this build"),
     protects(
         Property,

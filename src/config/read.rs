@@ -27,6 +27,12 @@ pub(super) struct Reader<'a> {
 /// The default number of I/O cores can't grow beyond what the tree's lock is split into.
 const CORES_MAX: usize = 256;
 
+/// What `digestAlg` may be, in capitals: what `auth` can compute.
+const DIGEST_ALGORITHMS: &[&str] = &[
+    "MD5", "SHA1", "SHA-1", "SHA", "SHA-224", "SHA-256", "SHA-384", "SHA-512", "SHA3-224", "SHA3-256", "SHA3-384",
+    "SHA3-512",
+];
+
 impl Reader<'_> {
     pub fn config(mut self) -> Result<Config, Fatal> {
         let mut config = Config::defaults(self.sources.processors);
@@ -301,16 +307,37 @@ impl Reader<'_> {
         let digest = self.text("DigestAuthenticationProvider.superDigest").filter(|digest| !digest.is_empty());
         config.super_digest = digest.map(str::to_owned);
         if let Some(given) = self.gathered.get("DigestAuthenticationProvider.digestAlg") {
-            let plain = given.value.to_ascii_uppercase().replace('-', "");
-            if !matches!(plain.as_str(), "SHA1" | "SHA" | "") {
+            config.digest_alg = given.value.to_ascii_uppercase();
+            if !DIGEST_ALGORITHMS.contains(&config.digest_alg.as_str()) {
                 let problem = format!(
-                    "DigestAuthenticationProvider.digestAlg={}: this build has SHA1 only, and the ids in existing ACLs \
-                     would match nobody",
+                    "DigestAuthenticationProvider.digestAlg={}: not known; the ids in existing ACLs would match nobody",
                     given.value
                 );
                 return Err(self.fatal(given, problem));
             }
         }
+        self.required_schemes(config)
+    }
+
+    fn required_schemes(&mut self, config: &mut Config) -> Result<(), Fatal> {
+        if !self.truth("enforce.auth.enabled", false) {
+            return Ok(());
+        }
+        let schemes = self.text("enforce.auth.schemes").unwrap_or_default();
+        let schemes: Vec<String> =
+            schemes.split(',').map(|scheme| scheme.trim().to_owned()).filter(|scheme| !scheme.is_empty()).collect();
+        if schemes.is_empty() {
+            let problem = "enforce.auth.enabled is true but enforce.auth.schemes must be configured";
+            return Err(self.fatal_key("enforce.auth.enabled", problem.into()));
+        }
+        for scheme in &schemes {
+            let known = scheme == "ip" || scheme == "digest" && config.digest_auth_enabled;
+            if !known {
+                let problem = format!("enforce.auth.schemes: this build has no authentication scheme {scheme}");
+                return Err(self.fatal_key("enforce.auth.schemes", problem));
+            }
+        }
+        config.required_auth_schemes = schemes;
         Ok(())
     }
 

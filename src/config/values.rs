@@ -86,7 +86,12 @@ pub struct Config {
     pub skip_acl: bool,
     /// `DigestAuthenticationProvider.enabled`: the scheme `digest` exists.
     pub digest_auth_enabled: bool,
-    /// `DigestAuthenticationProvider.superDigest`: `super:` and the Base64 of a SHA-1; who presents it may do anything.
+    /// `DigestAuthenticationProvider.digestAlg`: Java's name of the hash, in capitals; one that `auth` knows.
+    pub digest_alg: String,
+    /// `enforce.auth.schemes` where `enforce.auth.enabled`: a client needs an identity of one of them for any request.
+    /// Empty: nothing is enforced. Only schemes that this build has.
+    pub required_auth_schemes: Vec<String>,
+    /// `DigestAuthenticationProvider.superDigest`: `super:` and a Base64 hash; who presents it may do anything.
     pub super_digest: Option<String>,
 
     /// `snapCount`: a snapshot after a random number of transactions in snapCount/2 up to this; at least 2.
@@ -167,6 +172,8 @@ impl Config {
             containers: Containers { check_interval_ms: 60_000, max_per_minute: 10_000, max_never_used_ms: 0 },
             skip_acl: false,
             digest_auth_enabled: true,
+            digest_alg: "SHA1".into(),
+            required_auth_schemes: Vec::new(),
             super_digest: None,
             snap_count: 100_000,
             snap_size_limit_bytes: Some(4 << 30),
