@@ -1,0 +1,244 @@
+//! Quotas (client-protocol 7.2 to 7.4): limits and usage of a path P are ordinary znodes below `/zookeeper/quota` + P
+//! that clients create; the server keeps the usage up to date in place, outside transactions, zxids and digests.
+//!
+//! Only the deepest path with limits counts. What kills ZooKeeper is harmless here: limits for the root are ignored, and
+//! usage that can't be read is counted anew.
+
+use super::Tree;
+use super::index;
+use crate::wire::ErrorCode;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The root of all quotas.
+pub const QUOTA_ROOT: &str = "/zookeeper/quota";
+/// Name of the znode with the limits of a path.
+pub const LIMITS_NAME: &str = "zookeeper_limits";
+/// Name of the znode with the usage of a path.
+pub const STATS_NAME: &str = "zookeeper_stats";
+
+/// The path whose limits are written at `path`; never the root.
+pub(super) fn limited_by(path: &str) -> Option<&str> {
+    let limited = path.strip_prefix(QUOTA_ROOT)?.strip_suffix(LIMITS_NAME)?.strip_suffix('/')?;
+    (limited.len() > 1 && limited.starts_with('/')).then_some(limited)
+}
+
+/// The path whose usage is written at `path`; "" is the root.
+pub(super) fn counted_by(path: &str) -> Option<&str> {
+    let counted = path.strip_prefix(QUOTA_ROOT)?.strip_suffix(STATS_NAME)?.strip_suffix('/')?;
+    (counted.is_empty() || counted.starts_with('/')).then_some(counted)
+}
+
+/// The quota that a path is under.
+#[derive(Debug, PartialEq, Eq)]
+pub struct QuotaRef<'a> {
+    /// The path that has the limits.
+    pub path: &'a str,
+    /// The limits as text (`Track::parse`); `None` if null.
+    pub limits: Option<&'a [u8]>,
+    /// The usage as text; `None` if null or not there.
+    pub stats: Option<&'a [u8]>,
+}
+
+/// Limits or usage (upstream: `StatsTrack`). What is not given reads as -1, no limit.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Track(BTreeMap<String, i64>);
+
+impl Track {
+    /// Reads the text of a limits or stats node. Fails where ZooKeeper's parser throws; null is a failure, empty is not.
+    pub fn parse(text: Option<&[u8]>) -> Result<Track, ErrorCode> {
+        let text = text.ok_or(ErrorCode::MARSHALLING_ERROR)?;
+        let text = String::from_utf8_lossy(text);
+        let mut values = BTreeMap::new();
+        let pairs = text.trim_end_matches([',', ';']);
+        if pairs.is_empty() {
+            return Ok(Track(values));
+        }
+        if pairs.starts_with([',', ';']) {
+            return Err(ErrorCode::MARSHALLING_ERROR); // An empty pair, which has no value.
+        }
+        for pair in pairs.split([',', ';']).filter(|pair| !pair.is_empty()) {
+            let mut parts = pair.trim_end_matches('=').split('=');
+            let key = parts.next().unwrap_or_default();
+            let value = match parts.next() {
+                None => return Err(ErrorCode::MARSHALLING_ERROR),
+                Some("") => -1,
+                Some(number) => java_long(number).ok_or(ErrorCode::MARSHALLING_ERROR)?,
+            };
+            values.insert(key.to_owned(), value);
+        }
+        Ok(Track(values))
+    }
+
+    pub fn new(count: i64, bytes: i64) -> Track {
+        let mut track = Track::default();
+        track.set("count", count);
+        track.set("bytes", bytes);
+        track
+    }
+
+    fn get(&self, key: &str) -> i64 {
+        self.0.get(key).copied().unwrap_or(-1)
+    }
+
+    fn set(&mut self, key: &str, value: i64) {
+        self.0.insert(key.to_owned(), value);
+    }
+
+    /// Znodes: used, or the soft limit.
+    pub fn count(&self) -> i64 {
+        self.get("count")
+    }
+
+    /// Bytes of data: used, or the soft limit.
+    pub fn bytes(&self) -> i64 {
+        self.get("bytes")
+    }
+
+    pub fn count_hard_limit(&self) -> i64 {
+        self.get("countHardLimit")
+    }
+
+    pub fn byte_hard_limit(&self) -> i64 {
+        self.get("byteHardLimit")
+    }
+}
+
+/// `Long.parseLong`: decimal digits with an optional sign.
+fn java_long(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
+impl fmt::Display for Track {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "count={},bytes={}", self.count(), self.bytes())?;
+        let mut others = self.0.iter().filter(|(key, _)| *key != "count" && *key != "bytes").peekable();
+        if others.peek().is_some() {
+            write!(f, "=")?;
+        }
+        for (key, value) in others {
+            write!(f, ";{key}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Tree {
+    /// The quota that `path` is under: that of the deepest path with limits, `path` itself included.
+    pub fn quota_of(&self, path: &str) -> Option<QuotaRef<'_>> {
+        let path = self.quota_path(path)?;
+        let quota_node = self.lookup(QUOTA_ROOT).and_then(|quota| {
+            let names = path.split('/').skip(1);
+            names.into_iter().try_fold(quota, |node, name| node.child(name))
+        });
+        let limits = quota_node.and_then(|node| node.child(LIMITS_NAME)).and_then(|node| node.data());
+        let stats = quota_node.and_then(|node| node.child(STATS_NAME)).and_then(|node| node.data());
+        Some(QuotaRef { path, limits, stats })
+    }
+
+    fn quota_path(&self, path: &str) -> Option<&str> {
+        if self.quotas.is_empty() {
+            return None;
+        }
+        let mut prefix = path;
+        while !prefix.is_empty() {
+            if let Some(found) = self.quotas.get(prefix) {
+                return Some(found);
+            }
+            prefix = &prefix[..prefix.rfind('/').unwrap_or(0)];
+        }
+        None
+    }
+
+    /// Adds to the usage of the quota that `path` is under, if there is one.
+    pub(super) fn charge(&mut self, path: &str, bytes: i64, count: i64) {
+        let Some(limited) = self.quota_path(path) else { return };
+        let limited = limited.to_owned();
+        let stats_path = format!("{QUOTA_ROOT}{limited}/{STATS_NAME}");
+        let Some(slot) = self.find(&stats_path) else { return };
+        match Track::parse(self.nodes[slot as usize].data()) {
+            Ok(mut track) => {
+                track.set("count", track.count().wrapping_add(count));
+                track.set("bytes", track.bytes().wrapping_add(bytes));
+                self.change_data(slot, &stats_path, Some(track.to_string().as_bytes()), |_| {});
+            }
+            Err(_) => self.recount(&limited),
+        }
+    }
+
+    /// Writes the actual usage of a subtree into its stats node, if there is one.
+    pub(super) fn recount(&mut self, path: &str) {
+        let stats_path = format!("{QUOTA_ROOT}{path}/{STATS_NAME}");
+        let Some(stats) = self.find(&stats_path) else { return };
+        let (mut count, mut bytes) = (0, 0);
+        let mut left: Vec<u32> = self.find(path).into_iter().collect();
+        while let Some(slot) = left.pop() {
+            let node = &self.nodes[slot as usize];
+            count += 1;
+            bytes += node.data_len() as i64;
+            left.extend_from_slice(node.children());
+        }
+        self.change_data(stats, &stats_path, Some(Track::new(count, bytes).to_string().as_bytes()), |_| {});
+    }
+
+    /// After a load: which paths have limits.
+    pub(super) fn find_quotas(&mut self) {
+        for path in self.below_quota_root(LIMITS_NAME) {
+            if let Some(limited) = limited_by(&path) {
+                self.quotas.insert(limited.into());
+            }
+        }
+    }
+
+    /// Counts every usage anew, as ZooKeeper does when it loads a snapshot of its own. Ours are exact and don't need it.
+    pub fn recount_quotas(&mut self) {
+        for path in self.below_quota_root(STATS_NAME) {
+            if let Some(counted) = counted_by(&path) {
+                self.recount(counted);
+            }
+        }
+    }
+
+    fn below_quota_root(&self, name: &str) -> Vec<String> {
+        let mut left: Vec<u32> = self.find(QUOTA_ROOT).into_iter().collect();
+        let mut found = Vec::new();
+        while let Some(slot) = left.pop() {
+            let node = &self.nodes[slot as usize];
+            left.extend_from_slice(node.children());
+            if node.name() == name.as_bytes() {
+                found.push(index::path_of(&self.nodes, slot));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracks_read_and_print_as_zookeeper_does() {
+        let parse = |text: &str| Track::parse(Some(text.as_bytes())).map(|track| track.to_string());
+        assert_eq!(parse("count=3,bytes=9").unwrap(), "count=3,bytes=9");
+        let full = "count=-1,bytes=-1=;byteHardLimit=10;countHardLimit=4";
+        assert_eq!(parse(full).unwrap(), full);
+        assert_eq!(parse("countHardLimit=4;count==5,,;bytes=1").unwrap(), "count=-1,bytes=1=;countHardLimit=4");
+        assert_eq!(parse("").unwrap(), "count=-1,bytes=-1");
+        assert_eq!(parse(",;,").unwrap(), "count=-1,bytes=-1");
+        for bad in ["x", "count", "count=", "count=a", ",count=1", "count=99999999999999999999"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(Track::parse(None).is_err());
+    }
+
+    #[test]
+    fn which_paths_are_limits_and_stats() {
+        assert_eq!(limited_by("/zookeeper/quota/a/b/zookeeper_limits"), Some("/a/b"));
+        assert_eq!(limited_by("/zookeeper/quota/zookeeper_limits"), None, "the root has no quota");
+        assert_eq!(limited_by("/zookeeper/quotax/zookeeper_limits"), None);
+        assert_eq!(limited_by("/zookeeper/quota/a/xzookeeper_limits"), None);
+        assert_eq!(counted_by("/zookeeper/quota/zookeeper_stats"), Some(""));
+        assert_eq!(counted_by("/zookeeper/quota/a/zookeeper_stats"), Some("/a"));
+    }
+}
