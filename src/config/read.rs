@@ -161,16 +161,10 @@ impl Reader<'_> {
     /// After the server lines, which may hold the port.
     fn port(&mut self, config: &mut Config) -> Result<(), Fatal> {
         let address = self.gathered.get("clientPortAddress").cloned();
-        let given = self.gathered.get("clientPort").cloned();
-        if let (Some(address), true) = (&address, given.as_ref().is_none_or(|given| given.value == "0")) {
+        if let (Some(address), None) = (&address, self.gathered.get("clientPort")) {
             return Err(self.fatal(address, "clientPortAddress is set but clientPort is not set".into()));
         }
         match self.strict_port("clientPort")? {
-            Some(0) if config.secure_client_port.is_some() => {
-                return Err(
-                    self.fatal_file("clientPort is 0 and this build has no TLS yet: nothing would listen".into())
-                );
-            }
             Some(port) => config.client_port = port,
             // Set by a server line, or by the form without a file.
             None if self.sources.file.is_none() || config.client_port_from_server_line => {}

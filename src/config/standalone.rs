@@ -105,7 +105,7 @@ fn one_server(reader: &mut Reader<'_>, config: &mut Config, line: &ServerLine, g
     check_myid(reader, config, line.id)?;
     let Some((host, port)) = &line.client else { return Ok(()) };
     match reader.strict_port("clientPort")? {
-        None | Some(0) => {
+        None => {
             config.client_port = *port;
             config.client_port_from_server_line = true;
             if let Some(host) = host {
