@@ -1,1 +1,308 @@
-//! To be written.
+//! Turns a request into a transaction: what was wished, checked against the tree and everything that is pending, becomes
+//! what will happen (upstream: `PrepRequestProcessor`).
+//!
+//! A request that fails becomes a transaction too, with its error: it has its place in the order and its zxid. The order
+//! of the checks is part of the protocol, since the first failure is the answer. The tree is only read; what the
+//! transactions in flight will have changed is kept here (`pending`) until `applied` says that the tree has it, so that
+//! the next request is judged as if it came after them.
+//!
+//! Promises: a transaction made here can be applied, and gives the digest that came with it; nothing larger than
+//! `record_bytes_max` is made, since it could not be read back; memory is bounded by the request's size and by the number
+//! of transactions in flight. Left to others: which zxid is next, whether a session lives (`SessionCheck`), the log, the
+//! apply. Runs on the pipeline's thread.
+
+mod ops;
+pub mod path;
+mod pending;
+mod quota;
+pub mod reply;
+
+use crate::auth::{AuthIds, AuthRules};
+use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
+use crate::session::SessionState;
+use crate::tree::Tree;
+use crate::wire::multi::{MultiOp, read_ops};
+use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
+use crate::wire::{ErrorCode, OpCode, Reader};
+use pending::Pending;
+
+/// What the configuration says about writes. One per server, fixed at start.
+#[derive(Clone, Debug)]
+pub struct PrepareRules {
+    pub auth: AuthRules,
+    pub owner: OwnerRules,
+    /// `enforceQuota`: hard limits refuse.
+    pub enforce_quota: bool,
+    /// `reconfigEnabled`.
+    pub reconfig_enabled: bool,
+    /// Part of an ensemble, not standalone: an unknown session is told that it expired.
+    pub ensemble: bool,
+    /// `zookeeper.digest.enabled`; the tree's setting.
+    pub digest: bool,
+    /// The largest encoded transaction that every server can read back: `jute.maxbuffer` and its `extrasize`.
+    pub record_bytes_max: usize,
+}
+
+impl Default for PrepareRules {
+    /// ZooKeeper's defaults, standalone.
+    fn default() -> PrepareRules {
+        PrepareRules {
+            auth: AuthRules::default(),
+            owner: OwnerRules::default(),
+            enforce_quota: false,
+            reconfig_enabled: false,
+            ensemble: false,
+            digest: true,
+            record_bytes_max: 2 * crate::limits::JUTE_MAXBUFFER,
+        }
+    }
+}
+
+/// What is known about the session of a write when it is prepared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionCheck {
+    Live,
+    Closing,
+    Unknown,
+    /// Another connection has it by now: the answer is -118 in the log, and to the client none.
+    Moved,
+}
+
+impl From<SessionState> for SessionCheck {
+    fn from(state: SessionState) -> SessionCheck {
+        match state {
+            SessionState::Live => SessionCheck::Live,
+            SessionState::Closing => SessionCheck::Closing,
+            SessionState::Unknown => SessionCheck::Unknown,
+        }
+    }
+}
+
+/// A client's write, as it was received.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteRequest<'a> {
+    pub session: SessionId,
+    pub session_check: SessionCheck,
+    pub xid: i32,
+    /// One of `OpCode::is_write`, but CloseSession, which has a function of its own.
+    pub op: OpCode,
+    /// What follows the request's header.
+    pub body: &'a [u8],
+    /// As they were when the request was received.
+    pub auth: &'a AuthIds,
+}
+
+/// What a request has become.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Takes the zxid that was given. May be `Txn::Error`, or a `Txn::Multi` that failed.
+    Txn { header: TxnHeader, txn: Txn, digest: Option<TxnDigest> },
+    /// Not a transaction: answered with this code and the zxid applied last; the zxid given is still free.
+    Refused(ErrorCode),
+}
+
+/// Why a request fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fail {
+    /// An operation's answer; inside a multi one of its results.
+    Op(ErrorCode),
+    /// The answer to the whole request, even if it is a multi.
+    Request(ErrorCode),
+}
+
+/// What every operation of one request has in common.
+struct Context<'a> {
+    session: SessionId,
+    session_check: SessionCheck,
+    auth: &'a AuthIds,
+    zxid: Zxid,
+    time_ms: i64,
+    /// Encoded bytes that the transaction may still have.
+    budget: usize,
+}
+
+/// The maker of transactions. One per pipeline.
+pub struct Prepare {
+    rules: PrepareRules,
+    pending: Pending,
+}
+
+/// Bytes around a record: header, digest.
+const RECORD_OVERHEAD: usize = 64;
+
+impl Prepare {
+    pub fn new(rules: PrepareRules) -> Prepare {
+        let pending = Pending::new(rules.owner, rules.digest);
+        Prepare { rules, pending }
+    }
+
+    /// Prepares a client's write. `zxid` is the next one, `time_ms` the wall time that goes into the transaction.
+    pub fn write(&mut self, tree: &Tree, request: &WriteRequest<'_>, zxid: Zxid, time_ms: i64) -> Prepared {
+        let mut context = Context {
+            session: request.session,
+            session_check: request.session_check,
+            auth: request.auth,
+            zxid,
+            time_ms,
+            budget: self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD),
+        };
+        let reader = &mut Reader::new(request.body);
+        if request.op == OpCode::Multi {
+            self.pending.begin(tree, zxid);
+            // Unlike a single operation's, a list that can't be decoded has its zxid already.
+            let outcome = match read_ops(reader) {
+                Ok(ops) => self.multi(tree, &mut context, ops),
+                Err(_) => Err(Fail::Request(ErrorCode::MARSHALLING_ERROR)),
+            };
+            return self.finish(request.session, request.xid, zxid, time_ms, outcome);
+        }
+        let op = match ops::Single::read(request.op, reader) {
+            Ok(op) => op,
+            Err(code) => return Prepared::Refused(code),
+        };
+        self.pending.begin(tree, zxid);
+        let outcome = self.single(tree, &mut context, op);
+        self.finish(request.session, request.xid, zxid, time_ms, outcome)
+    }
+
+    fn finish(&mut self, session: SessionId, cxid: i32, zxid: Zxid, time: i64, outcome: Result<Txn, Fail>) -> Prepared {
+        let header = TxnHeader { session, cxid, zxid, time };
+        match outcome {
+            Ok(txn) => Prepared::Txn { header, txn, digest: self.txn_digest() },
+            Err(Fail::Op(code) | Fail::Request(code)) => {
+                Prepared::Txn { header, txn: Txn::Error { code: code.0 }, digest: None }
+            }
+        }
+    }
+
+    fn txn_digest(&self) -> Option<TxnDigest> {
+        self.pending.digest().map(|tree| TxnDigest { version: TxnDigest::VERSION, tree })
+    }
+
+    /// All of it or nothing. After a failure the transaction has the records of what would have been done before it.
+    fn multi(&mut self, tree: &Tree, context: &mut Context<'_>, ops: Vec<MultiOp<'_>>) -> Result<Txn, Fail> {
+        if ops.iter().any(|op| op.is_read() || ops::path_is_null(op)) {
+            return Err(Fail::Request(ErrorCode::MARSHALLING_ERROR));
+        }
+        self.pending.open_multi();
+        let mut txns = Vec::with_capacity(ops.len());
+        let mut failed = None;
+        for op in ops {
+            let outcome = match failed {
+                None => self.multi_op(tree, context, op),
+                Some(_) => Err(Fail::Op(ErrorCode::RUNTIME_INCONSISTENCY)),
+            };
+            match outcome {
+                Ok(txn) => txns.push(txn),
+                Err(Fail::Op(code)) => {
+                    failed.get_or_insert(code);
+                    txns.push(Txn::Error { code: code.0 });
+                }
+                Err(fail @ Fail::Request(_)) => {
+                    self.pending.close_multi(false);
+                    return Err(fail);
+                }
+            }
+        }
+        self.pending.close_multi(failed.is_none());
+        Ok(Txn::Multi(txns))
+    }
+
+    /// The server begins a session. `timeout_ms` is what was negotiated.
+    pub fn create_session(
+        &mut self,
+        tree: &Tree,
+        session: SessionId,
+        timeout_ms: i32,
+        zxid: Zxid,
+        time_ms: i64,
+    ) -> Prepared {
+        self.pending.begin(tree, zxid);
+        self.finish(session, 0, zxid, time_ms, Ok(Txn::CreateSession { timeout_ms }))
+    }
+
+    /// Ends a session, and deletes its ephemerals: those in the tree, and those that pending creates will have made.
+    /// `xid` is the client's, or 0 when the session expired. Whether it is closing already is the caller's to know.
+    ///
+    /// Nearly always one transaction. If the paths are too many for one, multis that delete the first of them come
+    /// before it; then each takes one zxid from `zxid` on.
+    pub fn close_session(
+        &mut self,
+        tree: &Tree,
+        session: SessionId,
+        xid: i32,
+        zxid: Zxid,
+        time_ms: i64,
+    ) -> Vec<Prepared> {
+        let mut paths: Vec<String> = tree.ephemerals(session).filter(|path| !self.pending.is_pending(path)).collect();
+        paths.extend(self.pending.ephemerals(session).map(str::to_owned));
+        paths.sort_unstable();
+
+        let max = self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD);
+        let mut bytes: usize = paths.iter().map(|path| close_bytes(path)).sum();
+        let mut paths = paths.into_iter().peekable();
+        let mut all = Vec::with_capacity(1);
+        let mut next = zxid;
+        while bytes > max {
+            self.pending.begin(tree, next);
+            let (mut deletes, mut delete_bytes) = (Vec::new(), 0);
+            // At least one, whatever its size: it was created, so it fits.
+            while let Some(path) = paths.next_if(|path| deletes.is_empty() || delete_bytes + path.len() + 12 <= max) {
+                bytes -= close_bytes(&path);
+                delete_bytes += path.len() + 12;
+                self.delete_pending(tree, &path, next);
+                deletes.push(Txn::Delete { op: OpCode::Delete, path });
+            }
+            all.push(self.finish(SessionId::NONE, 0, next, time_ms, Ok(Txn::Multi(deletes))));
+            next = next.next().expect("an epoch ends long before its counter (limits::EPOCH_COUNTER_MARGIN)");
+        }
+        self.pending.begin(tree, next);
+        let paths: Vec<String> = paths.collect();
+        for path in &paths {
+            self.delete_pending(tree, path, next);
+        }
+        all.push(self.finish(session, xid, next, time_ms, Ok(Txn::CloseSession { paths: Some(paths) })));
+        all
+    }
+
+    /// Deletes a container or a znode whose time to live is over; it was found in the tree, and is looked at again here.
+    /// `None` if it is to stay: then `zxid` is still free.
+    pub fn reap(&mut self, tree: &Tree, path: &str, zxid: Zxid, time_ms: i64) -> Option<Prepared> {
+        let node = self.pending.view(tree, path)?.node;
+        let due = match node.owner(self.rules.owner) {
+            Owner::Container => true,
+            Owner::Ttl(ttl_ms) => time_ms.saturating_sub(node.numbers.mtime) > ttl_ms,
+            Owner::Nobody | Owner::Session(_) => false,
+        };
+        if !due || node.children > 0 {
+            return None;
+        }
+        self.pending.begin(tree, zxid);
+        self.delete_pending(tree, path, zxid);
+        let txn = Txn::Delete { op: OpCode::DeleteContainer, path: path.to_owned() };
+        Some(self.finish(SessionId::NONE, 0, zxid, time_ms, Ok(txn)))
+    }
+
+    /// The tree has every transaction up to and with `up_to`.
+    pub fn applied(&mut self, up_to: Zxid) {
+        self.pending.applied(up_to);
+    }
+
+    /// Forgets what is pending: it will never be applied, or the tree has been replaced.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Paths that are kept because of transactions in flight.
+    pub fn pending_paths(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+/// A path in a closeSession.
+fn close_bytes(path: &str) -> usize {
+    4 + path.len()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What the server does by itself: sessions end, containers are reaped; and what is too large is not made.
+
+use super::*;
+use crate::limits;
+
+#[test]
+fn a_session_takes_its_ephemerals_along_pending_ones_too() {
+    let mut server = Server::new(extended());
+    for path in ["/a", "/b", "/d"] {
+        server.set_up(OpCode::Create, &create(path, flags::EPHEMERAL));
+    }
+    server.session = SessionId(77);
+    server.set_up(OpCode::Create, &create("/other", flags::EPHEMERAL));
+    server.session = SESSION;
+    let mut flights: Vec<_> = [
+        (OpCode::Delete, path_version("/a", -1)),
+        (OpCode::Create, create("/c", flags::EPHEMERAL)),
+        (OpCode::SetData, set_data("/d", b"new", -1)),
+        (OpCode::Create, create("/e", flags::EPHEMERAL)),
+        (OpCode::Delete, path_version("/e", -1)),
+    ]
+    .into_iter()
+    .map(|(op, body)| server.prepare(op, 1, &body).unwrap())
+    .collect();
+    let failing = multi(&[(OpCode::Create, create("/f", 1)), (OpCode::Delete, path_version("/no", -1))]);
+    flights.push(server.prepare(OpCode::Multi, 1, &failing).unwrap());
+    let next = server.zxid.next().unwrap();
+    let mut closed = server.prepare.close_session(&server.tree, SESSION, 9, next, server.time);
+    assert_eq!(closed.len(), 1);
+    let Prepared::Txn { header, txn, digest } = closed.pop().unwrap() else { panic!() };
+    assert_eq!((header.session, header.cxid), (SESSION, 9));
+    assert_eq!(txn, Txn::CloseSession { paths: Some(["/b", "/c", "/d"].map(String::from).into()) });
+    server.zxid = next;
+    // Behind the close, the paths are free.
+    server.session = SessionId(77);
+    let again = server.prepare(OpCode::Create, 1, &create("/c", flags::EPHEMERAL)).unwrap();
+    for flight in flights {
+        server.apply(flight);
+    }
+    let shape = Shape::of(OpCode::CloseSession, &txn);
+    server.apply(InFlight { header, txn, digest, shape, xid: 9 });
+    server.apply(again);
+    let mut left: Vec<_> = server.tree.lookup("/").unwrap().children().collect();
+    left.sort_unstable();
+    assert_eq!(left, ["c", "other", "zookeeper"]);
+}
+
+#[test]
+fn a_close_too_large_for_one_record_is_preceded_by_deletes() {
+    let mut server = Server::new(PrepareRules { record_bytes_max: 2_000, ..extended() });
+    for n in 0..100 {
+        server.set_up(OpCode::Create, &create(&format!("/{}-{n}", "x".repeat(50)), flags::EPHEMERAL));
+    }
+    let all = server.prepare.close_session(&server.tree, SESSION, 0, server.zxid.next().unwrap(), server.time);
+    assert!(all.len() > 1);
+    for prepared in all {
+        let Prepared::Txn { header, txn, digest } = &prepared else { panic!() };
+        let mut bytes = Vec::new();
+        crate::wire::txn::write_txn(header, txn, *digest, &mut bytes);
+        assert!(bytes.len() <= 2_000, "{}", bytes.len());
+        let is_close = matches!(txn, Txn::CloseSession { .. });
+        assert_eq!(header.session, if is_close { SESSION } else { SessionId::NONE });
+        server.take(prepared);
+    }
+    assert_eq!(server.tree.lookup("/").unwrap().num_children(), 1);
+}
+
+#[test]
+fn nothing_is_made_that_is_too_large_to_be_read_back() {
+    let mut server = Server::new(extended());
+    for n in 0..limits::CONNECTION_AUTH_IDS - 1 {
+        assert!(server.auth.add("digest", &format!("user{n}:x")));
+    }
+    let auth: Vec<_> = (0..200).map(|n| Acl { perms: 31, scheme: "auth".into(), id: n.to_string() }).collect();
+    let body = create_with("/a", None, &auth, 0, None);
+    assert_eq!(server.code(OpCode::Create, &body), ErrorCode::BAD_ARGUMENTS);
+    let one = create_with("/a", None, &auth[..1], 0, None);
+    assert_eq!(server.code(OpCode::Create, &one), ErrorCode::OK);
+    let ops: Vec<_> =
+        (0..200).map(|n| (OpCode::Create, create_with(&format!("/{n}"), None, &auth[..1], 0, None))).collect();
+    let before = server.dump();
+    assert_eq!(server.code(OpCode::Multi, &multi(&ops)), ErrorCode::BAD_ARGUMENTS);
+    assert_eq!(server.dump(), before);
+    assert_eq!(server.prepare.pending_paths(), 0);
+}
+
+#[test]
+fn what_is_to_be_reaped_is_looked_at_again() {
+    let mut server = Server::new(extended());
+    server.set_up(OpCode::CreateContainer, &create("/c", 0));
+    server.set_up(OpCode::CreateTtl, &create_with("/t", None, &open(), 5, Some(100)));
+    server.set_up(OpCode::Create, &create("/p", 0));
+    let reap = |server: &mut Server, path: &str| {
+        let next = server.zxid.next().unwrap();
+        server.prepare.reap(&server.tree, path, next, server.time)
+    };
+    assert!(reap(&mut server, "/p").is_none());
+    assert!(reap(&mut server, "/no").is_none());
+    server.time += 100;
+    assert!(reap(&mut server, "/t").is_none(), "not over yet");
+    server.time += 1;
+    let child = server.prepare(OpCode::Create, 1, &create("/c/child", 0)).unwrap();
+    assert!(reap(&mut server, "/c").is_none(), "a child is on the way");
+    server.apply(child);
+    server.set_up(OpCode::Delete, &path_version("/c/child", -1));
+    let written = server.prepare(OpCode::SetData, 1, &set_data("/t", b"", -1)).unwrap();
+    assert!(reap(&mut server, "/t").is_none(), "it was written to");
+    server.apply(written);
+    server.time += 101;
+    for path in ["/t", "/c"] {
+        let prepared = reap(&mut server, path).unwrap();
+        let Prepared::Txn { header, txn, .. } = &prepared else { panic!() };
+        assert_eq!((header.session, header.cxid), (SessionId::NONE, 0));
+        assert_eq!(*txn, Txn::Delete { op: OpCode::DeleteContainer, path: path.into() });
+        server.take(prepared);
+        assert!(server.tree.lookup(path).is_none());
+    }
+}
+
+#[test]
+fn a_session_that_has_moved_is_not_answered() {
+    let mut server = Server::new(extended());
+    server.check = SessionCheck::Moved;
+    for (op, body) in [(OpCode::Create, create("/a", 0)), (OpCode::Multi, multi(&[(OpCode::Create, create("/a", 0))]))]
+    {
+        let InFlight { header, txn, shape, xid, .. } = server.prepare(op, 1, &body).unwrap();
+        let mut applied = Applied::default();
+        server.tree.apply(&header, txn, &mut applied);
+        let mut out = Vec::new();
+        assert_eq!(write_reply(&mut out, &shape, xid, &header, &applied), Reply::None);
+        assert!(out.is_empty());
+    }
+}
+
+#[test]
+fn after_clear_the_tree_alone_counts() {
+    let mut server = Server::new(extended());
+    server.prepare(OpCode::Create, 1, &create("/a", 0)).unwrap();
+    server.prepare.clear();
+    server.zxid = Zxid::ZERO;
+    assert_eq!(server.code(OpCode::Create, &create("/a", 0)), ErrorCode::OK);
+}
