@@ -137,6 +137,37 @@ const FAMILIES: &[Key] = &[
     later(Property, "audit.", AUDIT),
 ];
 
+/// Keys without a field whose values ZooKeeper checks even so: a file that stops it stops this server as well.
+pub const STRICT_TRUTHS: &[&str] = &[
+    "sslQuorum",
+    "sslQuorumReloadCertFiles",
+    "portUnification",
+    "syncEnabled",
+    "localSessionsEnabled",
+    "localSessionsUpgradingEnabled",
+    "multiAddress.enabled",
+    "multiAddress.reachabilityCheckEnabled",
+    "jvm.pause.monitor",
+    "reconfigEnabled",
+    "quorumListenOnAllIPs",
+    "quorum.auth.enableSasl",
+    "quorum.auth.learnerRequireSasl",
+    "quorum.auth.serverRequireSasl",
+];
+
+/// The same of numbers.
+pub const STRICT_NUMBERS: &[&str] = &[
+    "initLimit",
+    "syncLimit",
+    "connectToLearnerMasterLimit",
+    "observerMasterPort",
+    "multiAddress.reachabilityCheckTimeoutMs",
+    "quorum.cnxn.threads.size",
+    "jvm.pause.warn-threshold.ms",
+    "jvm.pause.info-threshold.ms",
+    "jvm.pause.sleep.time.ms",
+];
+
 /// What the administrator's guide calls a key, and its name in ZooKeeper.
 const ALIASES: &[(&str, &str)] = &[
     ("connectionMaxTokens", "connection_throttle_tokens"),
@@ -155,7 +186,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("maxConcurrentSnapSyncs", "leader.maxConcurrentSnapSyncs"),
     ("maxConcurrentDiffSyncs", "leader.maxConcurrentDiffSyncs"),
     ("leader.maxConcurrentSnapshots", "leader.maxConcurrentSnapSyncs"),
-    ("syncEnabled", "observer.syncEnabled"),
 ];
 
 const KEYS: &[Key] = &[
@@ -303,6 +333,7 @@ const KEYS: &[Key] = &[
     later(File, "connectToLearnerMasterLimit", ENSEMBLE),
     later(File, "observerMasterPort", ENSEMBLE),
     later(File, "quorumListenOnAllIPs", ENSEMBLE),
+    later(File, "syncEnabled", ENSEMBLE),
     later(File, "localSessionsEnabled", ENSEMBLE),
     later(File, "localSessionsUpgradingEnabled", ENSEMBLE),
     later(File, "oraclePath", ENSEMBLE),

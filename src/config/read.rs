@@ -41,6 +41,7 @@ impl Reader<'_> {
         if config.file.is_some() {
             self.directories(&mut config)?;
         }
+        config.datadir_autocreate = self.truth("datadir.autocreate", true);
         self.listener(&mut config)?;
         self.times(&mut config)?;
         self.requests(&mut config);
@@ -65,8 +66,8 @@ impl Reader<'_> {
             match key.does {
                 Does::Used => {}
                 Does::Later(part) => {
-                    let text = format!("{} has no effect: this build has no {part} yet", place(name, given));
-                    self.notices.push(Notice::new(Level::Info, text.replace("no the ", "not the ")));
+                    let text = format!("{} has no effect: this build does not have {part} yet", place(name, given));
+                    self.notices.push(Notice::new(Level::Info, text));
                 }
                 Does::Nothing(why) => {
                     let text = format!("{} has no effect: {why}", place(name, given));
@@ -80,6 +81,12 @@ impl Reader<'_> {
             if name.starts_with("authProvider.") {
                 self.auth_provider(name, given)?;
             }
+        }
+        for name in keys::STRICT_TRUTHS {
+            self.strict_truth(name)?;
+        }
+        for name in keys::STRICT_NUMBERS {
+            self.strict::<i32>(name)?;
         }
         if let Some(given) = self.gathered.get("metricsProvider.className") {
             let known = ["DefaultMetricsProvider", "NullMetricsProvider", "PrometheusMetricsProvider"];
@@ -122,7 +129,6 @@ impl Reader<'_> {
                 self.warn_if_relative(name, &dir);
             }
         }
-        config.datadir_autocreate = self.truth("datadir.autocreate", true);
         Ok(())
     }
 
@@ -500,7 +506,7 @@ impl Reader<'_> {
 pub(super) fn place(name: &str, given: &Given) -> String {
     // Values of keys that hold secrets must not reach the log.
     let secret = name.to_ascii_lowercase();
-    let secret = secret.contains("password") || secret.contains("digest.") || secret.contains("superdigest");
+    let secret = secret.contains("password") || secret.contains("superdigest");
     let value = if secret { "***" } else { given.value.as_str() };
     match given.origin {
         Origin::Line(line) => format!("line {line}: {name}={value}"),

@@ -25,9 +25,6 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) -> Result<(), F
         Some(given) => Some(servers::parse_role(&given.value).map_err(|problem| reader.fatal(given, problem))?),
     };
     let standalone_enabled = reader.strict_truth("standaloneEnabled")?.unwrap_or(true);
-    for name in ["reconfigEnabled", "localSessionsEnabled", "localSessionsUpgradingEnabled", "quorumListenOnAllIPs"] {
-        reader.strict_truth(name)?;
-    }
     let mut lines = server_lines(reader)?;
     dynamic_file(reader, &mut lines)?;
 

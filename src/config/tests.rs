@@ -14,6 +14,22 @@ fn with(lines: &str) -> Result<Loaded, Fatal> {
     read(&format!("dataDir=/data\nclientPort=2181\n{lines}"))
 }
 
+fn good(lines: &str) -> Config {
+    with(lines).unwrap_or_else(|fatal| panic!("{lines}: {fatal}")).config
+}
+
+/// The same file with `-D` settings.
+fn defined(defines: &[&str], lines: &str) -> Loaded {
+    let defines = defines.iter().map(|define| define.to_string()).collect();
+    let text = format!("dataDir=/data\nclientPort=2181\n{lines}");
+    interpret(&Sources { defines, ..sources() }, text.as_bytes(), Vec::new()).expect("it starts")
+}
+
+fn says(notices: &[Notice], level: Level, text: &str) {
+    let found = notices.iter().any(|notice| notice.level == level && notice.text.contains(text));
+    assert!(found, "{level:?} {text:?} not in {notices:#?}");
+}
+
 #[test]
 fn a_sample_file_is_read() {
     let text = "# The number of milliseconds of each tick\ntickTime=2000\ninitLimit=10\nsyncLimit=5\n\
@@ -27,13 +43,287 @@ fn a_sample_file_is_read() {
     assert_eq!(config.four_letter_words.words, ["ruok", "mntr"]);
     assert!(config.skip_acl);
     assert_eq!(config.owner_rules, OwnerRules { extended_types: true, emulate_353_ttl: false });
-    assert_eq!(notices.iter().filter(|notice| notice.text.contains("no ensembles yet")).count(), 2);
+    assert_eq!(notices.iter().filter(|notice| notice.text.contains("not have ensembles yet")).count(), 2);
 }
 
 #[test]
-fn a_key_of_the_wrong_case_is_told() {
-    let notices = with("MaxClientCnxns=5\n").unwrap().notices;
-    assert!(
-        notices.iter().any(|notice| notice.level == Level::Warn && notice.text.contains("maxClientCnxns is known"))
-    );
+fn defaults_are_zookeepers() {
+    let config = good("");
+    let expected = Config {
+        file: Some("/etc/zoo.cfg".into()),
+        data_dir: "/data".into(),
+        data_log_dir: "/data".into(),
+        tick_time_ms: 3_000,
+        min_session_timeout_ms: 6_000,
+        max_session_timeout_ms: 60_000,
+        ..Config::defaults(2)
+    };
+    assert_eq!(config, expected);
+    assert_eq!(config.jute_max_buffer, 1_048_575);
+    assert_eq!((config.snap_count, config.max_client_cnxns), (100_000, 60));
+    assert_eq!(config.snap_size_limit_bytes, Some(4_194_304 * 1024));
+}
+
+#[test]
+fn without_a_file_there_is_a_server_on_2181() {
+    let loaded = interpret(&Sources { processors: 8, ..Sources::default() }, b"", Vec::new()).unwrap();
+    assert_eq!(loaded.config, Config::defaults(8));
+    assert_eq!((loaded.config.client_port, loaded.config.tick_time_ms, loaded.config.cores), (2181, 2000, 7));
+    assert_eq!(loaded.config.data_dir, PathBuf::from("ostler-data"));
+    assert_eq!(loaded.notices, []);
+}
+
+#[test]
+fn the_form_without_a_file_sets_four_things() {
+    let positional =
+        Positional { client_port: 0, data_dir: "/d".into(), tick_time_ms: Some(500), max_client_cnxns: Some(9) };
+    let sources = Sources {
+        positional: Some(positional),
+        defines: vec!["zookeeper.snapCount=1".into()],
+        processors: 1,
+        ..Sources::default()
+    };
+    let config = interpret(&sources, b"", Vec::new()).unwrap().config;
+    assert_eq!((config.client_port, config.tick_time_ms, config.max_client_cnxns), (0, 500, 9));
+    assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (1_000, 10_000));
+    assert_eq!((config.data_dir, config.data_log_dir), ("/d".into(), "/d".into()));
+    assert_eq!(config.snap_count, 2, "a lower one is raised");
+}
+
+#[test]
+fn every_key_reaches_its_field() {
+    type Check = fn(&Config) -> bool;
+    let table: &[(&str, Check)] = &[
+        ("clientPortAddress=127.0.0.1", |config| config.client_port_address == Some([127, 0, 0, 1].into())),
+        ("clientPortAddress=::", |config| config.client_port_address.is_none()),
+        ("clientPortListenBacklog=7", |config| config.client_port_listen_backlog == Some(7)),
+        ("clientPortListenBacklog=-1", |config| config.client_port_listen_backlog.is_none()),
+        ("maxClientCnxns=-5", |config| config.max_client_cnxns == 0),
+        ("maxCnxns=3", |config| config.max_cnxns == 3),
+        ("clientTcpKeepAlive=true", |config| config.client_tcp_keep_alive),
+        ("nio.sessionlessCnxnTimeout=5", |config| config.sessionless_cnxn_timeout_ms == 5),
+        ("tickTime=1", |config| (config.min_session_timeout_ms, config.max_session_timeout_ms) == (2, 20)),
+        ("tickTime=2147483647", |config| config.max_session_timeout_ms == i32::MAX as u32),
+        ("minSessionTimeout=-1", |config| config.min_session_timeout_ms == 6_000),
+        ("maxSessionTimeout=100000", |config| config.max_session_timeout_ms == 100_000),
+        ("jute.maxbuffer=0x400000", |config| {
+            (config.jute_max_buffer, config.jute_max_buffer_extra) == (4 << 20, 4 << 20)
+        }),
+        ("jute.maxbuffer.extrasize=9", |config| config.jute_max_buffer_extra == 9),
+        ("globalOutstandingLimit=5", |config| config.global_outstanding_limit == 5),
+        ("largeRequestMaxBytes=5", |config| config.large_request_max_bytes == 5),
+        ("largeRequestThreshold=5", |config| config.large_request_threshold == Some(5)),
+        ("maxResponseCacheSize=0", |config| config.max_response_cache_size == 0),
+        ("maxGetChildrenResponseCacheSize=1", |config| config.max_get_children_response_cache_size == 1),
+        ("request_throttler.shutdownTimeout=1", |config| config.shutdown_timeout_ms == 1),
+        ("extendedTypesEnabled=true\nemulate353TTLNodes=True", |config| config.owner_rules.emulate_353_ttl),
+        ("enforceQuota=true", |config| config.enforce_quota),
+        ("digest.enabled=false", |config| !config.digest_enabled),
+        ("closeSessionTxn.enabled=no", |config| !config.close_session_txn_enabled),
+        ("znode.container.checkIntervalMs=1", |config| config.containers.check_interval_ms == 1),
+        ("znode.container.maxPerMinute=1", |config| config.containers.max_per_minute == 1),
+        ("znode.container.maxNeverUsedIntervalMs=1", |config| config.containers.max_never_used_ms == 1),
+        ("skipACL=true", |config| !config.skip_acl),
+        ("DigestAuthenticationProvider.enabled=false", |config| !config.digest_auth_enabled),
+        ("DigestAuthenticationProvider.superDigest=super:x=", |config| {
+            config.super_digest.as_deref() == Some("super:x=")
+        }),
+        ("DigestAuthenticationProvider.digestAlg=sha-256", |config| config.digest_alg == "SHA-256"),
+        ("enforce.auth.enabled=true\nenforce.auth.schemes=digest, ip", |config| {
+            config.required_auth_schemes == ["digest", "ip"]
+        }),
+        ("snapCount=5", |config| config.snap_count == 5),
+        ("snapSizeLimitInKb=0", |config| config.snap_size_limit_bytes.is_none()),
+        ("txnLogSizeLimitInKb=2", |config| config.txn_log_size_limit_bytes == Some(2048)),
+        ("preAllocSize=2", |config| config.pre_alloc_bytes == Some(2048)),
+        ("forceSync=no", |config| !config.force_sync),
+        ("forceSync=false", |config| config.force_sync),
+        ("fsync.warningthresholdms=2", |config| config.fsync_warning_threshold_ms == 2),
+        ("flushDelay=2", |config| config.flush_delay_ms == 2),
+        ("maxBatchSize=2", |config| config.max_batch_size == 2),
+        ("autopurge.snapRetainCount=1", |config| config.purge.snap_retain_count == 3),
+        ("autopurge.purgeInterval=0", |config| config.purge.when == PurgeWhen::Never),
+        ("autopurge.purgeInterval=24", |config| config.purge.when == PurgeWhen::EveryHours(24)),
+        ("4lw.commands.whitelist=*", |config| config.four_letter_words.all),
+        ("readonlymode.enabled=true", |config| config.read_only_mode),
+        ("ostler.cores=5\nostler.pinCores=true", |config| (config.cores, config.pin_cores) == (5, true)),
+        ("connectionMaxTokens=7", |config| {
+            config.connection_throttle.as_ref().is_some_and(|throttle| {
+                (throttle.tokens, throttle.global_session_weight, throttle.drop_increase) == (7, 1, 0.02)
+            })
+        }),
+        ("connection_throttle_tokens=7\nconnection_throttle_weight_enabled=true", |config| {
+            config.connection_throttle.as_ref().is_some_and(|throttle| throttle.global_session_weight == 3)
+        }),
+        ("connection_throttle_fill_time=7", |config| config.connection_throttle.is_none()),
+        ("requestThrottleLimit=7\nrequest_throttle_stall_time=5\nthrottled_op_wait_time=9", |config| {
+            config.request_throttle.as_ref().is_some_and(|throttle| {
+                (throttle.max_requests, throttle.stall_time_ms, throttle.throttled_op_wait_ms) == (7, 5, Some(9))
+            })
+        }),
+    ];
+    for (lines, check) in table {
+        assert!(check(&good(lines)), "{lines}: {:#?}", good(lines));
+    }
+}
+
+#[test]
+fn the_file_wins_over_the_command_line_and_that_over_the_environment() {
+    let all = Sources {
+        server_jvm_flags: Some("-Dzookeeper.snapCount=10 -Dzookeeper.maxCnxns=10 -Dzookeeper.preAllocSize=10".into()),
+        jvm_flags: Some("-Xmx1g -Dzookeeper.maxCnxns=20 -Dzookeeper.preAllocSize=20".into()),
+        defines: vec!["zookeeper.preAllocSize=30".into(), "zookeeper.flushDelay=30".into()],
+        ..sources()
+    };
+    let loaded = interpret(&all, b"dataDir=/d\nclientPort=1\nflushDelay=40\n", Vec::new()).unwrap();
+    let config = loaded.config;
+    assert_eq!((config.snap_count, config.max_cnxns), (10, 20));
+    assert_eq!((config.pre_alloc_bytes, config.flush_delay_ms), (Some(30 << 10), 40));
+    says(&loaded.notices, Level::Info, "JVMFLAGS: -Xmx1g is for a JVM");
+}
+
+#[test]
+fn prefixes_count_as_they_do_in_zookeeper_and_more_where_it_is_meant() {
+    let loaded = defined(&["zookeeper.extendedTypesEnabled=true", "jute.maxbuffer=5"], "");
+    assert!(loaded.config.owner_rules.extended_types);
+    assert_eq!((loaded.config.jute_max_buffer, loaded.notices.len()), (5, 0));
+
+    let loaded = defined(&["extendedTypesEnabled=true", "zookeeper.tickTime=1", "java.net.preferIPv4Stack=true"], "");
+    assert!(!loaded.config.owner_rules.extended_types);
+    assert_eq!(loaded.config.tick_time_ms, 3000);
+    says(&loaded.notices, Level::Warn, "-DextendedTypesEnabled has no effect; -Dzookeeper.extendedTypesEnabled has");
+    says(&loaded.notices, Level::Warn, "-Dzookeeper.tickTime has no effect; this key is read from the file only");
+    says(&loaded.notices, Level::Info, "-Djava.net.preferIPv4Stack is for a JVM");
+
+    let loaded = defined(&["zookeeper.jute.maxbuffer=6", "fsync.warningthresholdms=7"], "zookeeper.snapCount=8");
+    assert_eq!((loaded.config.jute_max_buffer, loaded.config.fsync_warning_threshold_ms), (6, 7));
+    assert_eq!(loaded.config.snap_count, 8);
+    says(&loaded.notices, Level::Info, "-Dzookeeper.jute.maxbuffer is taken as -Djute.maxbuffer");
+    says(&loaded.notices, Level::Info, "line 3: zookeeper.snapCount is taken as snapCount");
+
+    let strict = "ostler.strictProperties=true\njute.maxbuffer=9\nzookeeper.snapCount=8";
+    let config = defined(&["zookeeper.jute.maxbuffer=6"], strict).config;
+    assert_eq!((config.jute_max_buffer, config.snap_count), (1_048_575, 100_000));
+}
+
+#[test]
+fn what_zookeeper_keeps_to_itself_is_said() {
+    let table = [
+        (
+            Level::Warn,
+            "MaxClientCnxns=5",
+            "line 3: MaxClientCnxns is unknown and has no effect; maxClientCnxns is known",
+        ),
+        (Level::Warn, "failLimit=5", "line 3: failLimit is unknown"),
+        (Level::Warn, "tickTime=1\ntickTime=2", "tickTime is set in line 3 and again in line 4; the last one counts"),
+        (Level::Warn, "skipACL=true", "line 3: skipACL=true is neither yes nor no; no counts"),
+        (Level::Warn, "skipACL=yes", "everyone may do everything"),
+        (Level::Warn, "forceSync=no", "a power cut loses them"),
+        (Level::Warn, "enforceQuota=1", "line 3: enforceQuota=1 is neither true nor false; it counts as false"),
+        (Level::Warn, "snapCount=1h", "line 3: snapCount=1h is not a number; 100000 counts"),
+        (Level::Warn, "maxCnxns=99999999999", "maxCnxns=99999999999 is not a number; 0 counts"),
+        (Level::Warn, "autopurge.snapRetainCount=1", "Invalid autopurge.snapRetainCount: 1. Defaulting to 3"),
+        (Level::Warn, "connectionDropIncrease=7", "is not a number within 0 and 1; 0.02 counts"),
+        (
+            Level::Warn,
+            "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
+            "is not in this build",
+        ),
+        (Level::Error, "secureClientPort=2281", "secureClientPort 2281 is not opened: this build has no TLS yet"),
+        (Level::Error, "server.1=h:2888:3888", "only one server specified (ignoring)"),
+        (
+            Level::Info,
+            "jute.maxbuffer=9",
+            "line 3: jute.maxbuffer counts, though in ZooKeeper only -Djute.maxbuffer would",
+        ),
+        (Level::Info, "initLimit=5", "line 3: initLimit=5 has no effect: this build does not have ensembles yet"),
+        (Level::Info, "ssl.keyStore.password=geheim", "line 3: ssl.keyStore.password=*** has no effect"),
+        (Level::Info, "serverCnxnFactory=x.NettyServerCnxnFactory", "there is one kind of listener"),
+        (Level::Info, "watchManagerName=x", "it tunes threads or buffers of the Java server"),
+        (Level::Info, "client.secure=true", "it is a setting of clients"),
+        (Level::Info, "admin.enableServer=true", "does not have the admin port yet"),
+    ];
+    for (level, lines, text) in table {
+        says(&with(lines).unwrap_or_else(|fatal| panic!("{lines}: {fatal}")).notices, level, text);
+    }
+    assert_eq!(with("sslQuorum=false\nauthProvider.1=x.y\n").map_err(|fatal| fatal.exit_status()).err(), Some(2));
+}
+
+#[test]
+fn no_secret_reaches_the_log() {
+    let lines = "DigestAuthenticationProvider.superDigest=super:geheim\nssl.trustStore.password=geheim\n\
+                 SASLAuthenticationProvider.superPassword=geheim\nunknown.password=geheim\n";
+    for notice in with(lines).unwrap().notices {
+        assert!(!notice.text.contains("geheim"), "{}", notice.text);
+    }
+}
+
+#[test]
+fn the_only_server_of_an_ensemble_runs_alone_and_takes_its_port_from_its_line() {
+    let text = "dataDir=/nowhere\nserver.1=localhost:2888:3888;2191\ngroup.1=1\n";
+    let config = read(text).unwrap().config;
+    assert_eq!((config.client_port, config.server_id, config.client_port_address), (2191, 1, None));
+    let text = "dataDir=/nowhere\nserver.1=localhost:2888:3888;127.0.0.1:2191\n";
+    assert_eq!(read(text).unwrap().config.client_port_address, Some([127, 0, 0, 1].into()));
+    assert_eq!(good("server.1=h:1:2;2181").client_port, 2181);
+}
+
+#[test]
+fn files_that_cannot_be_a_configuration_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("zoo.cfg");
+    let load_file = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        load(&Sources { file: Some(path.clone()), ..Sources::default() })
+    };
+    assert!(load_file(b"dataDir=/d\nclientPort=1\n").is_ok());
+    let problem = load_file(b"dataDir=/d\nclientPort=1\0\n").unwrap_err().to_string();
+    assert_eq!(problem, format!("{}:2: a NUL byte; this is not a text file", path.display()));
+    let problem = load_file(&vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap_err().to_string();
+    assert!(problem.contains("larger than 1048576 bytes"), "{problem}");
+    assert!(load_file(&[b"dataDir=/d\nclientPort=1\n#", vec![b'#'; 1 << 19].as_slice()].concat()).is_ok());
+    let missing = load(&Sources { file: Some(dir.path().join("none")), ..Sources::default() }).unwrap_err();
+    assert!(missing.to_string().contains("file is missing"));
+    assert_eq!(missing.exit_status(), 2);
+    let directory = load(&Sources { file: Some(dir.path().into()), ..Sources::default() }).unwrap_err();
+    assert_eq!(directory.exit_status(), 2);
+}
+
+#[test]
+fn a_dynamic_file_is_read_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let dynamic = dir.path().join("dynamic");
+    let text = format!("dataDir={0}\ndynamicConfigFile={0}/dynamic\n", dir.path().display());
+    std::fs::write(&dynamic, "server.1=h:2888:3888:participant;2199\nversion=100\n").unwrap();
+    assert_eq!(read(&text).unwrap().config.client_port, 2199);
+    let both = read(&format!("{text}server.2=h:1:2\n")).unwrap_err().to_string();
+    assert!(both.contains("parameter: server.2 must be in a separate dynamic config file"), "{both}");
+    std::fs::write(&dynamic, "server.1=h:2888:3888;2199\ntickTime=5\n").unwrap();
+    let unknown = read(&text).unwrap_err().to_string();
+    assert_eq!(unknown, format!("{}:2: Unrecognised parameter: tickTime", dynamic.display()));
+    std::fs::remove_file(&dynamic).unwrap();
+    assert_eq!(read(&text).unwrap_err().exit_status(), 2);
+}
+
+#[test]
+fn a_myid_that_is_no_number_stops_the_start_and_another_number_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("dataDir={}\nserver.1=h:1:2;2181\n", dir.path().display());
+    std::fs::write(dir.path().join("myid"), " 1 \n").unwrap();
+    assert_eq!(read(&text).unwrap().notices.len(), 1, "only the line about the only server");
+    std::fs::write(dir.path().join("myid"), "9\n").unwrap();
+    says(&read(&text).unwrap().notices, Level::Warn, "says 9, and the only server line has id 1");
+    std::fs::write(dir.path().join("myid"), "abc").unwrap();
+    assert!(read(&text).unwrap_err().to_string().ends_with("serverid abc is not a number"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_and_no_flags_make_it_panic(
+        lines in "((tickTime|skipACL|server\\.1|jute.maxbuffer|ostler.cores|zookeeper\\.|[a-zA-Z.]{1,12})[=: ][-0-9a-z:;#\\\\]{0,12}\n){0,8}",
+        flags in "[-Da-z=\"' \\\\.]{0,40}",
+    ) {
+        let sources = Sources { server_jvm_flags: Some(flags.clone()), defines: vec![flags], ..sources() };
+        let _ = interpret(&sources, format!("dataDir=/nowhere\nclientPort=1\n{lines}").as_bytes(), Vec::new());
+    }
 }
