@@ -1,0 +1,171 @@
+//! The log's work that takes long and that nobody should wait for: making the next segment, taking old ones away.
+//!
+//! Writing 64 MiB of zeros and syncing them takes longer than a thousand writes. So the next segment is made while the
+//! present one fills, by a helper thread. If the writer gets there first, it waits for the helper or does the work
+//! itself; the lock between them sees to it that a segment is made once.
+//!
+//! A segment gets its name only when it is zeros from end to end, durably, and its name is durable before the writer
+//! sees it: no acknowledged write may live in a file whose name could be lost. Purged segments are kept for reuse;
+//! what they held is overwritten with zeros before they come back, so that no old record can follow a new one.
+//!
+//! Runs on: a helper; the log writer where it has to wait.
+
+use super::Sizes;
+use super::segment::{PREPARING, recycled_number, recycled_path, segment_path};
+use crate::disk::{self, Disk, File, Map};
+use crate::fatal::Fatal;
+use parking_lot::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Purged segments that are kept for reuse. One is in use while one waits.
+const RECYCLED_MAX: usize = 2;
+
+/// A handle on the log's slow work. Clones work on the same log.
+pub struct Housekeeper<D: Disk> {
+    shared: Arc<Shared<D>>,
+}
+
+struct Shared<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    sizes: Sizes,
+    slot: Mutex<Slot<D>>,
+}
+
+/// What is ready for the writer.
+struct Slot<D: Disk> {
+    /// Number of the next segment.
+    next: u64,
+    prepared: Option<D::Map>,
+}
+
+/// Segments that the log no longer counts as its own; their files are still there until `run`.
+#[must_use = "the files are still there"]
+pub struct Purge<D: Disk> {
+    shared: Arc<Shared<D>>,
+    numbers: Vec<u64>,
+}
+
+impl<D: Disk> Clone for Housekeeper<D> {
+    fn clone(&self) -> Self {
+        Housekeeper { shared: self.shared.clone() }
+    }
+}
+
+impl<D: Disk> Housekeeper<D> {
+    /// For a log whose next segment has the number `next`, which may have been prepared already.
+    pub(super) fn new(disk: D, dir: PathBuf, sizes: Sizes, next: u64, prepared: Option<D::Map>) -> Housekeeper<D> {
+        let slot = Mutex::new(Slot { next, prepared });
+        Housekeeper { shared: Arc::new(Shared { disk, dir, sizes, slot }) }
+    }
+
+    /// Makes the next segment, unless it is there. Takes as long as writing and syncing a segment does.
+    ///
+    /// `Fatal::DiskFull` is no reason to stop yet: the present segment may have room for hours.
+    pub fn prepare_next(&self) -> Result<(), Fatal> {
+        let mut slot = self.shared.slot.lock();
+        if slot.prepared.is_none() {
+            slot.prepared = Some(self.shared.prepare(slot.next, self.shared.sizes.segment)?);
+        }
+        Ok(())
+    }
+
+    /// The next segment, with at least `min_bytes`: the prepared one, or one made now.
+    pub(super) fn take(&self, min_bytes: u64) -> Result<(u64, D::Map), Fatal> {
+        let mut slot = self.shared.slot.lock();
+        let number = slot.next;
+        let map = match slot.prepared.take() {
+            Some(map) if map.len() as u64 >= min_bytes => map,
+            // A prepared one that is too small is replaced under its name.
+            _ => self.shared.prepare(number, min_bytes)?,
+        };
+        slot.next += 1;
+        Ok((number, map))
+    }
+
+    /// Whether the next segment is ready, and its size.
+    pub(super) fn prepared_bytes(&self) -> Option<u64> {
+        // A helper that is at work holds the lock for long; then nothing is ready yet.
+        self.shared.slot.try_lock()?.prepared.as_ref().map(|map| map.len() as u64)
+    }
+
+    pub(super) fn purge(&self, numbers: Vec<u64>) -> Purge<D> {
+        Purge { shared: self.shared.clone(), numbers }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        self.shared.sizes
+    }
+}
+
+impl<D: Disk> Shared<D> {
+    fn prepare(&self, number: u64, bytes: u64) -> Result<D::Map, Fatal> {
+        let tmp = self.dir.join(PREPARING);
+        let mut file = match self.reuse(&tmp, bytes)? {
+            Some(file) => file,
+            None => self.disk.create(&tmp, bytes).map_err(|e| disk::fatal(&tmp, bytes, e))?,
+        };
+        file.sync().map_err(|e| disk::sync_failed(&tmp, e))?;
+        let path = segment_path(&self.dir, number);
+        self.disk.rename(&tmp, &path).map_err(|e| disk::fatal(&path, bytes, e))?;
+        self.disk.sync_dir(&self.dir).map_err(|e| disk::sync_failed(&self.dir, e))?;
+        self.disk.map(file).map_err(|e| disk::fatal(&path, bytes, e))
+    }
+
+    /// A purged segment of the right size, filled with zeros and called `tmp`; not synced.
+    fn reuse(&self, tmp: &Path, bytes: u64) -> Result<Option<D::File>, Fatal> {
+        let names = self.disk.list(&self.dir).map_err(|e| disk::fatal(&self.dir, 0, e))?;
+        for number in names.iter().filter_map(|name| recycled_number(name)) {
+            let path = recycled_path(&self.dir, number);
+            let io = |e| disk::fatal(&path, bytes, e);
+            let mut file = self.disk.open(&path).map_err(io)?;
+            if file.len().map_err(io)? != bytes {
+                continue;
+            }
+            self.disk.rename(&path, tmp).map_err(io)?;
+            disk::write_zeros(&mut file, 0, bytes).map_err(io)?;
+            return Ok(Some(file));
+        }
+        Ok(None)
+    }
+}
+
+impl<D: Disk> Purge<D> {
+    /// Number of segments.
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// Takes the files away, oldest first, so that a crash on the way leaves a log without a gap: a few are renamed for
+    /// reuse, the others removed.
+    pub fn run(self) -> Result<(), Fatal> {
+        let Shared { disk, dir, sizes, slot } = &*self.shared;
+        // Not at the same time as `prepare`, which takes from the same names.
+        let _slot = slot.lock();
+        let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
+        let mut kept = names.iter().filter(|name| recycled_number(name).is_some()).count();
+        for &number in &self.numbers {
+            let path = segment_path(dir, number);
+            let io = |e| disk::fatal(&path, 0, e);
+            let right_size = disk.open(&path).and_then(|file| file.len()).map_err(io)? == sizes.segment;
+            if right_size && kept < RECYCLED_MAX {
+                disk.rename(&path, &recycled_path(dir, number)).map_err(io)?;
+                kept += 1;
+            } else {
+                disk.remove(&path).map_err(io)?;
+            }
+            // Between two of them, or the disk may lose the younger name and keep the older.
+            disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e))?;
+        }
+        Ok(())
+    }
+}

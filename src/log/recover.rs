@@ -1,0 +1,371 @@
+//! Opens a log after whatever happened, hands out what it holds, and makes it ready for appending.
+//!
+//! The walk begins in the segment that holds what follows the snapshot and goes through to the end; one pass checks and
+//! replays. Older segments are looked at only for their headers: nothing needs what is in them. All rules of `scan` hold
+//! at the end of the last segment; at the end of any other, the segment after it says where that end has to be.
+//!
+//! Promises: nothing is written before the end has been found good or torn. A second recovery, also of a crash in the
+//! first, finds the same records. What has been handed out is durable when `finish` returns: it syncs, because a killed
+//! process may have left records in memory that never reached the disk.
+//!
+//! Runs on: the starting thread, before any other exists.
+
+use super::Sizes;
+use super::housekeeper::Housekeeper;
+use super::record::{Kind, MARK_BYTES};
+use super::scan::{Reader, Scanner, Step, Tail, Why};
+use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::watermark::{Watermark, WatermarkFile};
+use super::writer::{Closed, Live, Log, salt};
+use crate::disk::{self, Disk, File, Map};
+use crate::fatal::Fatal;
+use crate::ids::Zxid;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A log that is being read. `next` until it returns `None`, then `finish`.
+pub struct Recovery<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    sizes: Sizes,
+    from: Zxid,
+    /// All segments that were begun, in order.
+    segments: Vec<Segment>,
+    watermark: Option<WatermarkFile<D::File>>,
+    /// A segment behind the last one that was not begun.
+    prepared: Option<u64>,
+    at: At<D::File>,
+    /// Bytes and records seen, for the operator.
+    replayed: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    header: SegmentHeader,
+    identity: u32,
+    bytes: u64,
+}
+
+enum At<F> {
+    /// There is no log yet.
+    Nowhere,
+    /// In the segment with this index.
+    In(usize, Scanner<F>),
+    /// At the end of the last segment.
+    End(Scanner<F>, Tail),
+}
+
+impl<D: Disk> Recovery<D> {
+    /// Looks at the files of a log directory, which exists and is locked. Records up to `from`, the zxid of the snapshot
+    /// that was loaded (or zero), are not handed out.
+    ///
+    /// `Fatal::HistoryGap` if records after `from` are missing, `Fatal::LogCorrupt` if a file is damaged, `Fatal::Io`
+    /// if one can't be read. Nothing has been changed then.
+    pub fn open(disk: D, dir: &Path, from: Zxid, sizes: Sizes) -> Result<Recovery<D>, Fatal> {
+        let watermark = WatermarkFile::open(&disk, dir)?;
+        let mut recovery = Recovery {
+            disk,
+            dir: dir.to_owned(),
+            sizes,
+            from,
+            segments: Vec::new(),
+            watermark,
+            prepared: None,
+            at: At::Nowhere,
+            replayed: 0,
+        };
+        recovery.look_at_segments()?;
+        recovery.check_against_watermark()?;
+        if !recovery.segments.is_empty() {
+            recovery.go_to(recovery.segment_of(from)?)?;
+        } else if from > Zxid::ZERO {
+            return Err(recovery.gap(from, from, "there is a snapshot, but no log".to_owned()));
+        }
+        Ok(recovery)
+    }
+
+    /// The next record after `from`.
+    ///
+    /// An error means that the log is damaged here: what was handed out is good but not all there was.
+    #[expect(clippy::should_implement_trait, reason = "lends the body out of its buffer; an Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<(Zxid, &[u8])>, Fatal> {
+        let Some((zxid, body_at, length)) = self.next_place()? else { return Ok(None) };
+        self.replayed += 1;
+        let At::In(index, scanner) = &mut self.at else {
+            unreachable!("next_place stays in the segment of its record")
+        };
+        let path = segment_path(&self.dir, self.segments[*index].header.number);
+        let body = scanner.reader.bytes(body_at, length).map_err(|e| disk::fatal(&path, 0, e))?;
+        Ok(Some((zxid, body)))
+    }
+
+    /// Reads what is left, cuts a torn tail off, makes everything durable and opens the log for appending.
+    pub fn finish(mut self) -> Result<Log<D>, Fatal> {
+        while self.next_place()?.is_some() {}
+        match std::mem::replace(&mut self.at, At::Nowhere) {
+            At::Nowhere => Log::create(self.disk, &self.dir, self.from, self.sizes),
+            At::End(scanner, tail) => self.reopen(scanner, tail),
+            At::In(..) => unreachable!("next_place goes to the end"),
+        }
+    }
+
+    fn next_place(&mut self) -> Result<Option<(Zxid, u64, usize)>, Fatal> {
+        loop {
+            let At::In(index, scanner) = &mut self.at else { return Ok(None) };
+            let index = *index;
+            let path = segment_path(&self.dir, scanner.header.number);
+            let closed_at = self.segments.get(index + 1).map(|next| next.header.previous_end);
+            if closed_at == Some(scanner.offset) {
+                self.go_to_segment(index + 1)?;
+                continue;
+            }
+            let before = scanner.last;
+            match scanner.step().map_err(|e| disk::fatal(&path, 0, e))? {
+                Step::Record { zxid, body_at, length } if zxid > self.from => {
+                    if before < self.from {
+                        return Err(self.not_in_history(before, zxid));
+                    }
+                    return Ok(Some((zxid, body_at, length)));
+                }
+                Step::Record { .. } | Step::Mark => {}
+                Step::End(why) if closed_at.is_some() => return Err(corrupt(path, scanner, closed_problem(&why))),
+                Step::End(why) => return self.end(path, why).map(|()| None),
+            }
+        }
+    }
+
+    /// The records of the last segment have come to an end.
+    fn end(&mut self, path: PathBuf, why: Why) -> Result<(), Fatal> {
+        let At::In(_, mut scanner) = std::mem::replace(&mut self.at, At::Nowhere) else {
+            unreachable!("called inside")
+        };
+        let durable = self.watermark.as_ref().map(WatermarkFile::value);
+        let durable_end = durable.filter(|place| place.segment == scanner.header.number).map(|place| place.end);
+        let tail = scanner.judge(&why, durable_end).map_err(|e| disk::fatal(&path, 0, e))?;
+        if let Tail::Damaged(problem) = tail {
+            return Err(corrupt(path, &scanner, problem));
+        }
+        if scanner.in_group() && scanner.offset + MARK_BYTES as u64 > scanner.reader.len {
+            // The writer keeps room for the mark of every group.
+            return Err(corrupt(path, &scanner, "there is no room for the mark of the last group".to_owned()));
+        }
+        if scanner.last < self.from {
+            let problem = "the snapshot is newer than the end of the log".to_owned();
+            return Err(Fatal::HistoryGap { dir: self.dir.clone(), from: after(scanner.last), to: self.from, problem });
+        }
+        self.at = At::End(scanner, tail);
+        Ok(())
+    }
+
+    /// Goes on with the next segment, which has to continue this one.
+    fn go_to_segment(&mut self, index: usize) -> Result<(), Fatal> {
+        let At::In(_, scanner) = &self.at else { unreachable!("called inside a segment") };
+        let segment = self.segments[index];
+        let path = segment_path(&self.dir, segment.header.number);
+        if scanner.in_group() || segment.header.previous != scanner.chain || segment.header.after != scanner.last {
+            let problem = "the segment does not continue the one before it".to_owned();
+            return Err(Fatal::LogCorrupt { file: path, offset: 0, last_good: scanner.last, problem });
+        }
+        self.go_to(index)
+    }
+
+    fn go_to(&mut self, index: usize) -> Result<(), Fatal> {
+        let segment = self.segments[index];
+        let path = segment_path(&self.dir, segment.header.number);
+        let reader = self.disk.open(&path).and_then(Reader::new).map_err(|e| disk::fatal(&path, 0, e))?;
+        self.at = At::In(index, Scanner::new(reader, segment.header, segment.identity));
+        Ok(())
+    }
+
+    /// Opens every segment and reads its first sector. Numbers have no gap, and only the last may not have been begun.
+    fn look_at_segments(&mut self) -> Result<(), Fatal> {
+        let names = self.disk.list(&self.dir).map_err(|source| Fatal::DataDir { dir: self.dir.clone(), source })?;
+        let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+        for (index, &number) in numbers.iter().enumerate() {
+            let path = segment_path(&self.dir, number);
+            let io = |e| disk::fatal(&path, 0, e);
+            if index > 0 && number != numbers[index - 1] + 1 {
+                let last = self.segments.last().map_or(self.from, |segment| segment.header.after);
+                let missing = segment_path(Path::new(""), numbers[index - 1] + 1);
+                return Err(self.gap(last, self.from, format!("{} is not there", missing.display())));
+            }
+            let mut reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
+            let last_good = self.segments.last().map_or(Zxid::ZERO, |segment| segment.header.after);
+            let bad = |offset, problem: &str| {
+                let problem = problem.to_owned();
+                Err(Fatal::LogCorrupt { file: path.clone(), offset, last_good, problem })
+            };
+            match reader.first_sector(number).map_err(io)? {
+                FirstSector::Bad(problem) => return bad(0, problem),
+                FirstSector::Unfinished if index + 1 < numbers.len() => {
+                    return bad(0, "the segment header is missing, and another segment follows");
+                }
+                FirstSector::Unfinished => {
+                    // Zeros from end to end but for the first sector, or this was a segment with records.
+                    if let Some(offset) = reader.last_nonzero(RECORDS_START as u64).map_err(io)? {
+                        return bad(offset, "there are bytes in a segment that was not begun");
+                    }
+                    self.prepared = Some(number);
+                }
+                FirstSector::Header(header, identity) => {
+                    if self.segments.last().is_some_and(|before| before.header.after > header.after) {
+                        return bad(0, "the segment begins before the one before it");
+                    }
+                    self.segments.push(Segment { header, identity, bytes: reader.len });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_against_watermark(&mut self) -> Result<(), Fatal> {
+        let last = self.segments.last().map(|segment| segment.header);
+        match (self.watermark.as_ref().map(WatermarkFile::value), last) {
+            (None, None) => Ok(()),
+            // The file of a log whose first segment was never begun.
+            (Some(Watermark { segment: 0, .. }), None) => Ok(()),
+            (None, Some(header)) => {
+                let file = self.dir.join(super::watermark::WATERMARK);
+                let problem = "the file is not there, but segments are".to_owned();
+                Err(Fatal::LogCorrupt { file, offset: 0, last_good: header.after, problem })
+            }
+            (Some(place), last) => {
+                let number = last.map_or(0, |header| header.number);
+                if place.segment > number {
+                    let missing = segment_path(Path::new(""), place.segment);
+                    let known = last.map_or(self.from, |header| header.after);
+                    let problem = format!("{} is not there or empty", missing.display());
+                    return Err(self.gap(known, place.zxid, problem));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The last segment that begins at or before `from`.
+    fn segment_of(&self, from: Zxid) -> Result<usize, Fatal> {
+        match self.segments.iter().rposition(|segment| segment.header.after <= from) {
+            Some(index) => Ok(index),
+            None => {
+                let oldest = self.segments[0].header.after;
+                Err(self.gap(from, oldest, "the log does not reach back to the snapshot".to_owned()))
+            }
+        }
+    }
+
+    /// What comes after `known`, up to `to`, is missing.
+    fn gap(&self, known: Zxid, to: Zxid, problem: String) -> Fatal {
+        let from = after(known);
+        Fatal::HistoryGap { dir: self.dir.clone(), from, to: to.max(from), problem }
+    }
+
+    fn not_in_history(&self, before: Zxid, zxid: Zxid) -> Fatal {
+        let problem = format!("the snapshot is at {}, the log goes from {before} to {zxid}", self.from);
+        Fatal::HistoryGap { dir: self.dir.clone(), from: after(before), to: self.from, problem }
+    }
+
+    /// Opens the log at the end that was found.
+    fn reopen(self, scanner: Scanner<D::File>, tail: Tail) -> Result<Log<D>, Fatal> {
+        let Recovery { disk, dir, sizes, segments, prepared, watermark, .. } = self;
+        let mut watermark = watermark.expect("checked in open: a log has a watermark");
+        let number = scanner.header.number;
+        let path = segment_path(&dir, number);
+        let io = |e| disk::fatal(&path, 0, e);
+        let sync_failed = |e| disk::sync_failed(&path, e);
+
+        let mut file = scanner.reader.file;
+        if let Tail::Torn { last } = tail {
+            tracing::warn!(
+                "{}: an append was interrupted; bytes {} to {last} are cut off, nothing of them was acknowledged",
+                path.display(),
+                scanner.offset
+            );
+            disk::write_zeros(&mut file, scanner.offset, last + 1).map_err(io)?;
+        }
+        // Also after a clean end: what a killed process left may be in memory only.
+        file.sync().map_err(sync_failed)?;
+
+        let in_group = scanner.group < scanner.offset;
+        let mut live = Live {
+            map: disk.map(file).map_err(io)?,
+            number,
+            identity: scanner.identity,
+            after: scanner.header.after,
+            end: scanner.offset as usize,
+            group: scanner.group as usize,
+            chain: scanner.chain,
+        };
+        // Records without a mark are kept: they are whole. The mark makes them a group like any other.
+        if in_group {
+            live.store(Kind::Mark, scanner.last, &[]);
+            live.map.sync(live.group, live.end).map_err(sync_failed)?;
+        }
+        watermark.write(Watermark { segment: number, end: live.end as u64, zxid: scanner.last })?;
+        watermark.sync()?;
+
+        let prepared = match prepared {
+            Some(number) => Some(reopen_prepared(&disk, &segment_path(&dir, number))?),
+            None => None,
+        };
+        remove_leftover(&disk, &dir.join(PREPARING))?;
+        let older = &segments[..segments.len() - 1];
+        let closed =
+            older.iter().map(|s| Closed { number: s.header.number, after: s.header.after, bytes: s.bytes }).collect();
+        let housekeeper = Housekeeper::new(disk, dir, sizes, number + 1, prepared);
+        Ok(Log::assemble(housekeeper, closed, live, watermark, scanner.last))
+    }
+
+    /// Records handed out so far.
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes a new log whose first record comes after `after`, in a directory without segments. For a server that has
+    /// no history, and for one that has just been given a snapshot (import, SNAP); `Recovery` never takes a missing log
+    /// for a new one. Each step on the way leaves something that `Recovery::open` takes for no log.
+    pub fn create(disk: D, dir: &Path, after: Zxid, sizes: Sizes) -> Result<Log<D>, Fatal> {
+        let mut watermark = WatermarkFile::create(&disk, dir, Watermark { segment: 0, end: 0, zxid: after })?;
+        let housekeeper = Housekeeper::new(disk, dir.to_owned(), sizes, 1, None);
+        let (number, map) = housekeeper.take(sizes.first)?;
+        let header = SegmentHeader { number, salt: salt(number, after), after, previous_end: 0, previous: 0 };
+        let live = Live::begin(map, header).map_err(|e| disk::sync_failed(&segment_path(dir, number), e))?;
+        watermark.write(Watermark { segment: number, end: live.end as u64, zxid: after })?;
+        watermark.sync()?;
+        Ok(Log::assemble(housekeeper, Vec::new(), live, watermark, after))
+    }
+}
+
+/// The segment after the last one: what a killed process may have begun of its header is taken away.
+fn reopen_prepared<D: Disk>(disk: &D, path: &Path) -> Result<D::Map, Fatal> {
+    let io = |e| disk::fatal(path, 0, e);
+    let mut file = disk.open(path).map_err(io)?;
+    disk::write_zeros(&mut file, 0, RECORDS_START as u64).map_err(io)?;
+    file.sync().map_err(|e| disk::sync_failed(path, e))?;
+    disk.map(file).map_err(io)
+}
+
+fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk::fatal(path, 0, error)),
+        _ => Ok(()),
+    }
+}
+
+fn closed_problem(why: &Why) -> String {
+    match why {
+        Why::Full | Why::Unfinished => "records are missing at the end of a closed segment".to_owned(),
+        Why::BadBody(_) => "the checksum of a record is wrong".to_owned(),
+        Why::Bad(problem) => problem.clone(),
+    }
+}
+
+fn corrupt<F>(file: PathBuf, scanner: &Scanner<F>, problem: String) -> Fatal {
+    Fatal::LogCorrupt { file, offset: scanner.offset, last_good: scanner.last, problem }
+}
+
+/// The first zxid that may be missing after `known`.
+fn after(known: Zxid) -> Zxid {
+    known.next().unwrap_or(known)
+}

@@ -1,0 +1,136 @@
+//! The log on real files: what is appended comes back, over segments, giants, purges and restarts.
+
+use super::*;
+use crate::disk::{Disk, RealDisk};
+use crate::fatal::Fatal;
+use crate::ids::Epoch;
+use std::path::Path;
+
+const SMALL: Sizes = Sizes { first: 8 << 10, segment: 16 << 10 };
+
+fn batch(zxids: std::ops::Range<u64>, bytes: usize) -> Batch {
+    let mut batch = Batch::new();
+    for zxid in zxids {
+        batch.push(Zxid(zxid), &vec![zxid as u8; bytes]);
+    }
+    batch
+}
+
+type Opened = (Log<RealDisk>, Vec<(Zxid, Vec<u8>)>);
+
+fn open(dir: &Path, from: Zxid) -> Result<Opened, Fatal> {
+    let mut recovery = Recovery::open(RealDisk, dir, from, SMALL)?;
+    let mut records = Vec::new();
+    while let Some((zxid, body)) = recovery.next()? {
+        records.push((zxid, body.to_vec()));
+    }
+    Ok((recovery.finish()?, records))
+}
+
+fn zxids(records: &[(Zxid, Vec<u8>)]) -> Vec<u64> {
+    records.iter().map(|(zxid, _)| zxid.0).collect()
+}
+
+#[test]
+fn what_is_appended_comes_back_in_order_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, records) = open(dir.path(), Zxid::ZERO).unwrap();
+    assert!(records.is_empty());
+    for first in (1..400).step_by(7) {
+        log.append(&batch(first..first + 7, 100)).unwrap();
+        assert_eq!(log.sync().unwrap().up_to(), Zxid(first + 6));
+    }
+    let last = log.durable();
+    assert!(log.segments() > 2, "over several segments");
+    drop(log);
+    let (log, records) = open(dir.path(), Zxid::ZERO).unwrap();
+    assert_eq!(zxids(&records), (1..=last.0).collect::<Vec<_>>());
+    assert!(records.iter().all(|(zxid, body)| body == &vec![zxid.0 as u8; 100]));
+    assert_eq!(log.durable(), last);
+    drop(log);
+    let (_, records) = open(dir.path(), Zxid(390)).unwrap();
+    assert_eq!(zxids(&records), (391..=last.0).collect::<Vec<_>>(), "only what comes after the snapshot");
+}
+
+#[test]
+fn a_record_larger_than_a_segment_gets_one_of_its_own_and_a_batch_is_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+    log.prepare_next().unwrap();
+    let mut mixed = batch(1..4, 10);
+    mixed.push(Zxid(4), &vec![7; 100_000]);
+    mixed.push(Zxid(5), b"after");
+    log.append(&mixed).unwrap();
+    log.append_synced(&batch(6..100, 1000));
+    assert_eq!(log.sync().unwrap().up_to(), Zxid(99));
+    drop(log);
+    let (_, records) = open(dir.path(), Zxid::ZERO).unwrap();
+    assert_eq!(zxids(&records), (1..100).collect::<Vec<_>>());
+    assert_eq!(records[3].1, vec![7; 100_000]);
+}
+
+impl Log<RealDisk> {
+    fn append_synced(&mut self, batch: &Batch) {
+        self.sync().unwrap();
+        self.append(batch).unwrap();
+    }
+}
+
+#[test]
+fn a_new_epoch_begins_at_one_and_a_hole_is_refused_before_it_reaches_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+    let mut batch = Batch::new();
+    batch.push(Zxid(1), b"a");
+    batch.push(Zxid::new(Epoch(3), 1), b"b");
+    log.append(&batch).unwrap();
+    log.sync().unwrap();
+    let hole = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut batch = Batch::new();
+        batch.push(Zxid::new(Epoch(3), 3), b"c");
+        log.append(&batch)
+    }));
+    assert!(hole.is_err());
+    drop(log);
+    let (log, records) = open(dir.path(), Zxid::ZERO).unwrap();
+    assert_eq!(records.len(), 2);
+    assert_eq!(log.durable(), Zxid::new(Epoch(3), 1));
+}
+
+#[test]
+fn purged_segments_are_used_again_and_history_reaches_back_to_the_oldest_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+    for first in (1..2000).step_by(10) {
+        log.append(&batch(first..first + 10, 100)).unwrap();
+        log.sync().unwrap();
+        if first % 500 == 1 {
+            log.purge(Zxid(first.saturating_sub(200))).run().unwrap();
+            let names = RealDisk.list(dir.path()).unwrap();
+            let recycled = names.iter().filter(|name| name.starts_with("recycled.")).count();
+            assert_eq!(recycled > 0, first > 1, "{names:?}");
+            let before = names.len();
+            log.roll().unwrap();
+            let names = RealDisk.list(dir.path()).unwrap();
+            assert_eq!(names.len(), before + (first == 1) as usize, "the new segment is a recycled one: {names:?}");
+        }
+    }
+    let oldest = log.oldest();
+    assert!(oldest > Zxid(1000) && oldest <= Zxid(1301), "{oldest}");
+    drop(log);
+    let (_, records) = open(dir.path(), Zxid(1301)).unwrap();
+    assert_eq!(zxids(&records), (1302..2001).collect::<Vec<_>>());
+    assert!(matches!(open(dir.path(), Zxid(500)), Err(Fatal::HistoryGap { .. })), "the log does not reach back");
+}
+
+#[test]
+fn a_directory_is_locked_by_one_process_and_the_second_is_told_by_whom() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = RealDisk.lock(dir.path()).unwrap();
+    match RealDisk.lock(dir.path()) {
+        Err(Fatal::DataDirLocked { holder_pid, .. }) => assert_eq!(holder_pid, std::process::id()),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    drop(lock);
+    RealDisk.lock(dir.path()).unwrap();
+}
