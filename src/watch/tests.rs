@@ -1,0 +1,253 @@
+//! The event table of client-protocol 4.4 row by row, and a simple model under random operations.
+
+use super::*;
+use crate::random::Rng;
+use EventKind::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+type Event = (ConnectionId, EventKind, String, AclOf);
+
+fn table() -> WatchTable {
+    WatchTable::new(Arc::new(WatchFilter::new()))
+}
+
+fn trigger(table: &mut WatchTable, kind: EventKind, path: &str) -> Vec<Event> {
+    let mut events = Vec::new();
+    table.trigger(kind, path, &mut |connection, kind, path: &str, acl| {
+        events.push((connection, kind, path.to_owned(), acl));
+    });
+    events
+}
+
+/// Kinds and paths that connection 1 hears.
+fn heard(table: &mut WatchTable, kind: EventKind, path: &str) -> Vec<(EventKind, String)> {
+    trigger(table, kind, path).into_iter().map(|(_, kind, path, _)| (kind, path)).collect()
+}
+
+fn event(kind: EventKind, path: &str) -> (EventKind, String) {
+    (kind, path.to_owned())
+}
+
+#[test]
+fn one_shot_watches_fire_once_and_only_for_their_kind() {
+    let mut table = table();
+    table.add(1, "/w", WatchKind::Data);
+    table.add(1, "/w", WatchKind::Data);
+    assert_eq!(table.watch_count(), 1);
+    assert_eq!(heard(&mut table, NodeCreated, "/w/child"), []);
+    assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
+    assert_eq!(heard(&mut table, NodeDataChanged, "/w"), []);
+    table.add(1, "/w", WatchKind::Child);
+    assert_eq!(heard(&mut table, NodeDataChanged, "/w"), []);
+    assert_eq!(heard(&mut table, NodeDeleted, "/w/child"), [event(NodeChildrenChanged, "/w")]);
+    assert_eq!(heard(&mut table, NodeDeleted, "/w/child"), []);
+    assert_eq!(table.watch_count(), 0);
+    assert!(table.entries.is_empty() && table.crowds.is_empty());
+}
+
+#[test]
+fn get_data_and_get_children_on_one_path_give_one_deleted_and_both_are_used_up() {
+    let mut table = table();
+    table.add(1, "/w", WatchKind::Data);
+    table.add(1, "/w", WatchKind::Child);
+    assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
+    assert!(table.check(1, "/w", WatchType::Children), "the child watch stays");
+    table.add(1, "/w", WatchKind::Data);
+    assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
+    assert_eq!(table.watch_count(), 0);
+    table.add(1, "/w", WatchKind::Child);
+    assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
+}
+
+#[test]
+fn persistent_watches_stay_and_see_children_but_not_their_data() {
+    let mut table = table();
+    table.add(1, "/w", WatchKind::Persistent);
+    assert_eq!(table.watch_count(), 2);
+    for _ in 0..2 {
+        assert_eq!(heard(&mut table, NodeCreated, "/w"), [event(NodeCreated, "/w")]);
+        assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
+        assert_eq!(heard(&mut table, NodeCreated, "/w/c"), [event(NodeChildrenChanged, "/w")]);
+        assert_eq!(heard(&mut table, NodeDataChanged, "/w/c"), []);
+        assert_eq!(heard(&mut table, NodeCreated, "/w/c/d"), []);
+        assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
+    }
+}
+
+#[test]
+fn recursive_watches_see_everything_below_but_no_changed_children() {
+    let mut table = table();
+    table.add(1, "/", WatchKind::Recursive);
+    table.add(1, "/w", WatchKind::Recursive);
+    for path in ["/w", "/w/c", "/w/c/d"] {
+        for kind in [NodeCreated, NodeDataChanged, NodeDeleted] {
+            assert_eq!(heard(&mut table, kind, path), [event(kind, path)], "once, however many ancestors match");
+        }
+    }
+    assert_eq!(heard(&mut table, NodeCreated, "/ww"), [event(NodeCreated, "/ww")]);
+    assert!(table.remove(1, "/", WatchType::PersistentRecursive));
+    assert_eq!(heard(&mut table, NodeCreated, "/ww"), []);
+}
+
+#[test]
+fn persistent_recursive_and_children_together() {
+    let mut table = table();
+    table.add(1, "/w", WatchKind::Persistent);
+    table.add(1, "/w", WatchKind::Recursive);
+    table.add(1, "/w", WatchKind::Child);
+    let both = [event(NodeCreated, "/w/c"), event(NodeChildrenChanged, "/w")];
+    assert_eq!(heard(&mut table, NodeCreated, "/w/c"), both);
+    assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
+    assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
+}
+
+#[test]
+fn the_acl_is_the_parents_for_changed_children_only() {
+    let mut table = table();
+    table.add(1, "/", WatchKind::Child);
+    table.add(2, "/w", WatchKind::Data);
+    table.add(3, "/w", WatchKind::Child);
+    let events = trigger(&mut table, NodeDeleted, "/w");
+    let expected = [
+        (2, NodeDeleted, "/w".to_owned(), AclOf::Node),
+        (3, NodeDeleted, "/w".to_owned(), AclOf::Node),
+        (1, NodeChildrenChanged, "/".to_owned(), AclOf::Parent),
+    ];
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn removing_one_kind_keeps_the_others() {
+    let mut table = table();
+    for kind in [WatchKind::Data, WatchKind::Child, WatchKind::Persistent, WatchKind::Recursive] {
+        table.add(7, "/w", kind);
+    }
+    let types = [WatchType::Children, WatchType::Data, WatchType::Persistent, WatchType::PersistentRecursive];
+    assert!(types.iter().all(|what| table.check(7, "/w", *what)) && !table.check(8, "/w", WatchType::Any));
+    for what in types {
+        assert!(table.remove(7, "/w", what), "{what:?}");
+        assert!(!table.check(7, "/w", what) && !table.remove(7, "/w", what));
+    }
+    assert!(!table.check(7, "/w", WatchType::Any));
+    table.add(7, "/w", WatchKind::Persistent);
+    table.add(9, "/w", WatchKind::Data);
+    assert!(table.remove(7, "/w", WatchType::Any));
+    assert_eq!((table.watch_count(), table.check(9, "/w", WatchType::Data)), (1, true));
+}
+
+/// Path and connection to modes; everything else is looked for.
+#[derive(Default)]
+struct Model(BTreeMap<(String, ConnectionId), u8>);
+
+impl Model {
+    fn trigger(&mut self, kind: EventKind, path: &str) -> Vec<Event> {
+        let mut told = BTreeSet::new();
+        for ((at, connection), modes) in &self.0 {
+            let above = at == "/" || path.starts_with(&format!("{at}/"));
+            if (at == path && modes & IN_DATA_TABLE != 0) || (at != path && above && modes & RECURSIVE != 0) {
+                told.insert(*connection);
+            }
+        }
+        let mut events: Vec<Event> = told.iter().map(|&c| (c, kind, path.to_owned(), AclOf::Node)).collect();
+        self.use_up(path, DATA);
+        if kind == NodeDeleted {
+            let also = self.at(path, IN_CHILD_TABLE);
+            events.extend(also.difference(&told).map(|&c| (c, kind, path.to_owned(), AclOf::Node)));
+            self.use_up(path, CHILD);
+        }
+        if let (true, Some(parent)) = (kind != NodeDataChanged, parent(path)) {
+            let told = self.at(parent, IN_CHILD_TABLE);
+            events.extend(told.iter().map(|&c| (c, NodeChildrenChanged, parent.to_owned(), AclOf::Parent)));
+            self.use_up(parent, CHILD);
+        }
+        events
+    }
+
+    fn at(&self, path: &str, wanted: u8) -> BTreeSet<ConnectionId> {
+        let found = self.0.iter().filter(|((at, _), modes)| at == path && **modes & wanted != 0);
+        found.map(|((_, connection), _)| *connection).collect()
+    }
+
+    fn use_up(&mut self, path: &str, used_up: u8) {
+        self.0.iter_mut().filter(|((at, _), _)| at == path).for_each(|(_, modes)| *modes &= !used_up);
+        self.0.retain(|_, modes| *modes != 0);
+    }
+}
+
+#[test]
+fn random_operations_agree_with_the_model() {
+    let paths = ["/", "/a", "/b", "/a/x", "/a/y", "/a/x/1", "/b/z"];
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let filter = Arc::new(WatchFilter::new());
+        let mut table = WatchTable::new(filter.clone());
+        let mut model = Model::default();
+        for _ in 0..1500 {
+            let path = paths[rng.below(paths.len() as u64) as usize];
+            let connection = rng.below(6) as u32;
+            match rng.below(20) {
+                0..8 => {
+                    let (kind, modes) = [
+                        (WatchKind::Data, DATA),
+                        (WatchKind::Child, CHILD),
+                        (WatchKind::Persistent, DATA_PERSISTENT | CHILD_PERSISTENT),
+                        (WatchKind::Recursive, RECURSIVE),
+                    ][rng.below(4) as usize];
+                    table.add(connection, path, kind);
+                    *model.0.entry((path.to_owned(), connection)).or_default() |= modes;
+                }
+                8..10 => {
+                    let what = WatchType::from_wire(1 + rng.below(5) as i32).unwrap();
+                    let removed = match model.0.get_mut(&(path.to_owned(), connection)) {
+                        None => false,
+                        Some(modes) => {
+                            let old = *modes;
+                            *modes &= !modes_of(what);
+                            *modes != old
+                        }
+                    };
+                    model.0.retain(|_, modes| *modes != 0);
+                    assert_eq!(table.remove(connection, path, what), removed);
+                }
+                10 => {
+                    table.close(connection);
+                    model.0.retain(|(_, other), _| *other != connection);
+                }
+                _ => {
+                    let kind = [NodeCreated, NodeDeleted, NodeDataChanged][rng.below(3) as usize];
+                    let might = filter.might_watch(&PathHashes::new(kind, path));
+                    let mut events = trigger(&mut table, kind, path);
+                    let mut expected = model.trigger(kind, path);
+                    assert!(might || expected.is_empty(), "the filter never hides a watch");
+                    // Of one trigger, the order among connections means nothing.
+                    events.sort_by_key(|e| (e.1 as i32 == 4, e.0));
+                    expected.sort_by_key(|e| (e.1 as i32 == 4, e.0));
+                    assert_eq!(events, expected);
+                }
+            }
+            let count = |table: u8| model.0.values().filter(|modes| **modes & table != 0).count();
+            assert_eq!(table.watch_count(), count(IN_DATA_TABLE) + count(IN_CHILD_TABLE));
+            let data: BTreeSet<_> = model.0.iter().filter(|(_, modes)| **modes & IN_DATA_TABLE != 0).collect();
+            let connections: BTreeSet<_> = data.iter().map(|((_, connection), _)| connection).collect();
+            let watched: BTreeSet<_> = data.iter().map(|((path, _), _)| path).collect();
+            let summary = Summary { connections: connections.len(), paths: watched.len(), watches: data.len() };
+            assert_eq!(table.summary(), summary);
+        }
+        for connection in 0..6 {
+            table.close(connection);
+        }
+        assert!(table.entries.is_empty() && table.crowds.is_empty() && table.watchers.is_empty());
+        assert!(filter.paths.iter().chain(&filter.recursive).all(|counter| counter.load(Ordering::Relaxed) == 0));
+    }
+}
+
+#[test]
+fn a_connection_that_watches_again_and_again_keeps_a_short_list() {
+    let mut table = table();
+    for round in 0..10_000 {
+        let path = format!("/p{}", round % 7);
+        table.add(1, &path, WatchKind::Data);
+        table.trigger(NodeDataChanged, &path, &mut |_, _, _, _| {});
+    }
+    assert!(table.watchers[&1].slots.len() <= 64);
+}
