@@ -49,6 +49,11 @@ pub const SNAPSHOT_SAVED_BYTES: usize = 64 << 20;
 /// Distinct client addresses whose connections are counted, and 4lw answers in preparation at once.
 pub const FOUR_LETTER_PENDING: usize = 64;
 
+/// Requests that one client of the client library may have in flight before the next one waits.
+pub const CLIENT_IN_FLIGHT_MAX: usize = 16_384;
+/// The largest reply that a client reads; a listing of many children is larger than any request.
+pub const CLIENT_REPLY_MAX: usize = 256 << 20;
+
 const _: () = {
     // The margin has to outlast everything that is already in the pipeline when it is noticed.
     assert!(EPOCH_COUNTER_MARGIN as usize > 4 * PROPOSALS_OUTSTANDING_MAX);

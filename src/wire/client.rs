@@ -194,6 +194,11 @@ impl<'a> PathWatch<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<PathWatch<'a>, Malformed> {
         Ok(PathWatch { path: r.text("path")?, watch: r.bool("watch")? })
     }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.path);
+        out.put_bool(self.watch);
+    }
 }
 
 /// getACL, sync, getAllChildrenNumber, getEphemerals (a prefix), deleteContainer.
@@ -213,6 +218,11 @@ impl<'a> PathVersion<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<PathVersion<'a>, Malformed> {
         Ok(PathVersion { path: r.text("path")?, version: r.int("version")? })
     }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.path);
+        out.put_int(self.version);
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -226,6 +236,12 @@ pub struct SetDataRequest<'a> {
 impl<'a> SetDataRequest<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<SetDataRequest<'a>, Malformed> {
         Ok(SetDataRequest { path: r.text("path")?, data: r.buffer("data")?, version: r.int("version")? })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.path);
+        out.put_buffer(self.data);
+        out.put_int(self.version);
     }
 }
 
@@ -245,6 +261,24 @@ pub fn read_acl<'a>(r: &mut Reader<'a>) -> Result<Option<Vec<AclEntry<'a>>>, Mal
         list.push(AclEntry { perms: r.int("perms")?, scheme: r.text("scheme")?, id: r.text("id")? });
     }
     Ok(Some(list))
+}
+
+/// Appends an ACL list as `read_acl` reads it; `None` is a null list.
+pub fn write_acl(out: &mut Vec<u8>, list: Option<&[AclEntry<'_>]>) {
+    let Some(list) = list else { return out.put_null() };
+    out.put_int(list.len() as i32);
+    for entry in list {
+        out.put_int(entry.perms);
+        put_text(out, &entry.scheme);
+        put_text(out, &entry.id);
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &Text<'_>) {
+    match text {
+        None => out.put_null(),
+        Some(text) => out.put_text(text),
+    }
 }
 
 /// create, create2, createContainer; and createTTL, which alone has `ttl`.
@@ -267,6 +301,16 @@ impl<'a> CreateRequest<'a> {
             flags: r.int("flags")?,
             ttl: if op == OpCode::CreateTtl { r.long("ttl")? } else { -1 },
         })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>, op: OpCode) {
+        put_text(out, &self.path);
+        out.put_buffer(self.data);
+        write_acl(out, self.acl.as_deref());
+        out.put_int(self.flags);
+        if op == OpCode::CreateTtl {
+            out.put_long(self.ttl);
+        }
     }
 }
 
@@ -305,6 +349,12 @@ impl<'a> SetAclRequest<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<SetAclRequest<'a>, Malformed> {
         Ok(SetAclRequest { path: r.text("path")?, acl: read_acl(r)?, version: r.int("version")? })
     }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.path);
+        write_acl(out, self.acl.as_deref());
+        out.put_int(self.version);
+    }
 }
 
 /// reconfig. Each list may be null.
@@ -324,6 +374,13 @@ impl<'a> ReconfigRequest<'a> {
             members: r.text("newMembers")?,
             config_id: r.long("curConfigId")?,
         })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.joining);
+        put_text(out, &self.leaving);
+        put_text(out, &self.members);
+        out.put_long(self.config_id);
     }
 }
 
@@ -350,6 +407,21 @@ impl<'a> SetWatchesRequest<'a> {
             recursive: if with_persistent { r.texts("persistentRecursiveWatches")? } else { Some(Vec::new()) },
         })
     }
+
+    pub fn write(&self, out: &mut Vec<u8>, op: OpCode) {
+        out.put_long(self.relative_zxid);
+        let lists = [&self.data, &self.exist, &self.child, &self.persistent, &self.recursive];
+        for list in &lists[..if op == OpCode::SetWatches2 { 5 } else { 3 }] {
+            let Some(paths) = list else {
+                out.put_null();
+                continue;
+            };
+            out.put_int(paths.len() as i32);
+            for path in paths {
+                put_text(out, path);
+            }
+        }
+    }
 }
 
 /// addWatch (a mode: 0 persistent, 1 recursive), checkWatches and removeWatches (a type: 1..=5).
@@ -362,6 +434,11 @@ pub struct PathMode<'a> {
 impl<'a> PathMode<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<PathMode<'a>, Malformed> {
         Ok(PathMode { path: r.text("path")?, mode: r.int("mode")? })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        put_text(out, &self.path);
+        out.put_int(self.mode);
     }
 }
 
@@ -376,6 +453,12 @@ impl<'a> AuthPacket<'a> {
     pub fn read(r: &mut Reader<'a>) -> Result<AuthPacket<'a>, Malformed> {
         r.int("type")?;
         Ok(AuthPacket { scheme: r.text("scheme")?, auth: r.buffer("auth")? })
+    }
+
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.put_int(0);
+        put_text(out, &self.scheme);
+        out.put_buffer(self.auth);
     }
 }
 
@@ -436,6 +519,9 @@ mod tests {
         assert_eq!(request.path.as_deref(), Some("/a"));
         assert_eq!(request.data, Some(&b"hi"[..]));
         assert_eq!((request.flags, request.ttl), (0, -1));
+        let mut out = Vec::new();
+        request.write(&mut out, OpCode::Create);
+        assert_eq!(out, create);
         assert_eq!(request.acl.unwrap()[0].scheme.as_deref(), Some("world"));
         for len in 0..create.len() {
             assert!(CreateRequest::read(&mut Reader::new(&create[..len]), OpCode::Create).is_err());
@@ -444,6 +530,9 @@ mod tests {
             unhex("0000000000000001 00000001 00000002 2f61 00000001 00000002 2f62 00000001 00000005 2f676f6e65");
         let request = SetWatchesRequest::read(&mut Reader::new(&set_watches), OpCode::SetWatches).unwrap();
         assert_eq!(request.relative_zxid, 1);
+        let mut out = Vec::new();
+        request.write(&mut out, OpCode::SetWatches);
+        assert_eq!(out, set_watches);
         assert_eq!(request.child.unwrap()[0].as_deref(), Some("/gone"));
     }
 }

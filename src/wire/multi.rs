@@ -23,6 +23,37 @@ pub enum MultiOp<'a> {
 }
 
 impl MultiOp<'_> {
+    /// Appends the operation with the header before it, as `read_ops` reads it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let header = |out: &mut Vec<u8>, op: OpCode| write_header(out, op.to_wire(), false, -1);
+        match self {
+            MultiOp::Create(op, request) => {
+                header(out, *op);
+                request.write(out, *op);
+            }
+            MultiOp::Delete(request) => {
+                header(out, OpCode::Delete);
+                request.write(out);
+            }
+            MultiOp::SetData(request) => {
+                header(out, OpCode::SetData);
+                request.write(out);
+            }
+            MultiOp::Check(request) => {
+                header(out, OpCode::Check);
+                request.write(out);
+            }
+            MultiOp::GetData(request) => {
+                header(out, OpCode::GetData);
+                request.write(out);
+            }
+            MultiOp::GetChildren(request) => {
+                header(out, OpCode::GetChildren);
+                request.write(out);
+            }
+        }
+    }
+
     pub fn is_read(&self) -> bool {
         matches!(self, MultiOp::GetData(_) | MultiOp::GetChildren(_))
     }
