@@ -32,6 +32,12 @@ pub enum Fatal {
     LogCorrupt { file: PathBuf, offset: u64, last_good: Zxid, problem: String },
     #[error("{}: damaged at byte {offset}: {problem}", file.display())]
     SnapshotCorrupt { file: PathBuf, offset: u64, problem: String },
+    /// A record whose checksum is right and whose content is not: no transaction, or not one that follows.
+    #[error("{}: the transaction {zxid} cannot be applied: {problem}", dir.display())]
+    LogRecord { dir: PathBuf, zxid: Zxid, problem: String },
+    /// The directory holds ZooKeeper's own files, which this build does not read.
+    #[error("{} holds data of Apache ZooKeeper ({file})", dir.display())]
+    ForeignData { dir: PathBuf, file: String },
     /// Files are missing or don't fit together: `from..=to` is what is needed and not there.
     #[error("{}: transactions {from} to {to} are missing: {problem}", dir.display())]
     HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
@@ -42,9 +48,12 @@ impl Fatal {
         match self {
             Fatal::Listen { .. } => 1,
             Fatal::Config { .. } | Fatal::Usage { .. } => 2,
-            Fatal::DataDirLocked { .. } | Fatal::DataDir { .. } => 3,
+            Fatal::DataDirLocked { .. } | Fatal::DataDir { .. } | Fatal::ForeignData { .. } => 3,
             Fatal::DiskFull { .. } | Fatal::SyncFailed { .. } | Fatal::Io { .. } => 10,
-            Fatal::LogCorrupt { .. } | Fatal::SnapshotCorrupt { .. } | Fatal::HistoryGap { .. } => 11,
+            Fatal::LogCorrupt { .. }
+            | Fatal::LogRecord { .. }
+            | Fatal::SnapshotCorrupt { .. }
+            | Fatal::HistoryGap { .. } => 11,
         }
     }
 
@@ -60,11 +69,17 @@ impl Fatal {
                 "Check the disk (dmesg, smartctl) before starting again; what was acknowledged had been synced before."
             }
             Fatal::Io { .. } => "Check the disk and the permissions of the file.",
+            Fatal::LogRecord { .. } => {
+                "This is a bug, or the log was written with other settings (digest.enabled): keep the directory and report it."
+            }
             Fatal::LogCorrupt { .. } => {
                 "Restore the file from a backup, or see what it still holds and cut it with `ostler log`."
             }
             Fatal::SnapshotCorrupt { .. } => {
                 "Restore the file from a backup, or remove it if an older snapshot is there."
+            }
+            Fatal::ForeignData { .. } => {
+                "This build cannot import it: set another dataDir (and dataLogDir), or go on with ZooKeeper."
             }
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",
         }

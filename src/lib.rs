@@ -29,6 +29,7 @@ pub mod zab;
 // Level 3: two things meet.
 pub mod admin;
 pub mod prepare;
+pub mod read;
 pub mod snapshot;
 
 // Level 4: threads.

@@ -75,7 +75,9 @@ fn positional(port: &OsString, dir: &OsString, rest: &[OsString]) -> Result<Posi
 fn number<T: std::str::FromStr>(text: &OsString, what: &str) -> Result<T, Fatal> {
     let text = text.to_string_lossy();
     text.parse().map_err(|_| Fatal::Usage {
-        problem: format!("{what} {text} is not a number in range; usage: [ZOO.CFG] or PORT DATADIR [TICKTIME] [MAXCNXNS]"),
+        problem: format!(
+            "{what} {text} is not a number in range; usage: [ZOO.CFG] or PORT DATADIR [TICKTIME] [MAXCNXNS]"
+        ),
     })
 }
 

@@ -1,1 +1,7 @@
-//! To be written.
+//! Sockets made boring: a listener that says clearly why it can't listen, and the two buffers of a connection.
+
+pub mod buffers;
+pub mod listener;
+
+pub use buffers::{Input, Output, Pool};
+pub use listener::listen;

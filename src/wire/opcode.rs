@@ -57,6 +57,38 @@ opcodes! {
 }
 
 impl OpCode {
+    /// What `cons` prints of a connection's last operation (upstream: `FinalRequestProcessor`).
+    pub fn short_name(self) -> &'static str {
+        use OpCode::*;
+        match self {
+            CreateSession => "SESS",
+            CloseSession => "CLOS",
+            Ping => "PING",
+            Create | Create2 | CreateContainer | CreateTtl => "CREA",
+            Delete | DeleteContainer => "DELE",
+            Exists => "EXIS",
+            GetData => "GETD",
+            SetData => "SETD",
+            GetAcl => "GETA",
+            SetAcl => "SETA",
+            GetChildren | GetChildren2 => "GETC",
+            GetAllChildrenNumber => "GETACN",
+            Sync => "SYNC",
+            Multi => "MULT",
+            MultiRead => "MLTR",
+            Reconfig => "RECO",
+            Check => "CHEC",
+            SetWatches => "SETW",
+            SetWatches2 => "STW2",
+            AddWatch => "ADDW",
+            CheckWatches => "CHKW",
+            RemoveWatches => "REMW",
+            GetEphemerals => "GETE",
+            WhoAmI => "HOMI",
+            Notification | Auth | Sasl | Error => "NA",
+        }
+    }
+
     /// Whether a request of this kind becomes a transaction and so goes through the pipeline.
     pub fn is_write(self) -> bool {
         use OpCode::*;

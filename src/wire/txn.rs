@@ -314,7 +314,7 @@ mod tests {
 
     fn header() -> TxnHeader {
         TxnHeader {
-            session: SessionId(0x1000_0129_68f0_000),
+            session: SessionId(0x0100_0012_968f_0000),
             cxid: 0,
             zxid: Zxid(0x1_0000_0001),
             time: 0x1a2_0207_6b8f,

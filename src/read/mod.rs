@@ -1,0 +1,266 @@
+//! Answers what changes nothing: a request, the tree under a guard, and a core's watches, into reply bytes.
+//!
+//! A read is decoded where it lies, looked up, and encoded straight into the connection's output buffer. The order of
+//! checks and the codes are ZooKeeper's (client-protocol, section 2.4; upstream `FinalRequestProcessor`). A watch is
+//! registered while the guard is held, so that it reports every change after the state that was read.
+//!
+//! Runs on: the core that holds the connection. No system call, no log line: a guard is held.
+
+mod watching;
+
+use crate::auth::{self, AuthIds, AuthRules};
+use crate::ids::SessionId;
+use crate::tree::{NodeRef, Tree};
+use crate::watch::{WatchKind, WatchTable};
+use crate::wire::client::{PathWatch, ReplyHeader, read_path};
+use crate::wire::multi::{self, MultiOp};
+use crate::wire::txn::Acl;
+use crate::wire::writer::{Frame, Jute};
+use crate::wire::{ErrorCode, OpCode, Reader, Stat};
+
+/// Who asks, and what decides what it may see.
+pub struct Asker<'a> {
+    /// The connection's number in its core's watch table.
+    pub conn: u32,
+    pub session: SessionId,
+    pub auth: &'a AuthIds,
+    pub rules: &'a AuthRules,
+}
+
+/// Why a read is answered with an error: a code, or bytes that don't decode.
+enum Refusal {
+    Code(ErrorCode),
+    /// The reply has a body all the same.
+    CodeWithBody(ErrorCode),
+}
+
+impl From<crate::wire::Malformed> for Refusal {
+    fn from(_: crate::wire::Malformed) -> Refusal {
+        Refusal::Code(ErrorCode::MARSHALLING_ERROR)
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Refusal {
+        Refusal::Code(code)
+    }
+}
+
+const NULL: Refusal = Refusal::Code(ErrorCode::MARSHALLING_ERROR);
+
+/// Appends the whole reply (and before it the events that setWatches makes up) to `out`. Returns the error code that it
+/// carries. `op` must be one that `is_read` accepts.
+pub fn answer(
+    op: OpCode,
+    xid: i32,
+    body: &[u8],
+    tree: &Tree,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+    out: &mut Vec<u8>,
+) -> ErrorCode {
+    let zxid = tree.zxid();
+    if matches!(op, OpCode::SetWatches | OpCode::SetWatches2) {
+        let code = watching::set_watches(op, body, tree, watches, asker, out);
+        ReplyHeader { xid, zxid: zxid.to_wire(), err: code }.write_frame(out);
+        return code;
+    }
+    let frame = Frame::reply(out, xid, zxid);
+    let body_start = frame.bytes.len();
+    let (code, keep_body) = match record(op, body, tree, watches, asker, frame.bytes) {
+        Ok(()) => (ErrorCode::OK, true),
+        Err(Refusal::Code(code)) => (code, false),
+        Err(Refusal::CodeWithBody(code)) => (code, true),
+    };
+    if code != ErrorCode::OK {
+        if !keep_body {
+            frame.bytes.truncate(body_start);
+        }
+        frame.bytes[body_start - 4..body_start].copy_from_slice(&code.0.to_be_bytes());
+    }
+    frame.close();
+    code
+}
+
+/// Whether `answer` takes this operation.
+pub fn is_read(op: OpCode) -> bool {
+    use OpCode::*;
+    matches!(
+        op,
+        Exists
+            | GetData
+            | GetAcl
+            | GetChildren
+            | GetChildren2
+            | GetAllChildrenNumber
+            | GetEphemerals
+            | MultiRead
+            | SetWatches
+            | SetWatches2
+            | AddWatch
+            | CheckWatches
+            | RemoveWatches
+            | WhoAmI
+            | Ping
+    )
+}
+
+fn record(
+    op: OpCode,
+    body: &[u8],
+    tree: &Tree,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let r = &mut Reader::new(body);
+    match op {
+        OpCode::GetData => {
+            let request = PathWatch::read(r)?;
+            let path = request.path.ok_or(NULL)?;
+            let node = readable(tree, &path, asker)?;
+            out.put_buffer(node.data());
+            node.stat().write(out);
+            if request.watch {
+                watches.add(asker.conn, &path, WatchKind::Data);
+            }
+        }
+        OpCode::Exists => {
+            let request = PathWatch::read(r)?;
+            let path = request.path.ok_or(NULL)?;
+            if path.contains('\0') {
+                return Err(ErrorCode::BAD_ARGUMENTS.into());
+            }
+            let node = tree.lookup(&path);
+            if let Some(node) = node {
+                permitted(node, Acl::READ, asker)?;
+            }
+            if request.watch {
+                watches.add(asker.conn, &path, WatchKind::Data);
+            }
+            node.ok_or(ErrorCode::NO_NODE)?.stat().write(out);
+        }
+        OpCode::GetChildren | OpCode::GetChildren2 => {
+            let request = PathWatch::read(r)?;
+            let path = request.path.ok_or(NULL)?;
+            let node = readable(tree, &path, asker)?;
+            children(node, out)?;
+            if op == OpCode::GetChildren2 {
+                node.stat().write(out);
+            }
+            if request.watch {
+                watches.add(asker.conn, &path, WatchKind::Child);
+            }
+        }
+        OpCode::GetAcl => {
+            let path = read_path(r)?.ok_or(NULL)?;
+            let node = tree.lookup(&path).ok_or(ErrorCode::NO_NODE)?;
+            permitted(node, Acl::READ | Acl::ADMIN, asker)?;
+            let redact = permitted(node, Acl::ADMIN, asker).is_err();
+            out.put_int(node.acl().len() as i32);
+            for acl in node.acl() {
+                out.put_int(acl.perms);
+                out.put_text(&acl.scheme);
+                let id = if redact { auth::redacted_id(&acl.scheme, &acl.id) } else { (&*acl.id).into() };
+                out.put_text(&id);
+            }
+            node.stat().write(out);
+        }
+        OpCode::GetAllChildrenNumber => {
+            let path = read_path(r)?.ok_or(NULL)?;
+            readable(tree, &path, asker)?;
+            out.put_int(tree.all_children_number(&path) as i32);
+        }
+        OpCode::GetEphemerals => {
+            let prefix = read_path(r)?.unwrap_or_default();
+            // Blank, as Java's trim has it: nothing above the space character.
+            let all = prefix.chars().all(|c| c <= ' ') || prefix == "/";
+            let start = out.len();
+            out.put_int(0);
+            let mut count = 0i32;
+            for path in tree.ephemerals(asker.session).filter(|path| all || path.starts_with(&*prefix)) {
+                out.put_text(&path);
+                count += 1;
+            }
+            out[start..start + 4].copy_from_slice(&count.to_be_bytes());
+        }
+        OpCode::MultiRead => multi_read(r, tree, asker, out)?,
+        OpCode::WhoAmI => {
+            let start = out.len();
+            out.put_int(0);
+            let mut count = 0i32;
+            for (scheme, user) in asker.auth.who_am_i() {
+                out.put_text(scheme);
+                out.put_text(user);
+                count += 1;
+            }
+            out[start..start + 4].copy_from_slice(&count.to_be_bytes());
+        }
+        OpCode::AddWatch => watching::add_watch(r, watches, asker, out)?,
+        OpCode::CheckWatches => watching::check_watches(r, watches, asker)?,
+        OpCode::RemoveWatches => watching::remove_watches(r, watches, asker)?,
+        OpCode::Ping => {}
+        _ => unreachable!("the core sends only what is_read accepts"),
+    }
+    Ok(())
+}
+
+fn permitted(node: NodeRef<'_>, wanted: i32, asker: &Asker<'_>) -> Result<(), ErrorCode> {
+    if auth::permits(node.acl(), wanted, asker.auth, asker.rules) { Ok(()) } else { Err(ErrorCode::NO_AUTH) }
+}
+
+#[inline]
+fn readable<'t>(tree: &'t Tree, path: &str, asker: &Asker<'_>) -> Result<NodeRef<'t>, ErrorCode> {
+    let node = tree.lookup(path).ok_or(ErrorCode::NO_NODE)?;
+    permitted(node, Acl::READ, asker)?;
+    Ok(node)
+}
+
+fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    out.put_int(node.num_children() as i32);
+    for name in node.children() {
+        out.put_text(name);
+        if out.len() > i32::MAX as usize - (1 << 20) {
+            // No frame can hold it. ZooKeeper fails to serialise it and answers so.
+            return Err(NULL);
+        }
+    }
+    Ok(())
+}
+
+/// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it).
+fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let ops = multi::read_ops(r)?;
+    for op in ops {
+        let start = out.len();
+        let (code, request) = match &op {
+            MultiOp::GetData(request) => (OpCode::GetData, request),
+            MultiOp::GetChildren(request) => (OpCode::GetChildren, request),
+            _ => {
+                multi::write_end(out);
+                return Err(Refusal::CodeWithBody(ErrorCode::MARSHALLING_ERROR));
+            }
+        };
+        multi::write_header(out, code.to_wire(), false, 0);
+        let answered = request.path.as_deref().ok_or(NULL).and_then(|path| {
+            let node = readable(tree, path, asker)?;
+            match code {
+                OpCode::GetData => {
+                    out.put_buffer(node.data());
+                    node.stat().write(out);
+                    Ok(())
+                }
+                _ => children(node, out),
+            }
+        });
+        if let Err(Refusal::Code(code) | Refusal::CodeWithBody(code)) = answered {
+            out.truncate(start);
+            multi::write_error(out, code);
+        }
+    }
+    multi::write_end(out);
+    Ok(())
+}
+
+/// Bytes of a Stat and a reply's head: for callers that reserve.
+pub const SMALL_REPLY_BYTES: usize = 20 + Stat::BYTES;

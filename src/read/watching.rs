@@ -1,0 +1,107 @@
+//! The requests that are about watches: setWatches after a reconnect, addWatch, checkWatches, removeWatches
+//! (client-protocol, sections 4.7 and 4.8).
+
+use super::{Asker, NULL, Refusal};
+use crate::tree::Tree;
+use crate::watch::{WatchKind, WatchTable, WatchType};
+use crate::wire::client::{EventKind, PathMode, SetWatchesRequest, write_event};
+use crate::wire::writer::Jute;
+use crate::wire::{ErrorCode, OpCode, Reader};
+
+/// The zxid in the header of an event that no transaction caused just now.
+const SYNTHESISED: i64 = -1;
+
+/// Registers what the client watched before it reconnected, and appends an event for each watch that would have fired
+/// meanwhile. No ACL is asked, as upstream. A null list ends it with -5; what stood before it has been done.
+pub fn set_watches(
+    op: OpCode,
+    body: &[u8],
+    tree: &Tree,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+    out: &mut Vec<u8>,
+) -> ErrorCode {
+    let Ok(request) = SetWatchesRequest::read(&mut Reader::new(body), op) else { return ErrorCode::MARSHALLING_ERROR };
+    match set_all(request, tree, watches, asker, out) {
+        Some(()) => ErrorCode::OK,
+        None => ErrorCode::MARSHALLING_ERROR,
+    }
+}
+
+fn set_all(
+    request: SetWatchesRequest<'_>,
+    tree: &Tree,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+    out: &mut Vec<u8>,
+) -> Option<()> {
+    let since = request.relative_zxid;
+    for path in request.data? {
+        let path = path?;
+        match tree.lookup(&path) {
+            None => write_event(out, EventKind::NodeDeleted, &path, SYNTHESISED),
+            Some(node) if node.mzxid().to_wire() > since => {
+                write_event(out, EventKind::NodeDataChanged, &path, SYNTHESISED);
+            }
+            Some(_) => watches.add(asker.conn, &path, WatchKind::Data),
+        }
+    }
+    for path in request.exist? {
+        let path = path?;
+        match tree.lookup(&path) {
+            Some(_) => write_event(out, EventKind::NodeCreated, &path, SYNTHESISED),
+            None => watches.add(asker.conn, &path, WatchKind::Data),
+        }
+    }
+    for path in request.child? {
+        let path = path?;
+        match tree.lookup(&path) {
+            None => write_event(out, EventKind::NodeDeleted, &path, SYNTHESISED),
+            Some(node) if node.pzxid().to_wire() > since => {
+                write_event(out, EventKind::NodeChildrenChanged, &path, SYNTHESISED);
+            }
+            Some(_) => watches.add(asker.conn, &path, WatchKind::Child),
+        }
+    }
+    for path in request.persistent? {
+        watches.add(asker.conn, &path?, WatchKind::Persistent);
+    }
+    for path in request.recursive? {
+        watches.add(asker.conn, &path?, WatchKind::Recursive);
+    }
+    Some(())
+}
+
+/// Neither path nor node nor permission is checked, as upstream.
+pub fn add_watch(
+    r: &mut Reader<'_>,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let request = PathMode::read(r)?;
+    let kind = match request.mode {
+        0 => WatchKind::Persistent,
+        1 => WatchKind::Recursive,
+        _ => return Err(NULL),
+    };
+    if let Some(path) = request.path {
+        watches.add(asker.conn, &path, kind);
+    }
+    out.put_int(0);
+    Ok(())
+}
+
+pub fn check_watches(r: &mut Reader<'_>, watches: &WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
+    let request = PathMode::read(r)?;
+    let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
+    let found = watches.check(asker.conn, &request.path.ok_or(NULL)?, what);
+    if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
+}
+
+pub fn remove_watches(r: &mut Reader<'_>, watches: &mut WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
+    let request = PathMode::read(r)?;
+    let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
+    let found = watches.remove(asker.conn, &request.path.ok_or(NULL)?, what);
+    if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
+}

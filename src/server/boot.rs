@@ -1,0 +1,441 @@
+//! The way up and the way down: a checked configuration becomes recovered state, state becomes threads; a signal or a
+//! broken disk ends them in order.
+//!
+//! Up: lock the directory, load the newest whole snapshot, replay the log behind it, listen, start. Nothing listens before
+//! the state is complete, so a client never sees half of it. Down: cores stop reading and wait for what they have handed
+//! over, the pipeline finishes it, the log writer ends last.
+//!
+//! Runs on: the starting thread, which then waits for signals.
+
+use crate::admin::Whitelist;
+use crate::auth::{AuthRules, DigestAlgorithm};
+use crate::clock;
+use crate::config::{Config, Level, Notice};
+use crate::disk::{Disk, RealDisk};
+use crate::fatal::Fatal;
+use crate::ids::{ServerId, Zxid};
+use crate::log::{Log, Recovery, Sizes};
+use crate::metrics::Metrics;
+use crate::net;
+use crate::prepare::{Prepare, PrepareRules};
+use crate::random::{self, Rng};
+use crate::server::admin_thread::{AdminQueue, AdminThread};
+use crate::server::admission::Admission;
+use crate::server::feed::Feed;
+use crate::server::helper::helper;
+use crate::server::io_core::{self, IoCore};
+use crate::server::log_writer::{LogWriter, Mailbox};
+use crate::server::pipeline::{Ingredients, Pipeline, PipelineSettings};
+use crate::server::queue::{CoreQueue, Doorbell};
+use crate::server::shared::{CoreLink, Settings, Shared};
+use crate::server::snapshotter::{SnapshotMail, Snapshotter};
+use crate::server::tree_lock;
+use crate::session::{SessionIds, SessionTable};
+use crate::tree::{Applied, Tree, TreeOptions};
+use crate::wire::txn::{Txn, read_txn};
+use mio::{Poll, Token};
+use parking_lot::Mutex;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// What is left of a server when it has stopped by itself: the reason, if it was one of the disk's.
+type Reason = Arc<Mutex<Option<Fatal>>>;
+
+/// Runs a server until SIGTERM or SIGINT, or until it has to stop. `Ok` after a signal.
+pub fn run(config: Config, notices: Vec<Notice>) -> Result<(), Fatal> {
+    for notice in notices {
+        match notice.level {
+            Level::Info => tracing::info!("{}", notice.text),
+            Level::Warn => tracing::warn!("{}", notice.text),
+            Level::Error => tracing::error!("{}", notice.text),
+        }
+    }
+    let running = start(config)?;
+    running.wait_for_signal()
+}
+
+/// A server's threads.
+pub struct Running {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    snapshots: Arc<SnapshotMail>,
+    reason: Reason,
+    cores: Vec<JoinHandle<()>>,
+    pipeline: JoinHandle<()>,
+    log_writer: JoinHandle<()>,
+    helper: JoinHandle<()>,
+    snapshotter: JoinHandle<()>,
+    admin: JoinHandle<()>,
+    _lock: <RealDisk as Disk>::Lock,
+    _log_lock: Option<<RealDisk as Disk>::Lock>,
+}
+
+/// The state that the disk gave back.
+struct Recovered {
+    tree: Tree,
+    sessions: SessionTable,
+    log: Log<RealDisk>,
+}
+
+/// Recovers and starts; returns when clients can connect.
+pub fn start(config: Config) -> Result<Running, Fatal> {
+    let began = clock::now();
+    let disk = RealDisk;
+    let (snapshot_dir, log_dir) = (config.snapshot_dir(), config.log_dir());
+    for dir in [&snapshot_dir, &log_dir] {
+        prepare_dir(&disk, dir, &config)?;
+    }
+    let lock = disk.lock(&snapshot_dir)?;
+    let log_lock = if log_dir == snapshot_dir { None } else { Some(disk.lock(&log_dir)?) };
+    for dir in [&snapshot_dir, &log_dir] {
+        refuse_zookeeper_data(&disk, dir)?;
+    }
+    // Before anything slow, so that a port in use is found out at once; nobody is accepted before the end.
+    let address =
+        SocketAddr::new(config.client_port_address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), config.client_port);
+    let backlog = config.client_port_listen_backlog.map_or(-1, |backlog| backlog as i32);
+    let listener = match net::listen(address, backlog) {
+        // A machine without IPv6.
+        Err(Fatal::Listen { .. }) if config.client_port_address.is_none() && !ipv6_exists() => {
+            net::listen(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), config.client_port), backlog)?
+        }
+        other => other?,
+    };
+    let address = listener.local_addr().map_err(|source| Fatal::Listen { address: address.to_string(), source })?;
+
+    let recovered = recover(&disk, &config)?;
+    let zxid = recovered.tree.zxid();
+    tracing::info!(
+        "recovered {} znodes and {} sessions up to zxid {zxid} in {} ms",
+        recovered.tree.node_count(),
+        recovered.sessions.len(),
+        clock::now().since(began).as_millis()
+    );
+    let running = spawn(config, disk, recovered, listener, address, lock, log_lock)?;
+    tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
+    Ok(running)
+}
+
+fn ipv6_exists() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal> {
+    if !dir.is_dir() {
+        if !config.datadir_autocreate {
+            let source = std::io::Error::other("it does not exist, and datadir.autocreate is false");
+            return Err(Fatal::DataDir { dir: dir.to_owned(), source });
+        }
+        disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// A directory of ZooKeeper's must not be taken for an empty one.
+fn refuse_zookeeper_data(disk: &RealDisk, dir: &Path) -> Result<(), Fatal> {
+    let names = disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source })?;
+    let theirs = names.iter().find(|name| {
+        let mut parts = name.split('.');
+        matches!(parts.next(), Some("snapshot" | "log"))
+            && parts.next().is_some_and(|zxid| u64::from_str_radix(zxid, 16).is_ok())
+            && matches!(parts.next(), None | Some("gz" | "snappy"))
+    });
+    match theirs {
+        Some(name) => Err(Fatal::ForeignData { dir: dir.to_owned(), file: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {
+    let options = TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled };
+    let now = clock::now();
+    let mut sessions = SessionTable::new(config.tick_time_ms, now);
+    let mut tree = Tree::new(options);
+    let mut applied = Applied::default();
+    let mut recovery = Recovery::open(*disk, &config.log_dir(), tree.zxid(), Sizes::default())?;
+    while let Some((zxid, record)) = recovery.next()? {
+        replay(zxid, record, &mut tree, &mut sessions, &mut applied, config.digest_enabled)
+            .map_err(|problem| Fatal::LogRecord { dir: config.log_dir(), zxid, problem })?;
+    }
+    let log = recovery.finish()?;
+    sessions.restart_clocks(clock::now());
+    Ok(Recovered { tree, sessions, log })
+}
+
+/// One record of the log. What does not decode or does not fit is damage that the checksums did not see, or a bug: the
+/// server must not go on with it.
+fn replay(
+    zxid: Zxid,
+    record: &[u8],
+    tree: &mut Tree,
+    sessions: &mut SessionTable,
+    applied: &mut Applied,
+    check_digest: bool,
+) -> Result<(), String> {
+    let (header, txn, digest) = read_txn(record).map_err(|error| error.to_string())?;
+    if header.zxid != zxid {
+        return Err(format!("the transaction says that it is {}", header.zxid));
+    }
+    match &txn {
+        Txn::CreateSession { timeout_ms } => sessions.add(header.session, *timeout_ms, None, clock::now()),
+        Txn::CloseSession { .. } => drop(sessions.remove(header.session)),
+        _ => {}
+    }
+    applied.clear();
+    tree.apply(&header, txn, applied);
+    match digest {
+        Some(digest) if check_digest && digest.tree != tree.digest() => {
+            Err(format!("the tree's digest is {:#x} where the log says {:#x}", tree.digest(), digest.tree))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn spawn(
+    config: Config,
+    disk: RealDisk,
+    recovered: Recovered,
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+    lock: <RealDisk as Disk>::Lock,
+    log_lock: Option<<RealDisk as Disk>::Lock>,
+) -> Result<Running, Fatal> {
+    let Recovered { tree, sessions, log } = recovered;
+    let io = |source| Fatal::Io { file: "epoll".into(), source };
+    let cores = config.cores.max(1);
+    // The cores, the pipeline, the log writer, the snapshotter.
+    let (metrics, recorders) = Metrics::new(cores + 3);
+    let mut recorders = recorders.into_iter();
+    let mut recorder = || recorders.next().expect("one for each thread that counts");
+    let (writer, mut readers) = tree_lock::split(tree, cores + 1);
+
+    let pipeline_poll = Poll::new().map_err(io)?;
+    let pipeline_bell = Doorbell::new(&pipeline_poll, Token(0)).map_err(io)?;
+    let mut polls = Vec::new();
+    let mut links = Vec::new();
+    for _ in 0..cores {
+        let poll = Poll::new().map_err(io)?;
+        links.push(CoreLink {
+            feed: Feed::default(),
+            queue: CoreQueue::default(),
+            bell: Doorbell::new(&poll, io_core::BELL).map_err(io)?,
+            arrivals: Mutex::default(),
+            connections: Default::default(),
+            watches: Default::default(),
+        });
+        polls.push(poll);
+    }
+    let admission = Admission::new(config.max_client_cnxns as usize, config.max_cnxns as usize);
+    let shared =
+        Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
+    let zxid = writer.peek().zxid();
+    let mailbox = Arc::new(Mailbox::new(zxid));
+    let snapshots = Arc::new(SnapshotMail::default());
+    let reason: Reason = Arc::default();
+
+    let snapshotter = Snapshotter {
+        disk,
+        dir: config.snapshot_dir(),
+        purge: config.purge.clone(),
+        reader: readers.pop().expect("one part more than cores"),
+        mail: snapshots.clone(),
+        mailbox: mailbox.clone(),
+        shared: shared.clone(),
+        recorder: recorder(),
+    };
+    let (helper_mail, helper) = helper();
+    let log_writer = LogWriter {
+        log,
+        helper: helper_mail,
+        mailbox: mailbox.clone(),
+        shared: shared.clone(),
+        slow_sync_ms: config.fsync_warning_threshold_ms,
+        recorder: recorder(),
+    };
+    let pipeline = Pipeline::new(Ingredients {
+        poll: pipeline_poll,
+        shared: shared.clone(),
+        settings: pipeline_settings(&config),
+        tree: writer,
+        sessions,
+        ids: SessionIds::new(server_id(&config), clock::wall_ms()),
+        prepare: Prepare::new(prepare_rules(&config)),
+        mailbox: mailbox.clone(),
+        snapshots: snapshots.clone(),
+        rng: Rng::new(random::seed()),
+        recorder: recorder(),
+    });
+    let mut io_cores = Vec::new();
+    let mut listener = Some(listener);
+    for (index, (poll, reader)) in polls.into_iter().zip(readers).enumerate() {
+        let core = IoCore::new(index, poll, shared.clone(), reader, listener.take(), recorder()).map_err(io)?;
+        io_cores.push(core);
+    }
+    let admin = AdminThread::new(config.clone(), address, shared.clone());
+
+    let snapshotter = thread("snapshotter", None, guarded(&shared, &reason, move || snapshotter.run()))?;
+    let log_writer = thread("log-writer", None, guarded(&shared, &reason, move || log_writer.run()))?;
+    let helper = thread("helper", None, guarded(&shared, &reason, move || helper.run()))?;
+    let pipeline = thread("pipeline", None, move || pipeline.run())?;
+    let admin = thread("admin", None, move || admin.run())?;
+    let pins = if config.pin_cores { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    let mut handles = Vec::new();
+    for (index, core) in io_cores.into_iter().enumerate() {
+        let pin = if pins.len() > cores { pins.get(index).copied() } else { None };
+        handles.push(thread(&format!("core-{index}"), pin, move || core.run())?);
+    }
+    Ok(Running {
+        address,
+        shared,
+        mailbox,
+        snapshots,
+        reason,
+        cores: handles,
+        pipeline,
+        log_writer,
+        helper,
+        snapshotter,
+        admin,
+        _lock: lock,
+        _log_lock: log_lock,
+    })
+}
+
+fn thread(
+    name: &str,
+    pin: Option<core_affinity::CoreId>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, Fatal> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
+        if let Some(core) = pin {
+            core_affinity::set_for_current(core);
+        }
+        // No thread dies alone: after a bug nothing may be answered any more.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if result.is_err() {
+            tracing::error!("a thread of the server has panicked; this is a bug; stopping");
+            std::process::abort();
+        }
+    });
+    spawned.map_err(|source| Fatal::Io { file: format!("thread {name}").into(), source })
+}
+
+/// A thread whose failure is the disk's: the reason is kept, and the server stops.
+fn guarded(
+    shared: &Arc<Shared>,
+    reason: &Reason,
+    body: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
+) -> impl FnOnce() + Send + 'static {
+    let (shared, reason) = (shared.clone(), reason.clone());
+    move || {
+        if let Err(fatal) = body() {
+            tracing::error!("{fatal}; stopping, nothing more is acknowledged");
+            reason.lock().get_or_insert(fatal);
+            shared.fail();
+        }
+    }
+}
+
+fn server_id(config: &Config) -> ServerId {
+    // A standalone server's sessions have 1 in their top byte, as ZooKeeper's do.
+    ServerId(u8::try_from(config.server_id).unwrap_or(1).max(1))
+}
+
+fn auth_rules(config: &Config) -> AuthRules {
+    AuthRules {
+        skip_acl: config.skip_acl,
+        digest: config.digest_auth_enabled.then_some(DigestAlgorithm::Sha1),
+        super_digest: config.super_digest.clone(),
+        ..AuthRules::default()
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        tick_ms: config.tick_time_ms as u64,
+        session_timeout_min_ms: config.min_session_timeout_ms.min(i32::MAX as u32) as i32,
+        session_timeout_max_ms: config.max_session_timeout_ms.min(i32::MAX as u32) as i32,
+        frame_max: config.jute_max_buffer,
+        sessionless_ms: config.sessionless_cnxn_timeout_ms,
+        auth: auth_rules(config),
+        words: Whitelist::new(config),
+    }
+}
+
+fn prepare_rules(config: &Config) -> PrepareRules {
+    PrepareRules {
+        auth: auth_rules(config),
+        owner: config.owner_rules,
+        enforce_quota: config.enforce_quota,
+        digest: config.digest_enabled,
+        record_bytes_max: config.jute_max_buffer + config.jute_max_buffer_extra,
+        ..PrepareRules::default()
+    }
+}
+
+fn pipeline_settings(config: &Config) -> PipelineSettings {
+    PipelineSettings {
+        server_id: server_id(config),
+        tick_ms: config.tick_time_ms as u64,
+        snap_count: config.snap_count as u64,
+        snap_bytes: config.snap_size_limit_bytes.unwrap_or(0),
+        container_check_ms: config.containers.check_interval_ms,
+        container_max_per_minute: config.containers.max_per_minute as u64,
+        container_never_used_ms: config.containers.max_never_used_ms as i64,
+    }
+}
+
+impl Running {
+    /// Waits for SIGTERM or SIGINT, or for the end that the disk has forced.
+    fn wait_for_signal(self) -> Result<(), Fatal> {
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])
+                .map_err(|source| Fatal::Io { file: "signals".into(), source })?;
+        let handle = signals.handle();
+        let shared = self.shared.clone();
+        let waiter = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    let name = signal_hook::low_level::signal_name(signal).unwrap_or("signal");
+                    tracing::info!("{name}: stopping; what has been read is being answered");
+                    shared.stop();
+                }
+            })
+            .map_err(|source| Fatal::Io { file: "thread signals".into(), source })?;
+        let result = self.join();
+        handle.close();
+        let _ = waiter.join();
+        result
+    }
+
+    /// Asks the server to stop, and waits until it has.
+    pub fn stop(self) -> Result<(), Fatal> {
+        self.shared.stop();
+        self.join()
+    }
+
+    fn join(self) -> Result<(), Fatal> {
+        for core in self.cores {
+            let _ = core.join();
+        }
+        let _ = self.pipeline.join();
+        self.mailbox.stop();
+        let _ = self.log_writer.join();
+        let _ = self.helper.join();
+        self.snapshots.stop();
+        let _ = self.snapshotter.join();
+        self.shared.admin.stop();
+        let _ = self.admin.join();
+        match self.reason.lock().take() {
+            Some(fatal) => Err(fatal),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes connections in: the first core accepts for all and deals them out, each to the core with the fewest.
+
+use super::connection::{Connection, Facts, State, Wait};
+use super::{IoCore, LISTENER};
+use crate::auth::AuthIds;
+use crate::clock::{self, Now};
+use crate::ids::SessionId;
+use crate::net::{Input, Output};
+use crate::server::queue::ConnId;
+use mio::net::TcpListener;
+use mio::{Interest, Poll, Token};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+
+/// Connections accepted in one turn before the others of the core get theirs.
+const ACCEPTS_PER_TURN: usize = 256;
+/// How long no connection is accepted after the process or the system ran out of something.
+const PAUSE_MS: u64 = 100;
+
+pub struct Acceptor {
+    listener: TcpListener,
+    paused_until: Option<Now>,
+    /// A descriptor kept back: without it, a connection that can't be accepted for want of one could not be refused
+    /// either, and would keep the listener readable.
+    reserve: Option<File>,
+}
+
+impl Acceptor {
+    pub fn new(listener: std::net::TcpListener, poll: &Poll, token: Token) -> std::io::Result<Acceptor> {
+        let mut listener = TcpListener::from_std(listener);
+        poll.registry().register(&mut listener, token, Interest::READABLE)?;
+        Ok(Acceptor { listener, paused_until: None, reserve: File::open("/dev/null").ok() })
+    }
+
+    pub fn paused_until(&self) -> Option<Now> {
+        self.paused_until
+    }
+}
+
+impl IoCore {
+    pub(super) fn accept(&mut self) {
+        let Some(acceptor) = &mut self.acceptor else { return };
+        acceptor.paused_until = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            let (socket, address) = match acceptor.listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // That client has gone again.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
+                Err(error) => {
+                    tracing::error!("cannot accept a connection: {error}; raise the limit of open files (ulimit -n)");
+                    if acceptor.reserve.take().is_some() {
+                        // With the reserve free one connection can be taken, and closed.
+                        let _ = acceptor.listener.accept();
+                        acceptor.reserve = File::open("/dev/null").ok();
+                    }
+                    acceptor.paused_until = Some(self.parts.now.plus_ms(PAUSE_MS));
+                    return;
+                }
+            };
+            let address = canonical(address);
+            if !self.shared.admission.admit(address.ip()) {
+                self.parts.tally.rejected();
+                tracing::warn!("Too many connections from {} - closed (see maxClientCnxns, maxCnxns)", address.ip());
+                continue;
+            }
+            // Replies are small and whole; waiting to join them would only delay them.
+            let _ = socket.set_nodelay(true);
+            let cores = &self.shared.cores;
+            let fewest = (0..cores.len()).min_by_key(|&core| cores[core].connections.load(Ordering::Relaxed));
+            let core = &cores[fewest.expect("there is a core")];
+            core.connections.fetch_add(1, Ordering::Relaxed);
+            core.arrivals.lock().push((socket, address));
+            core.bell.ring();
+        }
+        // There may be more: look again in the next turn.
+        acceptor.paused_until = Some(self.parts.now);
+    }
+
+    pub(super) fn adopt_arrivals(&mut self) {
+        let arrivals = std::mem::take(&mut *self.link().arrivals.lock());
+        for (socket, address) in arrivals {
+            self.parts.generation = self.parts.generation.wrapping_add(1);
+            let generation = self.parts.generation;
+            let entry = self.parts.connections.vacant_entry();
+            let slot = entry.key();
+            entry.insert(Connection {
+                id: ConnId::new(self.index, slot, generation),
+                socket,
+                address,
+                state: State::Fresh,
+                wait: Wait::Nothing,
+                session: SessionId::NONE,
+                timeout_ms: 0,
+                input: Input::default(),
+                output: Output::default(),
+                auth: AuthIds::of_peer(address.ip()),
+                in_flight: 0,
+                readable: true,
+                blocked: false,
+                to_flush: false,
+                heard_round: self.parts.heard_round.wrapping_sub(1),
+                last_heard: self.parts.now,
+                facts: Facts::new(clock::wall_ms()),
+            });
+            if let Err(error) = self.register(slot) {
+                tracing::warn!("cannot watch a connection: {error}; closing it");
+                self.close(slot);
+                continue;
+            }
+            // It may have sent before it was registered: an edge that nobody saw.
+            self.readable.push(slot);
+        }
+        debug_assert_ne!(LISTENER, super::BELL);
+    }
+}
+
+/// An IPv4 client of a dual-stack socket shows as IPv4, in ACLs and on every list.
+fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    std::net::SocketAddr::new(address.ip().to_canonical(), address.port())
+}

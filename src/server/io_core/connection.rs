@@ -1,0 +1,130 @@
+//! One client connection, as its core sees it.
+
+use crate::auth::AuthIds;
+use crate::clock::Now;
+use crate::ids::{SessionId, Zxid};
+use crate::metrics::Totals;
+use crate::net::{Input, Output};
+use crate::server::queue::ConnId;
+use crate::wire::OpCode;
+use mio::net::TcpStream;
+use std::net::SocketAddr;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Nothing decoded yet: a connect request or a four-letter word is expected.
+    Fresh,
+    /// The pipeline has been asked for the session; nothing more is read from the input until it has answered.
+    Connecting,
+    Open,
+    /// closeSession is in the pipeline: what the client sent after it is not looked at.
+    Ending,
+    /// A four-letter word is being answered.
+    FourLetter,
+    /// Closed as soon as the output has been sent.
+    Closing,
+}
+
+/// Why requests that have arrived are not being worked off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    Nothing,
+    /// A read stands behind writes of the same connection.
+    Writes,
+    /// The pipeline has no room for another write, or this connection has too many in it.
+    Room,
+    /// The client does not read its replies.
+    Output,
+}
+
+pub struct Connection {
+    pub id: ConnId,
+    pub socket: TcpStream,
+    pub address: SocketAddr,
+    pub state: State,
+    pub wait: Wait,
+    pub session: SessionId,
+    /// Negotiated, in milliseconds.
+    pub timeout_ms: i32,
+    pub input: Input,
+    pub output: Output,
+    pub auth: AuthIds,
+    /// Writes in the pipeline.
+    pub in_flight: u32,
+    /// The socket said that it has bytes, and they have not been received.
+    pub readable: bool,
+    /// The output waits for the socket to have room.
+    pub blocked: bool,
+    /// In `IoCore::flush` already.
+    pub to_flush: bool,
+    /// The round of reports (see `IoCore::heard`) in which this session was noted last.
+    pub heard_round: u32,
+    pub last_heard: Now,
+    pub facts: Facts,
+}
+
+impl Connection {
+    /// What the loop waits for, in the numbers of ZooKeeper's selector: 1 to read, 4 to write.
+    pub fn interest(&self) -> u8 {
+        let reads = self.wait == Wait::Nothing && matches!(self.state, State::Fresh | State::Connecting | State::Open);
+        u8::from(reads) | u8::from(self.blocked) << 2
+    }
+
+    /// Milliseconds of silence after which it is closed.
+    pub fn silence_max_ms(&self, sessionless_ms: u64) -> u64 {
+        match self.state {
+            State::Open | State::Ending | State::Connecting => self.timeout_ms.max(0) as u64,
+            State::Fresh | State::FourLetter | State::Closing => sessionless_ms,
+        }
+    }
+}
+
+/// What `cons` and `stat` print of a connection.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub received: u64,
+    pub sent: u64,
+    /// Wall time in milliseconds.
+    pub established: i64,
+    pub last_op: Option<OpCode>,
+    /// Negative: none to show.
+    pub last_cxid: i32,
+    pub last_zxid: Option<Zxid>,
+    /// Milliseconds of the monotonic clock.
+    pub last_response: u64,
+    pub last_latency_ms: u64,
+    pub latency: Totals,
+}
+
+impl Facts {
+    pub fn new(established: i64) -> Facts {
+        Facts {
+            received: 0,
+            sent: 0,
+            established,
+            last_op: None,
+            last_cxid: -1,
+            last_zxid: None,
+            last_response: 0,
+            last_latency_ms: 0,
+            latency: Totals::default(),
+        }
+    }
+
+    #[inline]
+    pub fn answered(&mut self, op: OpCode, xid: i32, zxid: Zxid, now: Now, latency_ms: u64) {
+        self.sent += 1;
+        self.last_op = Some(op);
+        self.last_cxid = xid;
+        self.last_zxid = Some(zxid);
+        self.last_response = now.millis();
+        self.last_latency_ms = latency_ms;
+        self.latency.observe(latency_ms, 1);
+    }
+
+    /// `crst`.
+    pub fn reset(&mut self) {
+        *self = Facts::new(self.established);
+    }
+}

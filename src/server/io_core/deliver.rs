@@ -1,0 +1,140 @@
+//! Delivers the feed: events to watchers, replies to writers, verdicts on sessions; strictly in its order.
+
+use super::Parts;
+use super::connection::{Connection, State, Wait};
+use crate::auth;
+use crate::clock::Now;
+use crate::ids::{SessionId, Zxid};
+use crate::server::feed::{Entry, FeedBatch};
+use crate::server::queue::{ConnId, Item};
+use crate::server::shared::{CoreLink, Shared};
+use crate::tree::Touched;
+use crate::watch::AclOf;
+use crate::wire::OpCode;
+use crate::wire::client::write_event;
+use crate::wire::txn::Acl;
+
+impl Parts {
+    /// Everything that is in the feed now. Called with a guard of the tree held; see `IoCore::serve_under_guard`.
+    pub fn deliver(&mut self, batch: &mut FeedBatch, link: &CoreLink, shared: &Shared) {
+        if !link.feed.take(batch) {
+            return;
+        }
+        let mut entries = std::mem::take(&mut batch.entries);
+        for entry in entries.drain(..) {
+            match entry {
+                Entry::Event { zxid, touched } => self.deliver_event(zxid, &touched, shared),
+                Entry::Reply { conn, op, frame, zxid, received, then_close } => {
+                    self.deliver_reply(conn, op, batch.frame(&frame), zxid, received, then_close);
+                }
+                Entry::Connected { conn, frame, session, timeout_ms, received } => {
+                    let Some(connection) = self.get(conn) else { continue };
+                    connection.state = State::Open;
+                    connection.session = session;
+                    connection.timeout_ms = timeout_ms;
+                    self.append(conn.slot(), batch.frame(&frame));
+                    self.answered(conn.slot(), OpCode::CreateSession, 0, Zxid::ZERO, received);
+                    self.go_on(conn.slot());
+                }
+                Entry::Refused { conn, frame } => {
+                    let Some(connection) = self.get(conn) else { continue };
+                    connection.state = State::Closing;
+                    self.append(conn.slot(), batch.frame(&frame));
+                }
+                Entry::Close { conn } => match self.get(conn) {
+                    Some(connection) => {
+                        connection.state = State::Closing;
+                        self.doomed.push(conn.slot());
+                    }
+                    // It went by itself. Whoever asks waits for the answer all the same.
+                    None => self.outgoing.items.push(Item::Closed { conn, session: SessionId::NONE }),
+                },
+                Entry::Report(gather) => {
+                    let sessionless_ms = shared.settings.sessionless_ms;
+                    gather.core(self, |connection| connection.silence_max_ms(sessionless_ms));
+                }
+                Entry::Text { conn, text } => {
+                    let Some(connection) = self.get(conn) else { continue };
+                    connection.state = State::Closing;
+                    self.append(conn.slot(), text.as_bytes());
+                }
+            }
+        }
+        batch.entries = entries;
+        batch.clear();
+    }
+
+    /// The connection, if it is still the one that is meant.
+    fn get(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(conn.slot()).filter(|connection| connection.id == conn)
+    }
+
+    fn append(&mut self, slot: usize, bytes: &[u8]) {
+        self.connections[slot].output.buffer(&mut self.pool).extend_from_slice(bytes);
+        self.tally.response(bytes.len());
+        self.wants_flush(slot);
+    }
+
+    fn deliver_reply(&mut self, conn: ConnId, op: OpCode, frame: &[u8], zxid: Zxid, received: Now, then_close: bool) {
+        let Some(connection) = self.get(conn) else { return };
+        assert!(connection.in_flight > 0, "a reply to nothing");
+        connection.in_flight -= 1;
+        let go_on = match connection.wait {
+            Wait::Writes => connection.in_flight == 0,
+            _ => false,
+        };
+        if then_close {
+            connection.state = State::Closing;
+        }
+        self.append(conn.slot(), frame);
+        let xid = i32::from_be_bytes(frame[4..8].try_into().expect("a reply has a header"));
+        self.answered(conn.slot(), op, xid, zxid, received);
+        if go_on {
+            self.go_on(conn.slot());
+        }
+    }
+
+    fn answered(&mut self, slot: usize, op: OpCode, xid: i32, zxid: Zxid, received: Now) {
+        let latency_ms = self.now.since(received).as_millis() as u64;
+        self.connections[slot].facts.answered(op, xid, zxid, self.now, latency_ms);
+        self.tally.answered_write(latency_ms);
+    }
+
+    /// Requests that were kept may be worked off now.
+    fn go_on(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.wait = Wait::Nothing;
+        if !connection.input.is_empty() {
+            self.ready.push(slot);
+        }
+        if connection.readable {
+            self.taken_up.push(slot);
+        }
+    }
+
+    fn deliver_event(&mut self, zxid: Zxid, touched: &Touched, shared: &Shared) {
+        let Parts { watches, connections, pool, flush, tally, .. } = self;
+        watches.trigger(touched.kind, &touched.path, &mut |conn, kind, path, acl_of| {
+            let slot = conn as usize;
+            let connection = &mut connections[slot];
+            let acl = match acl_of {
+                AclOf::Node => &touched.acl,
+                AclOf::Parent => &touched.parent_acl,
+            };
+            let told = match acl {
+                None => true,
+                Some(acl) => auth::permits(acl, Acl::READ, &connection.auth, &shared.settings.auth),
+            };
+            if !told || !matches!(connection.state, State::Open | State::Ending) {
+                return;
+            }
+            write_event(connection.output.buffer(pool), kind, path, zxid.to_wire());
+            connection.facts.sent += 1;
+            tally.event(kind);
+            if !connection.to_flush {
+                connection.to_flush = true;
+                flush.push(slot);
+            }
+        });
+    }
+}

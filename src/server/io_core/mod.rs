@@ -1,0 +1,494 @@
+//! One core: its connections, from readiness to bytes out.
+//!
+//! A turn of the loop is the design; its order carries the ordering rules of docs/architecture.md:
+//!
+//! 1. receive what sockets have (system calls, no guard);
+//! 2. under one guard of the tree: first the feed (what has been committed: events, then replies), then the reads;
+//! 3. hand the writes over, send the replies, close what is to be closed (system calls, no guard).
+//!
+//! Requests are decoded where they were received. A connection whose next request has to wait keeps its bytes, and costs
+//! nothing until the feed, room in the pipeline, or its socket lets it go on. So a read behind a write of the same
+//! session waits for that write, and a write behind such a read is handed over only when the read has been answered.
+//!
+//! Runs on: a thread of its own, one for each core.
+
+mod accept;
+mod connection;
+mod deliver;
+mod process;
+mod tally;
+
+pub use accept::Acceptor;
+pub use connection::{Connection, State, Wait};
+
+use crate::clock::{self, Now};
+use crate::ids::SessionId;
+use crate::limits;
+use crate::metrics::Recorder;
+use crate::net::Pool;
+use crate::net::buffers::{Received, Sent, receive};
+use crate::server::feed::FeedBatch;
+use crate::server::queue::{Batch, Item};
+use crate::server::shared::{CoreLink, Shared};
+use crate::server::tree_lock;
+use crate::watch::WatchTable;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::net::Shutdown;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tally::Tally;
+
+/// The doorbell's token; the listener's is beside it, and connections have their slot.
+pub const BELL: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Bytes that a turn receives before it answers, and the most from one connection in one system call.
+const ARENA_BYTES: usize = 512 << 10;
+const RECEIVE_BYTES: usize = 64 << 10;
+/// Below this much free room the arena is worked off first.
+const ARENA_MIN: usize = 8 << 10;
+
+/// Connections that said nothing for too long are looked for this often, as upstream's buckets.
+const SWEEP_MS: u64 = 10_000;
+
+/// How long a stop waits for requests under way and clients that read slowly.
+const DRAIN_MS: u64 = 2_000;
+
+pub struct IoCore {
+    index: usize,
+    poll: Poll,
+    shared: Arc<Shared>,
+    reader: tree_lock::Reader,
+    acceptor: Option<Acceptor>,
+    parts: Parts,
+    /// Connections whose sockets may have bytes.
+    readable: Vec<usize>,
+    arena: Vec<u8>,
+    arrived: Vec<(usize, Range<usize>)>,
+    feed: FeedBatch,
+    next_sweep: Now,
+    next_report: Option<Now>,
+}
+
+/// What processing and delivery change: everything of a core but its poll, its guard and its arena.
+pub struct Parts {
+    index: usize,
+    pub connections: Slab<Connection>,
+    pub watches: WatchTable,
+    pub pool: Pool,
+    pub outgoing: Batch,
+    /// Connections that may go on with input that they have kept.
+    pub ready: Vec<usize>,
+    pub flush: Vec<usize>,
+    /// Connections to be closed at the end of the turn.
+    pub doomed: Vec<usize>,
+    /// What the log says of connections that end badly; written when no guard is held.
+    pub farewells: Vec<(usize, String)>,
+    /// Connections that go on and have bytes left in their sockets.
+    pub taken_up: Vec<usize>,
+    /// Connections that wait for room in the pipeline.
+    pub want_room: Vec<usize>,
+    /// Sessions heard from since the last report.
+    pub heard: Vec<SessionId>,
+    pub heard_round: u32,
+    pub generation: u32,
+    pub now: Now,
+    pub tally: Tally,
+}
+
+impl Parts {
+    /// Notes that a connection has output to be sent at the end of the turn.
+    pub fn wants_flush(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        if !connection.to_flush {
+            connection.to_flush = true;
+            self.flush.push(slot);
+        }
+    }
+}
+
+impl IoCore {
+    /// `poll` is the one that the core's doorbell was made for.
+    pub fn new(
+        index: usize,
+        poll: Poll,
+        shared: Arc<Shared>,
+        reader: tree_lock::Reader,
+        acceptor: Option<std::net::TcpListener>,
+        recorder: Recorder,
+    ) -> std::io::Result<IoCore> {
+        let acceptor = match acceptor {
+            Some(listener) => Some(Acceptor::new(listener, &poll, LISTENER)?),
+            None => None,
+        };
+        let watches = WatchTable::new(shared.cores[index].watches.clone());
+        Ok(IoCore {
+            index,
+            poll,
+            shared,
+            reader,
+            acceptor,
+            parts: Parts {
+                index,
+                connections: Slab::new(),
+                watches,
+                pool: Pool::default(),
+                outgoing: Batch::default(),
+                ready: Vec::new(),
+                flush: Vec::new(),
+                doomed: Vec::new(),
+                farewells: Vec::new(),
+                taken_up: Vec::new(),
+                want_room: Vec::new(),
+                heard: Vec::new(),
+                heard_round: 0,
+                generation: 0,
+                now: clock::now(),
+                tally: Tally::new(recorder),
+            },
+            readable: Vec::new(),
+            arena: vec![0; ARENA_BYTES],
+            arrived: Vec::new(),
+            feed: FeedBatch::default(),
+            next_sweep: clock::now().plus_ms(SWEEP_MS),
+            next_report: None,
+        })
+    }
+
+    fn link(&self) -> &CoreLink {
+        &self.shared.cores[self.index]
+    }
+
+    /// Until the server stops.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut drain_until = None;
+        loop {
+            if self.shared.is_stopping() {
+                let until = *drain_until.get_or_insert(clock::now().plus_ms(DRAIN_MS));
+                if self.is_drained() || self.shared.has_failed() || clock::now() >= until {
+                    break;
+                }
+            }
+            if let Err(error) = self.sleep(&mut events, drain_until) {
+                tracing::error!("core {}: poll failed: {error}", self.index);
+                self.shared.fail();
+                break;
+            }
+            self.turn(&events);
+        }
+        self.close_all();
+        self.shared.core_ended();
+    }
+
+    /// Everything that was read before the stop has been answered, and the answers have been sent.
+    fn is_drained(&self) -> bool {
+        self.parts.connections.iter().all(|(_, connection)| connection.in_flight == 0 && connection.output.is_empty())
+    }
+
+    fn sleep(&mut self, events: &mut Events, drain_until: Option<Now>) -> std::io::Result<()> {
+        let link = self.link();
+        link.bell.about_to_sleep();
+        let pending = (!self.readable.is_empty() && !self.shared.is_stopping())
+            || !self.parts.ready.is_empty()
+            || !link.feed.is_empty()
+            || !link.arrivals.lock().is_empty()
+            || (self.shared.is_stopping() && drain_until.is_none());
+        let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
+        let timeout = if pending { Some(Duration::ZERO) } else { at.map(|at| at.since(clock::now())) };
+        // Rounded up to the poll's millisecond: waking a little early would only mean waking twice.
+        let timeout = timeout.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(1) });
+        let polled = match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            other => other,
+        };
+        self.link().bell.awake();
+        polled
+    }
+
+    fn next_deadline(&self) -> Option<Now> {
+        let sweep = (!self.parts.connections.is_empty()).then_some(self.next_sweep);
+        let accept = self.acceptor.as_ref().and_then(Acceptor::paused_until);
+        [self.next_report, sweep, accept].into_iter().flatten().min()
+    }
+
+    fn turn(&mut self, events: &Events) {
+        self.parts.now = clock::now();
+        for event in events {
+            match event.token() {
+                BELL => {} // What it announces is looked at in every turn.
+                LISTENER => self.accept(),
+                Token(slot) => self.wake(slot, event),
+            }
+        }
+        self.adopt_arrivals();
+        if !self.shared.is_stopping() {
+            self.receive();
+        }
+        self.serve_under_guard();
+        self.finish();
+        self.deadlines();
+        let now_ms = self.parts.now.millis();
+        self.parts.tally.publish(now_ms);
+    }
+
+    fn wake(&mut self, slot: usize, event: &mio::event::Event) {
+        let Some(connection) = self.parts.connections.get_mut(slot) else { return };
+        if event.is_writable() && connection.blocked {
+            connection.blocked = false;
+            self.parts.wants_flush(slot);
+        }
+        let connection = &mut self.parts.connections[slot];
+        if (event.is_readable() || event.is_read_closed() || event.is_error()) && !connection.readable {
+            connection.readable = true;
+            self.readable.push(slot);
+        }
+    }
+
+    /// Receives once from every readable connection that may be read from, into the arena; what already waits in a
+    /// connection's own input is joined there. What does not fit stays for the next turn, so that the feed gets its turn.
+    fn receive(&mut self) {
+        self.arrived.clear();
+        let mut filled = 0;
+        let mut again = Vec::new();
+        for slot in std::mem::take(&mut self.readable) {
+            let Some(connection) = self.parts.connections.get_mut(slot) else { continue };
+            if !connection.readable {
+                continue;
+            }
+            let kept_max = self.shared.settings.frame_max + 4 + limits::CONNECTION_INPUT_SLACK;
+            if matches!(connection.state, State::Closing | State::Ending | State::FourLetter) {
+                // What it sends now is not looked at; whether it has gone shows when its answer is sent.
+                connection.readable = false;
+                continue;
+            }
+            if connection.input.len() >= kept_max || connection.wait == Wait::Output {
+                // It stays readable, and is taken up again when it goes on.
+                continue;
+            }
+            let room = self.arena.len() - filled;
+            if room < ARENA_MIN {
+                again.push(slot);
+                continue;
+            }
+            let into = &mut self.arena[filled..filled + room.min(RECEIVE_BYTES)];
+            let (len, end) = receive(&mut connection.socket, into);
+            match end {
+                Received::Drained => connection.readable = false,
+                Received::More => again.push(slot),
+                Received::Gone => {
+                    connection.readable = false;
+                    self.parts.doomed.push(slot);
+                    continue;
+                }
+            }
+            if len == 0 {
+                continue;
+            }
+            self.parts.tally.bytes_received(len as u64);
+            if connection.input.is_empty() && connection.wait == Wait::Nothing {
+                self.arrived.push((slot, filled..filled + len));
+                filled += len;
+            } else {
+                connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
+                if connection.wait == Wait::Nothing {
+                    self.parts.ready.push(slot);
+                }
+            }
+        }
+        self.readable.append(&mut again);
+    }
+
+    /// Feed first, reads second, under one guard. The pipeline appends to the feed *before* it lets go of the tree; so
+    /// whoever holds a guard has in the feed every event up to the tree's zxid. Deliver those first, and no client sees
+    /// data before the event that announces it. With the two swapped it does, rarely.
+    fn serve_under_guard(&mut self) {
+        let link = &self.shared.cores[self.index];
+        if self.arrived.is_empty()
+            && self.parts.ready.is_empty()
+            && link.feed.is_empty()
+            && self.parts.want_room.is_empty()
+        {
+            return;
+        }
+        if !self.parts.want_room.is_empty() && link.queue.has_room() {
+            let waiting = std::mem::take(&mut self.parts.want_room);
+            self.parts.ready.extend(waiting);
+        }
+        let mut guard = self.reader.read();
+        self.parts.deliver(&mut self.feed, link, &self.shared);
+        let mut budget = process::Budget::default();
+        for (slot, range) in self.arrived.drain(..) {
+            if budget.is_spent() {
+                guard.yield_to_writer();
+                self.parts.deliver(&mut self.feed, link, &self.shared);
+                budget = process::Budget::default();
+            }
+            self.parts.process_arrived(slot, &self.arena[range], &guard, &self.shared, &mut budget);
+        }
+        // Delivery may make more connections ready; each is worked off as far as it can go, so this ends.
+        while let Some(slot) = self.parts.ready.pop() {
+            if budget.is_spent() {
+                guard.yield_to_writer();
+                self.parts.deliver(&mut self.feed, link, &self.shared);
+                budget = process::Budget::default();
+            }
+            self.parts.process_kept(slot, &guard, &self.shared, &mut budget);
+        }
+        drop(guard);
+        if link.feed.pipeline_waits.swap(false, Ordering::SeqCst) {
+            self.shared.pipeline_bell.ring();
+        }
+    }
+
+    /// Writes to the pipeline first, so that it starts while replies are being sent.
+    fn finish(&mut self) {
+        self.hand_over();
+        let flush = std::mem::take(&mut self.parts.flush);
+        for &slot in &flush {
+            self.send(slot);
+        }
+        self.parts.flush = flush;
+        self.parts.flush.clear();
+        for (slot, why) in self.parts.farewells.drain(..) {
+            process::farewell(&self.parts.connections[slot], &why);
+        }
+        for slot in std::mem::take(&mut self.parts.taken_up) {
+            if self.parts.connections.contains(slot) {
+                self.take_up(slot);
+            }
+        }
+        if !self.parts.doomed.is_empty() {
+            let mut doomed = std::mem::take(&mut self.parts.doomed);
+            for slot in doomed.drain(..) {
+                self.close(slot);
+            }
+            self.parts.doomed = doomed;
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if !self.parts.outgoing.items.is_empty() {
+            self.shared.cores[self.index].queue.push(&mut self.parts.outgoing);
+            self.shared.pipeline_bell.ring();
+        }
+        let queue = &self.shared.cores[self.index].queue;
+        if !self.parts.want_room.is_empty() {
+            queue.core_waits.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn send(&mut self, slot: usize) {
+        let Some(connection) = self.parts.connections.get_mut(slot) else { return };
+        connection.to_flush = false;
+        if connection.blocked {
+            if connection.output.len() > limits::CONNECTION_OUTPUT_MAX {
+                tracing::warn!(
+                    "{} does not read: {} bytes wait for it; closing its connection (session {} lives on)",
+                    connection.address,
+                    connection.output.len(),
+                    connection.session
+                );
+                self.parts.doomed.push(slot);
+            }
+            return;
+        }
+        match connection.output.send(&mut connection.socket, &mut self.parts.pool) {
+            Sent::All => {}
+            Sent::Blocked => connection.blocked = true,
+            Sent::Gone => {
+                self.parts.doomed.push(slot);
+                return;
+            }
+        }
+        if connection.output.is_empty() && connection.state == State::Closing {
+            self.parts.doomed.push(slot);
+        } else if connection.output.len() < limits::CONNECTION_OUTPUT_PAUSE && connection.wait == Wait::Output {
+            connection.wait = Wait::Nothing;
+            self.parts.ready.push(slot);
+            self.take_up(slot);
+        }
+    }
+
+    /// A connection that goes on may have left bytes in its socket.
+    fn take_up(&mut self, slot: usize) {
+        if self.parts.connections[slot].readable && !self.readable.contains(&slot) {
+            self.readable.push(slot);
+        }
+    }
+
+    /// Closes a connection for good. Its session, if it has one, lives on in the pipeline.
+    fn close(&mut self, slot: usize) {
+        let Some(mut connection) = self.parts.connections.try_remove(slot) else { return };
+        let _ = self.poll.registry().deregister(&mut connection.socket);
+        let _ = connection.socket.shutdown(Shutdown::Both);
+        self.parts.watches.close(slot as u32);
+        connection.input.release(&mut self.parts.pool);
+        connection.output.release(&mut self.parts.pool);
+        if connection.state != State::Fresh && connection.state != State::FourLetter {
+            self.parts.outgoing.items.push(Item::Closed { conn: connection.id, session: connection.session });
+        }
+        self.shared.admission.release(connection.address.ip());
+        self.link().connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn close_all(&mut self) {
+        let slots: Vec<usize> = self.parts.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.send(slot);
+            self.close(slot);
+        }
+    }
+
+    fn deadlines(&mut self) {
+        let now = self.parts.now;
+        if !self.parts.heard.is_empty() {
+            let at = *self.next_report.get_or_insert(now.plus_ms(self.shared.settings.tick_ms / 2));
+            if at <= now {
+                self.next_report = None;
+                self.parts.heard_round = self.parts.heard_round.wrapping_add(1);
+                let sessions = std::mem::take(&mut self.parts.heard);
+                self.parts.outgoing.items.push(Item::Heard { sessions });
+                self.hand_over();
+            }
+        }
+        if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.paused_until().is_some_and(|at| at <= now)) {
+            self.accept();
+            self.adopt_arrivals();
+        }
+        if self.next_sweep <= now {
+            self.next_sweep = now.plus_ms(SWEEP_MS);
+            self.sweep(now);
+        }
+    }
+
+    /// Closes connections that have been silent: without a session after `sessionless_ms`, with one after its timeout.
+    fn sweep(&mut self, now: Now) {
+        let sessionless = self.shared.settings.sessionless_ms;
+        for (slot, connection) in &self.parts.connections {
+            if connection.state == State::Connecting {
+                continue;
+            }
+            let limit = connection.silence_max_ms(sessionless);
+            if now.since(connection.last_heard).as_millis() as u64 > limit {
+                tracing::info!("{} has been silent for over {limit} ms; closing its connection", connection.address);
+                self.parts.doomed.push(slot);
+            }
+        }
+        if !self.parts.doomed.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn register(&mut self, slot: usize) -> std::io::Result<()> {
+        let connection = &mut self.parts.connections[slot];
+        self.poll.registry().register(&mut connection.socket, Token(slot), Interest::READABLE | Interest::WRITABLE)
+    }
+}

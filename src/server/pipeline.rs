@@ -1,0 +1,455 @@
+//! The life of a write, from a core's queue to every core's feed: prepare, propose, log, commit, apply, tell.
+//!
+//! One thread makes all transactions, so their order is the order of this loop. A request is prepared against the tree
+//! plus what is pending; the transaction goes to the log at once; when it is durable on a quorum it is applied under the
+//! write guard, and before the guard is let go its events and its reply stand in the feeds. What has no transaction of
+//! its own but a place in the order (sync, a refused request, a reconnect) waits in the same line.
+//!
+//! Runs on: a thread of its own, the tree's only writer.
+
+mod apply;
+mod connect;
+
+use crate::clock::{self, Now};
+use crate::ids::{Epoch, Owner, ServerId, SessionId, Zxid};
+use crate::limits;
+use crate::log;
+use crate::metrics::{Counter, Recorder};
+use crate::prepare::reply::Shape;
+use crate::prepare::{Prepare, Prepared, WriteRequest};
+use crate::random::Rng;
+use crate::server::feed::FeedBatch;
+use crate::server::log_writer::Mailbox;
+use crate::server::queue::{Batch, ConnId, Item};
+use crate::server::shared::Shared;
+use crate::server::snapshotter::SnapshotMail;
+use crate::server::tree_lock;
+use crate::session::{SessionIds, SessionState, SessionTable};
+use crate::tree::{Applied, Tree};
+use crate::wire::txn::{Txn, TxnHeader, write_txn};
+use crate::wire::{ErrorCode, OpCode};
+use crate::zab::{Input, Leading, Output};
+use connect::Reconnect;
+use mio::{Events, Poll};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Something with a place in the order, waiting for everything before it to be committed.
+struct Pending {
+    /// It may happen when this has been committed; for a transaction, its own zxid.
+    zxid: Zxid,
+    effect: Effect,
+    reply: Option<ReplyTo>,
+}
+
+enum Effect {
+    Txn {
+        header: TxnHeader,
+        txn: Txn,
+        /// What of the request its reply depends on.
+        shape: Shape,
+    },
+    /// The echo of a sync: its record, as the client sent it.
+    Sync(Vec<u8>),
+    /// A request that could not be made into a transaction.
+    Refused(ErrorCode),
+    /// A client that wants its session back.
+    Attach(Reconnect),
+    /// A new session's first connection: what it gets to know when its transaction has been applied.
+    Open { header: TxnHeader, timeout_ms: i32, conn: ConnId, read_only: Option<bool>, received: Now },
+}
+
+/// Whom to answer.
+#[derive(Clone, Copy)]
+struct ReplyTo {
+    conn: ConnId,
+    op: OpCode,
+    xid: i32,
+    received: Now,
+}
+
+/// Settings of the pipeline alone.
+pub struct PipelineSettings {
+    pub server_id: ServerId,
+    pub tick_ms: u64,
+    /// Transactions between snapshots; each time a random number between half of it and all of it.
+    pub snap_count: u64,
+    /// Bytes of log between snapshots, likewise; 0 is no limit.
+    pub snap_bytes: u64,
+    pub container_check_ms: u64,
+    pub container_max_per_minute: u64,
+    /// Age above which a container that never had a child is reaped; 0 is never.
+    pub container_never_used_ms: i64,
+}
+
+pub struct Pipeline {
+    poll: Poll,
+    shared: Arc<Shared>,
+    settings: PipelineSettings,
+    tree: tree_lock::Writer,
+    sessions: SessionTable,
+    ids: SessionIds,
+    prepare: Prepare,
+    leading: Leading,
+    outputs: Vec<Output>,
+    pending: VecDeque<Pending>,
+    mailbox: Arc<Mailbox>,
+    batch: log::Batch,
+    snapshots: Arc<SnapshotMail>,
+    until_snapshot: (u64, u64),
+    rng: Rng,
+    recorder: Recorder,
+    batches: Vec<Batch>,
+    feeds: Vec<FeedBatch>,
+    applied: Applied,
+    reconnects: Vec<Reconnect>,
+    next_container_check: Now,
+    next_session_check: Now,
+    /// Wall time and monotonic time at start: TTLs go by the one plus what has passed of the other, so that a jump of
+    /// the wall clock reaps nothing.
+    started: (i64, Now),
+}
+
+/// What `boot` has recovered and made for the pipeline.
+pub struct Ingredients {
+    pub poll: Poll,
+    pub shared: Arc<Shared>,
+    pub settings: PipelineSettings,
+    pub tree: tree_lock::Writer,
+    pub sessions: SessionTable,
+    pub ids: SessionIds,
+    pub prepare: Prepare,
+    pub mailbox: Arc<Mailbox>,
+    pub snapshots: Arc<SnapshotMail>,
+    pub rng: Rng,
+    pub recorder: Recorder,
+}
+
+impl Pipeline {
+    pub fn new(from: Ingredients) -> Pipeline {
+        let Ingredients { poll, shared, settings, tree, sessions, ids, prepare, mailbox, snapshots, rng, recorder } =
+            from;
+        let last = tree.peek().zxid();
+        let now = clock::now();
+        let mut pipeline = Pipeline {
+            leading: Leading::new(vec![settings.server_id], last),
+            feeds: shared.cores.iter().map(|_| FeedBatch::default()).collect(),
+            next_container_check: now.plus_ms(settings.container_check_ms),
+            next_session_check: now,
+            started: (clock::wall_ms(), now),
+            poll,
+            shared,
+            settings,
+            tree,
+            sessions,
+            ids,
+            prepare,
+            outputs: Vec::new(),
+            pending: VecDeque::new(),
+            mailbox,
+            batch: log::Batch::new(),
+            snapshots,
+            until_snapshot: (0, 0),
+            rng,
+            recorder,
+            batches: Vec::new(),
+            applied: Applied::default(),
+            reconnects: Vec::new(),
+        };
+        pipeline.draw_next_snapshot();
+        pipeline
+    }
+
+    /// Until every core has ended and everything that they had read is answered.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(16);
+        loop {
+            if let Err(error) = self.sleep(&mut events) {
+                tracing::error!("pipeline: poll failed: {error}");
+                self.shared.stop();
+                return;
+            }
+            self.turn();
+            if self.shared.cores_have_ended() && (self.pending.is_empty() || self.shared.has_failed()) {
+                return;
+            }
+        }
+    }
+
+    fn sleep(&mut self, events: &mut Events) -> std::io::Result<()> {
+        self.shared.pipeline_bell.about_to_sleep();
+        let pending = self.has_work();
+        let at = self.next_deadline();
+        let timeout = match (pending, at) {
+            (true, _) => Some(Duration::ZERO),
+            (false, Some(at)) => Some(at.since(clock::now()) + Duration::from_millis(1)),
+            (false, None) => None,
+        };
+        let polled = match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
+            other => other,
+        };
+        self.shared.pipeline_bell.awake();
+        polled
+    }
+
+    fn has_work(&self) -> bool {
+        let room = self.has_room();
+        (room && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
+            || (self.mailbox.durable() > self.leading.committed())
+            || (self.can_apply() && self.feeds_have_room())
+            || !self.shared.pipeline_reports.lock().is_empty()
+            || self.shared.cores_have_ended()
+    }
+
+    fn has_room(&self) -> bool {
+        self.pending.len() < limits::PROPOSALS_OUTSTANDING_MAX
+    }
+
+    fn next_deadline(&self) -> Option<Now> {
+        let sessions = (!self.sessions.is_empty()).then_some(self.next_session_check);
+        let tree = self.tree.peek();
+        let reapable = tree.containers().next().is_some() || tree.ttl_nodes().next().is_some();
+        let containers = reapable.then_some(self.next_container_check);
+        [sessions, containers].into_iter().flatten().min()
+    }
+
+    fn turn(&mut self) {
+        let now = clock::now();
+        self.commit();
+        self.take_requests(now);
+        self.expire_sessions(now);
+        self.reap(now);
+        self.post();
+        self.commit();
+        self.answer_reports();
+    }
+
+    fn next_zxid(&self) -> Zxid {
+        let last = self.leading.proposed();
+        match last.next() {
+            Some(next) if last.counter() < u32::MAX - limits::EPOCH_COUNTER_MARGIN => next,
+            // The counter must not wrap. Alone, a new epoch needs nobody's consent.
+            _ => Zxid::new(Epoch(last.epoch().0 + 1), 1),
+        }
+    }
+
+    fn take_requests(&mut self, now: Now) {
+        let time_ms = clock::wall_ms();
+        for core in 0..self.shared.cores.len() {
+            if !self.has_room() {
+                return;
+            }
+            let mut batches = std::mem::take(&mut self.batches);
+            self.shared.cores[core].queue.take(&mut batches);
+            for mut batch in batches.drain(..) {
+                let items = std::mem::take(&mut batch.items);
+                let count = items.len();
+                let mut items = items;
+                for item in items.drain(..) {
+                    self.item(item, &batch, now, time_ms);
+                }
+                batch.items = items;
+                let queue = &self.shared.cores[core].queue;
+                queue.recycle(batch, count);
+                if queue.core_waits.swap(false, Ordering::SeqCst) {
+                    self.shared.cores[core].bell.ring();
+                }
+            }
+            self.batches = batches;
+        }
+    }
+
+    fn item(&mut self, item: Item, batch: &Batch, now: Now, time_ms: i64) {
+        match item {
+            Item::Write { conn, session, xid, op, body, auth, received } => {
+                let reply = ReplyTo { conn, op, xid, received };
+                if op == OpCode::CloseSession {
+                    self.close_session(session, xid, time_ms, Some(reply));
+                    return;
+                }
+                let state = self.sessions.state(session);
+                if state == SessionState::Unknown {
+                    // It ended between two frames; its connection is about to be closed, and nobody is answered.
+                    return;
+                }
+                let body = batch.record(&body);
+                let request = WriteRequest { session, session_check: state.into(), xid, op, body, auth: &auth };
+                let zxid = self.next_zxid();
+                match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
+                    Prepared::Txn { header, txn, digest } => {
+                        self.propose(header, &txn, digest);
+                        let shape = Shape::of(op, &txn);
+                        self.pending.push_back(Pending {
+                            zxid,
+                            effect: Effect::Txn { header, txn, shape },
+                            reply: Some(reply),
+                        });
+                    }
+                    Prepared::Refused(code) => self.wait_in_line(Effect::Refused(code), Some(reply)),
+                }
+            }
+            Item::Sync { conn, xid, body, received, .. } => {
+                let record = batch.record(&body).to_vec();
+                self.wait_in_line(Effect::Sync(record), Some(ReplyTo { conn, op: OpCode::Sync, xid, received }));
+            }
+            Item::Connect { conn, session, password, timeout_ms, read_only, received } => {
+                if session == SessionId::NONE {
+                    self.open_session(conn, timeout_ms, read_only, received, time_ms);
+                } else {
+                    let password = batch.record(&password).to_vec();
+                    self.reconnect(Reconnect {
+                        conn,
+                        session,
+                        password,
+                        timeout_ms,
+                        read_only,
+                        received,
+                        old: ConnId::NONE,
+                    });
+                }
+            }
+            Item::Closed { conn, session } => self.connection_closed(conn, session),
+            Item::Heard { sessions } => {
+                self.sessions.touch(&sessions, now);
+            }
+        }
+    }
+
+    /// Numbers a transaction and sends it on its way to the log.
+    fn propose(&mut self, header: TxnHeader, txn: &Txn, digest: Option<crate::wire::txn::TxnDigest>) {
+        self.leading.step(Input::Proposed { zxid: header.zxid }, &mut self.outputs);
+        let before = self.batch.body_bytes();
+        self.batch.push_with(header.zxid, |bytes| write_txn(&header, txn, digest, bytes));
+        let written = self.batch.body_bytes() - before;
+        self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(1);
+        self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(written as u64);
+    }
+
+    /// Gives something without a transaction its place in the order: behind all that has been proposed.
+    fn wait_in_line(&mut self, effect: Effect, reply: Option<ReplyTo>) {
+        self.pending.push_back(Pending { zxid: self.leading.proposed(), effect, reply });
+    }
+
+    fn close_session(&mut self, session: SessionId, xid: i32, time_ms: i64, reply: Option<ReplyTo>) {
+        // An expired one is closing already; a client that asks for what is under way anyway gets its reply with it.
+        if !self.sessions.set_closing(session) && self.sessions.state(session) == SessionState::Unknown {
+            return;
+        }
+        let zxid = self.next_zxid();
+        // More than one where a session has more ephemerals than one transaction can list; the last one closes it.
+        let mut all = self.prepare.close_session(self.tree.peek(), session, xid, zxid, time_ms).into_iter().peekable();
+        while let Some(prepared) = all.next() {
+            let Prepared::Txn { header, txn, digest } = prepared else {
+                unreachable!("closing a session is never refused")
+            };
+            self.propose(header, &txn, digest);
+            let reply = if all.peek().is_none() { reply } else { None };
+            let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
+            self.pending.push_back(Pending { zxid: header.zxid, effect, reply });
+        }
+    }
+
+    fn expire_sessions(&mut self, now: Now) {
+        if now < self.next_session_check {
+            return;
+        }
+        let time_ms = clock::wall_ms();
+        let expired = self.sessions.expired(now);
+        self.next_session_check = self.sessions.wake_at(now);
+        for session in expired {
+            tracing::info!("session {session} has expired");
+            self.recorder.count(Counter::StaleSessionsExpired, 1);
+            self.close_session(session, 0, time_ms, None);
+        }
+    }
+
+    /// Deletes containers and TTL nodes whose time has come, so many a minute.
+    fn reap(&mut self, now: Now) {
+        if now < self.next_container_check {
+            return;
+        }
+        let interval = self.settings.container_check_ms;
+        self.next_container_check = now.plus_ms(interval);
+        let wall = self.started.0 + now.since(self.started.1).as_millis() as i64;
+        let per_check = (self.settings.container_max_per_minute.saturating_mul(interval) / 60_000).max(1) as usize;
+        let never_used = self.settings.container_never_used_ms;
+        for path in reapable(self.tree.peek(), wall, never_used, per_check) {
+            let zxid = self.next_zxid();
+            if let Some(Prepared::Txn { header, txn, digest }) = self.prepare.reap(self.tree.peek(), &path, zxid, wall)
+            {
+                self.propose(header, &txn, digest);
+                let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
+                self.pending.push_back(Pending { zxid, effect, reply: None });
+            }
+        }
+    }
+
+    fn post(&mut self) {
+        if !self.batch.is_empty() {
+            self.mailbox.post(&mut self.batch);
+        }
+    }
+
+    fn commit(&mut self) {
+        let up_to = self.mailbox.durable();
+        if up_to > self.leading.committed() {
+            self.leading.step(Input::Durable { by: self.settings.server_id, up_to }, &mut self.outputs);
+        }
+        // What `Leading` says is its `committed`; nothing else comes out of it yet.
+        self.outputs.clear();
+        self.apply_committed();
+    }
+
+    fn can_apply(&self) -> bool {
+        self.pending.front().is_some_and(|pending| pending.zxid <= self.leading.committed())
+    }
+
+    fn feeds_have_room(&self) -> bool {
+        self.shared.cores.iter().all(|core| core.feed.has_room())
+    }
+
+    fn answer_reports(&mut self) {
+        let reports = std::mem::take(&mut *self.shared.pipeline_reports.lock());
+        for gather in reports {
+            gather.pipeline(&self.sessions, self.tree.peek());
+        }
+    }
+
+    fn draw_next_snapshot(&mut self) {
+        let half = (self.settings.snap_count / 2).max(1);
+        let bytes = match self.settings.snap_bytes {
+            0 => u64::MAX,
+            bytes => bytes / 2 + self.rng.below((bytes / 2).max(1)),
+        };
+        self.until_snapshot = (half + self.rng.below(half), bytes);
+    }
+
+    /// Begins a snapshot of the state as it is now: everything committed so far, applied.
+    fn snapshot_if_due(&mut self) {
+        if (self.until_snapshot.0 > 0 && self.until_snapshot.1 > 0) || self.snapshots.is_busy() {
+            return;
+        }
+        self.draw_next_snapshot();
+        let sessions = self.sessions.timeouts();
+        // Nothing is applied between this and the next batch: the freeze is of what every reader sees now.
+        let frozen = self.tree.peek().begin_freeze();
+        self.snapshots.begin(frozen, sessions);
+    }
+}
+
+/// Containers that had children and have none, and TTL znodes without children whose time is over.
+fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
+    let containers = tree.containers().filter(|node| {
+        let used = node.stored_cversion() > 0;
+        let forgotten = never_used_ms > 0 && wall_ms.saturating_sub(node.ctime()) > never_used_ms;
+        node.num_children() == 0 && (used || forgotten)
+    });
+    let ttl = tree.ttl_nodes().filter(|node| match node.owner() {
+        Owner::Ttl(ttl) => node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
+        _ => false,
+    });
+    containers.chain(ttl).take(max).map(|node| node.path()).collect()
+}

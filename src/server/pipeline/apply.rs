@@ -1,0 +1,180 @@
+//! Applies what has been committed, and tells the cores.
+//!
+//! Under the write guard: a batch of transactions is applied, each one's events and then its reply go into the feeds,
+//! and the feeds are pushed *before* the guard is let go (see `feed`). The reply to a write carries its own zxid and the
+//! Stat from its own apply, never the state at delivery.
+
+use super::{Effect, Pending, Pipeline, ReplyTo, connect};
+use crate::clock;
+use crate::ids::Zxid;
+use crate::limits;
+use crate::prepare::reply::{self, Reply};
+use crate::server::feed::{Entry, FeedBatch};
+use crate::server::queue::ConnId;
+use crate::server::shared::Shared;
+use crate::tree::{Applied, Tree};
+use crate::watch::PathHashes;
+use crate::wire::client::ReplyHeader;
+use crate::wire::txn::{Txn, TxnHeader};
+use crate::wire::writer::{Frame, Jute};
+use crate::wire::{ErrorCode, Reader};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Pipeline {
+    pub(super) fn apply_committed(&mut self) {
+        while self.can_apply() {
+            // Asked before the guard is taken, so that nothing waits under it.
+            for core in &self.shared.cores {
+                if !core.feed.has_room() {
+                    core.feed.pipeline_waits.store(true, Ordering::SeqCst);
+                }
+            }
+            if !self.feeds_have_room() || !self.snapshots.has_room(self.tree.peek()) {
+                break;
+            }
+            self.apply_batch();
+            self.ring();
+            self.snapshot_if_due();
+        }
+        // What needed no guard: refused and closed connections.
+        self.push_feeds();
+        self.ring();
+    }
+
+    fn apply_batch(&mut self) {
+        let committed = self.leading.committed();
+        let mut transactions = 0;
+        let mut attach = None;
+        let now = clock::now();
+        {
+            let Pipeline { tree, pending, feeds, applied, shared, sessions, .. } = self;
+            let mut tree = tree.write();
+            while transactions < limits::WRITE_GUARD_TXNS && pending.front().is_some_and(|p| p.zxid <= committed) {
+                let Some(Pending { effect, reply, .. }) = pending.pop_front() else { break };
+                transactions += 1;
+                match effect {
+                    Effect::Txn { header, txn, shape } => {
+                        let closes = matches!(txn, Txn::CloseSession { .. });
+                        apply(&mut tree, &header, txn, applied, shared, feeds);
+                        if let Some(to) = reply {
+                            let feed = &mut feeds[to.conn.core()];
+                            let start = feed.bytes.len() as u32;
+                            match reply::write_reply(&mut feed.bytes, &shape, to.xid, &header, applied) {
+                                Reply::Written => {
+                                    let frame = start..feed.bytes.len() as u32;
+                                    answer(feed, to, frame, header.zxid, closes);
+                                }
+                                Reply::None => feed.entries.push(Entry::Close { conn: to.conn }),
+                            }
+                        }
+                        if closes && let Some(owner) = sessions.remove(header.session) {
+                            let owner = ConnId::from(owner);
+                            // The one who asked is closed behind its reply.
+                            if reply.is_none_or(|to| to.conn != owner) {
+                                feeds[owner.core()].entries.push(Entry::Close { conn: owner });
+                            }
+                        }
+                    }
+                    Effect::Open { header, timeout_ms, conn, read_only, received } => {
+                        apply(&mut tree, &header, Txn::CreateSession { timeout_ms }, applied, shared, feeds);
+                        sessions.add(header.session, timeout_ms, Some(conn.into()), now);
+                        connect::connected(feeds, conn, header.session, timeout_ms, read_only, received);
+                    }
+                    Effect::Sync(record) => {
+                        let Some(to) = reply else { continue };
+                        let zxid = tree.zxid();
+                        let feed = &mut feeds[to.conn.core()];
+                        let start = feed.bytes.len() as u32;
+                        write_sync_reply(&mut feed.bytes, to.xid, zxid, &record);
+                        let frame = start..feed.bytes.len() as u32;
+                        answer(feed, to, frame, zxid, false);
+                    }
+                    Effect::Refused(err) => {
+                        let Some(to) = reply else { continue };
+                        let zxid = tree.zxid();
+                        let feed = &mut feeds[to.conn.core()];
+                        let start = feed.bytes.len() as u32;
+                        ReplyHeader { xid: to.xid, zxid: zxid.to_wire(), err }.write_frame(&mut feed.bytes);
+                        let frame = start..feed.bytes.len() as u32;
+                        answer(feed, to, frame, zxid, false);
+                    }
+                    Effect::Attach(reconnect) => {
+                        attach = Some(reconnect);
+                        break;
+                    }
+                }
+            }
+            push(feeds, shared);
+            shared.applied.store(tree.zxid().0, Ordering::Release);
+            drop(tree);
+        }
+        self.prepare.applied(self.tree.peek().zxid());
+        if let Some(reconnect) = attach {
+            self.attach(reconnect);
+        }
+        self.push_feeds();
+    }
+
+    fn push_feeds(&mut self) {
+        push(&mut self.feeds, &self.shared);
+    }
+
+    /// After the guard has been let go: whom the feed concerns is woken.
+    fn ring(&self) {
+        for core in &self.shared.cores {
+            if !core.feed.is_empty() {
+                core.bell.ring();
+            }
+        }
+    }
+}
+
+fn push(feeds: &mut [FeedBatch], shared: &Shared) {
+    for (feed, core) in feeds.iter_mut().zip(&shared.cores) {
+        if !feed.entries.is_empty() {
+            core.feed.push(feed);
+        }
+    }
+}
+
+fn answer(feed: &mut FeedBatch, to: ReplyTo, frame: std::ops::Range<u32>, zxid: Zxid, then_close: bool) {
+    feed.entries.push(Entry::Reply { conn: to.conn, op: to.op, frame, zxid, received: to.received, then_close });
+}
+
+/// Applies one transaction and puts its events into the feeds of the cores that may have watchers.
+fn apply(
+    tree: &mut Tree,
+    header: &TxnHeader,
+    txn: Txn,
+    applied: &mut Applied,
+    shared: &Shared,
+    feeds: &mut [FeedBatch],
+) {
+    applied.clear();
+    tree.apply(header, txn, applied);
+    for touched in &applied.touched {
+        let hashes = PathHashes::new(touched.kind, &touched.path);
+        let mut told: Option<Arc<crate::tree::Touched>> = None;
+        for (feed, core) in feeds.iter_mut().zip(&shared.cores) {
+            if core.watches.might_watch(&hashes) {
+                let touched = told.get_or_insert_with(|| Arc::new(touched.clone())).clone();
+                feed.entries.push(Entry::Event { zxid: header.zxid, touched });
+            }
+        }
+    }
+}
+
+/// The path comes back as it was sent, even null; a record that does not decode is refused.
+fn write_sync_reply(out: &mut Vec<u8>, xid: i32, zxid: Zxid, record: &[u8]) {
+    let Ok(path) = crate::wire::client::read_path(&mut Reader::new(record)) else {
+        ReplyHeader { xid, zxid: zxid.to_wire(), err: ErrorCode::MARSHALLING_ERROR }.write_frame(out);
+        return;
+    };
+    let frame = Frame::reply(out, xid, zxid);
+    match path {
+        Some(path) => frame.bytes.put_text(&path),
+        None => frame.bytes.put_null(),
+    }
+    frame.close();
+}

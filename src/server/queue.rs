@@ -1,0 +1,207 @@
+//! How a core hands requests to the pipeline: one batch a loop turn, one wake-up a batch, and a limit.
+//!
+//! A batch is a list of items over one byte buffer: each request's record is copied out of the connection's input once,
+//! into that buffer, and read there by `prepare`. Emptied batches go back to the core, so that a steady load allocates
+//! nothing here.
+
+use crate::auth::AuthIds;
+use crate::clock::Now;
+use crate::ids::SessionId;
+use crate::limits;
+use crate::session::OwnerHandle;
+use crate::wire::OpCode;
+use parking_lot::Mutex;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// A connection of this server: which core holds it, where, and which of all that were there.
+///
+/// Packed into 64 bits so that the session table can keep it without knowing what it is. 0 is no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnId(u64);
+
+impl ConnId {
+    pub const NONE: ConnId = ConnId(0);
+
+    pub fn new(core: usize, slot: usize, generation: u32) -> ConnId {
+        assert!(core < 1 << 10 && slot < 1 << 28);
+        // The generation is never 0, so neither is the whole.
+        ConnId((core as u64) << 54 | (slot as u64) << 26 | (generation as u64 & 0x3ff_ffff).max(1))
+    }
+
+    pub fn core(self) -> usize {
+        (self.0 >> 54) as usize
+    }
+
+    pub fn slot(self) -> usize {
+        (self.0 >> 26) as usize & 0xfff_ffff
+    }
+}
+
+impl From<OwnerHandle> for ConnId {
+    fn from(handle: OwnerHandle) -> ConnId {
+        ConnId(handle.0)
+    }
+}
+
+impl From<ConnId> for OwnerHandle {
+    fn from(conn: ConnId) -> OwnerHandle {
+        OwnerHandle(conn.0)
+    }
+}
+
+/// What a core asks of the pipeline.
+pub enum Item {
+    /// A request that becomes a transaction. `body` is a range of the batch's bytes.
+    Write { conn: ConnId, session: SessionId, xid: i32, op: OpCode, body: Range<u32>, auth: AuthIds, received: Now },
+    /// sync: answered when everything proposed before it has been applied. `body` is the record.
+    Sync { conn: ConnId, session: SessionId, xid: i32, body: Range<u32>, received: Now },
+    /// A client's connect request. `password` is a range of the batch's bytes; `session` may be none.
+    Connect {
+        conn: ConnId,
+        session: SessionId,
+        password: Range<u32>,
+        timeout_ms: i32,
+        read_only: Option<bool>,
+        received: Now,
+    },
+    /// The connection is gone, and every request that was read from it stands before this in the queue.
+    Closed { conn: ConnId, session: SessionId },
+    /// These sessions were heard from.
+    Heard { sessions: Vec<SessionId> },
+}
+
+/// What one turn of a core's loop hands over.
+#[derive(Default)]
+pub struct Batch {
+    pub bytes: Vec<u8>,
+    pub items: Vec<Item>,
+}
+
+impl Batch {
+    /// Copies a record into the batch and says where it is.
+    pub fn keep(&mut self, body: &[u8]) -> Range<u32> {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(body);
+        start..self.bytes.len() as u32
+    }
+
+    pub fn record(&self, range: &Range<u32>) -> &[u8] {
+        &self.bytes[range.start as usize..range.end as usize]
+    }
+
+    fn clear(&mut self) {
+        self.items.clear();
+        self.bytes.clear();
+        // One burst of large records must not stay in memory for ever.
+        self.bytes.shrink_to(limits::JUTE_MAXBUFFER);
+    }
+}
+
+/// Wakes a thread that sleeps in its poll, at the cost of a system call only if it does sleep.
+pub struct Doorbell {
+    waker: mio::Waker,
+    asleep: AtomicBool,
+}
+
+impl Doorbell {
+    pub fn new(poll: &mio::Poll, token: mio::Token) -> std::io::Result<Doorbell> {
+        Ok(Doorbell { waker: mio::Waker::new(poll.registry(), token)?, asleep: AtomicBool::new(false) })
+    }
+
+    /// After this, and before it sleeps, the owner looks at all its queues once more.
+    pub fn about_to_sleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+    }
+
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Call after the queue has been filled.
+    pub fn ring(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // It fails only when the eventfd is closed, and then nobody sleeps on it any more.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// One core's queue to the pipeline.
+#[derive(Default)]
+pub struct CoreQueue {
+    full: Mutex<Vec<Batch>>,
+    empty: Mutex<Vec<Batch>>,
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+    /// The core has requests that it could not hand over; the pipeline rings it when there is room.
+    pub core_waits: AtomicBool,
+}
+
+impl CoreQueue {
+    /// Whether the core may hand over more. Only the core itself adds, so the answer can only get better.
+    pub fn has_room(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) < limits::CORE_TO_PIPELINE_REQUESTS
+            && self.bytes.load(Ordering::Relaxed) < limits::CORE_TO_PIPELINE_BYTES
+    }
+
+    /// Hands a batch over and leaves an empty one in its place.
+    pub fn push(&self, batch: &mut Batch) {
+        self.requests.fetch_add(batch.items.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(batch.bytes.len(), Ordering::Relaxed);
+        let next = self.empty.lock().pop().unwrap_or_default();
+        self.full.lock().push(std::mem::replace(batch, next));
+    }
+
+    /// Appends all batches in order to `into`.
+    pub fn take(&self, into: &mut Vec<Batch>) {
+        into.append(&mut self.full.lock());
+    }
+
+    /// Gives a batch back whose items, so many, have been worked off.
+    pub fn recycle(&self, mut batch: Batch, items: usize) {
+        self.requests.fetch_sub(items, Ordering::Relaxed);
+        self.bytes.fetch_sub(batch.bytes.len(), Ordering::Relaxed);
+        batch.clear();
+        let mut empty = self.empty.lock();
+        if empty.len() < 4 {
+            empty.push(batch);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.full.lock().is_empty()
+    }
+
+    /// Requests handed over and not yet prepared.
+    pub fn len(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_survives_its_packed_form_and_is_never_none() {
+        let conn = ConnId::new(3, 70_000, 0);
+        assert_ne!(conn, ConnId::NONE);
+        assert_eq!((conn.core(), conn.slot()), (3, 70_000));
+        assert_ne!(ConnId::new(3, 70_000, 1), ConnId::new(3, 70_000, 2));
+    }
+
+    #[test]
+    fn a_core_that_has_handed_over_too_much_has_no_room_until_the_pipeline_is_through() {
+        let queue = CoreQueue::default();
+        let mut batch = Batch::default();
+        batch.keep(&vec![0; limits::CORE_TO_PIPELINE_BYTES]);
+        queue.push(&mut batch);
+        assert!(!queue.has_room());
+        let mut taken = Vec::new();
+        queue.take(&mut taken);
+        assert!(!queue.has_room(), "taken is not yet done");
+        queue.recycle(taken.pop().unwrap(), 0);
+        assert!(queue.has_room());
+    }
+}

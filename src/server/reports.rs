@@ -1,0 +1,151 @@
+//! What an operator's question has to collect: each core knows its connections and watches, the pipeline sessions and
+//! the tree. The one who asks leaves a `Gather` with each of them and waits; they add their part when they pass by.
+//!
+//! Runs on: the admin thread waits; cores (in the feed's order) and the pipeline fill in.
+
+use crate::admin::status::{ConnectionStatus, SessionConnection};
+use crate::ids::{SessionId, Zxid};
+use crate::server::io_core::{Connection, Parts};
+use crate::session::SessionTable;
+use crate::tree::Tree;
+use crate::wire::OpCode;
+use parking_lot::{Condvar, Mutex};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What is asked for; what is not costs nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Wants {
+    pub connections: bool,
+    /// Each data watch with its path.
+    pub watches: bool,
+    pub sessions: bool,
+    pub digests: bool,
+    /// Set the connections' numbers back (`crst`, `srst`).
+    pub reset_connections: bool,
+}
+
+/// The parts, put together.
+#[derive(Default)]
+pub struct Answers {
+    pub connections: Vec<ConnectionStatus>,
+    /// Milliseconds from now until each connection is given up for silence.
+    pub connection_expiry: Vec<(i64, SocketAddr, SessionId)>,
+    pub connection_count: u64,
+    /// (path, session) of each data watch.
+    pub watches: Vec<(String, SessionId)>,
+    pub watch_count: u64,
+    pub in_flight: u64,
+    pub zxid: Zxid,
+    pub node_count: u64,
+    pub ephemerals_count: u64,
+    pub data_size: i64,
+    pub session_count: u64,
+    /// Milliseconds from now until each bucket of sessions expires.
+    pub sessions: Vec<(i64, Vec<SessionId>)>,
+    pub ephemerals: Vec<(SessionId, Vec<String>)>,
+    pub digests: Vec<(Zxid, u64)>,
+}
+
+pub struct Gather {
+    wants: Wants,
+    state: Mutex<(usize, Answers)>,
+    complete: Condvar,
+}
+
+impl Gather {
+    /// `parts` is how many have to answer.
+    pub fn new(wants: Wants, parts: usize) -> Gather {
+        Gather { wants, state: Mutex::new((parts, Answers::default())), complete: Condvar::new() }
+    }
+
+    /// Waits for all parts; `None` if one does not come in time (the server is stopping, or stuck).
+    pub fn wait(&self, patience: Duration) -> Option<Answers> {
+        let mut state = self.state.lock();
+        self.complete.wait_while_for(&mut state, |(missing, _)| *missing > 0, patience);
+        (state.0 == 0).then(|| std::mem::take(&mut state.1))
+    }
+
+    fn add(&self, fill: impl FnOnce(&mut Answers)) {
+        let mut state = self.state.lock();
+        fill(&mut state.1);
+        state.0 = state.0.saturating_sub(1);
+        self.complete.notify_all();
+    }
+
+    /// A core's part.
+    pub fn core(&self, parts: &mut Parts, silence_max_ms: impl Fn(&Connection) -> u64) {
+        let now = parts.now;
+        self.add(|answers| {
+            answers.watch_count += parts.watches.watch_count() as u64;
+            answers.connection_count += parts.connections.len() as u64;
+            for (_, connection) in &mut parts.connections {
+                answers.in_flight += connection.in_flight as u64;
+                if self.wants.reset_connections {
+                    connection.facts.reset();
+                }
+                if self.wants.connections {
+                    answers.connections.push(status(connection));
+                    let left = silence_max_ms(connection) as i64 - now.since(connection.last_heard).as_millis() as i64;
+                    answers.connection_expiry.push((left, connection.address, connection.session));
+                }
+            }
+            if self.wants.watches {
+                for (path, watchers) in parts.watches.data_watches() {
+                    let watchers = watchers.into_iter().filter_map(|conn| parts.connections.get(conn as usize));
+                    answers.watches.extend(watchers.map(|connection| (path.to_string(), connection.session)));
+                }
+            }
+        });
+    }
+
+    /// The pipeline's part.
+    pub fn pipeline(&self, sessions: &SessionTable, tree: &Tree) {
+        self.add(|answers| {
+            answers.zxid = tree.zxid();
+            answers.node_count = tree.node_count() as u64;
+            answers.ephemerals_count = tree.ephemeral_count() as u64;
+            answers.data_size = tree.approximate_data_size();
+            answers.session_count = sessions.len() as u64;
+            if self.wants.sessions {
+                answers.sessions = sessions.dump().into_iter().map(|bucket| (bucket.in_ms, bucket.sessions)).collect();
+                let mut owners: Vec<SessionId> = tree.sessions_with_ephemerals().collect();
+                owners.sort_unstable();
+                answers.ephemerals = owners
+                    .into_iter()
+                    .map(|session| {
+                        let mut paths: Vec<String> = tree.ephemerals(session).collect();
+                        paths.sort_unstable();
+                        (session, paths)
+                    })
+                    .collect();
+            }
+            if self.wants.digests {
+                answers.digests = tree.digest_history().collect();
+            }
+        });
+    }
+}
+
+fn status(connection: &Connection) -> ConnectionStatus {
+    let facts = &connection.facts;
+    let session = (connection.session != SessionId::NONE).then(|| SessionConnection {
+        id: connection.session,
+        last_operation: facts.last_op.map_or("NA", OpCode::short_name),
+        established_ms: facts.established,
+        timeout_ms: connection.timeout_ms,
+        last_cxid: facts.last_cxid,
+        last_zxid: facts.last_zxid.map_or(-1, Zxid::to_wire),
+        last_response_ms: facts.last_response,
+        last_latency_ms: facts.last_latency_ms,
+        latency: facts.latency,
+    });
+    ConnectionStatus {
+        peer: connection.address,
+        interest: connection.interest(),
+        queued: connection.in_flight as u64,
+        received: facts.received,
+        sent: facts.sent,
+        session,
+    }
+}

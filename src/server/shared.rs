@@ -1,0 +1,115 @@
+//! What the threads of a server have in common: settings that don't change, queues, doorbells, counters.
+
+use crate::admin::Whitelist;
+use crate::auth::AuthRules;
+use crate::metrics::Metrics;
+use crate::server::admin_thread::AdminQueue;
+use crate::server::admission::Admission;
+use crate::server::feed::Feed;
+use crate::server::queue::{CoreQueue, Doorbell};
+use crate::server::reports::Gather;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// The part of the configuration that the threads need while they run, in their units.
+pub struct Settings {
+    pub tick_ms: u64,
+    pub session_timeout_min_ms: i32,
+    pub session_timeout_max_ms: i32,
+    /// `jute.maxbuffer`: the largest frame that a client may send.
+    pub frame_max: usize,
+    /// A connection that never asks for a session is closed after this (`nio.sessionlessCnxnTimeout`).
+    pub sessionless_ms: u64,
+    pub auth: AuthRules,
+    pub words: Whitelist,
+}
+
+/// One I/O core as the others see it.
+pub struct CoreLink {
+    pub feed: Feed,
+    pub queue: CoreQueue,
+    pub bell: Doorbell,
+    /// Connections that the acceptor has chosen this core for.
+    pub arrivals: Mutex<Vec<(mio::net::TcpStream, SocketAddr)>>,
+    /// Open connections, arrivals included: a new one goes to the core with the fewest.
+    pub connections: AtomicUsize,
+    pub watches: Arc<crate::watch::WatchFilter>,
+}
+
+pub struct Shared {
+    pub settings: Settings,
+    pub cores: Vec<CoreLink>,
+    pub pipeline_bell: Doorbell,
+    /// Reports that the pipeline is asked for.
+    pub pipeline_reports: Mutex<Vec<Arc<Gather>>>,
+    pub admission: Admission,
+    pub admin: AdminQueue,
+    pub metrics: Arc<Metrics>,
+    pub auth_failed: AtomicU64,
+    stopping: AtomicBool,
+    failed: AtomicBool,
+    cores_running: AtomicUsize,
+    /// Last applied zxid, for those that must not wait for the tree.
+    pub applied: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(
+        settings: Settings,
+        cores: Vec<CoreLink>,
+        pipeline_bell: Doorbell,
+        admission: Admission,
+        admin: AdminQueue,
+        metrics: Arc<Metrics>,
+    ) -> Shared {
+        let cores_running = AtomicUsize::new(cores.len());
+        Shared {
+            settings,
+            cores,
+            pipeline_bell,
+            pipeline_reports: Mutex::default(),
+            admission,
+            admin,
+            metrics,
+            auth_failed: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            cores_running,
+            applied: AtomicU64::new(0),
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Asks every thread to end; each looks when it is woken.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for core in &self.cores {
+            core.bell.ring();
+        }
+        self.pipeline_bell.ring();
+    }
+
+    /// Something is broken that nothing may be answered after: threads end without waiting for what is under way.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+        self.stop();
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    pub fn core_ended(&self) {
+        self.cores_running.fetch_sub(1, Ordering::SeqCst);
+        self.pipeline_bell.ring();
+    }
+
+    pub fn cores_have_ended(&self) -> bool {
+        self.cores_running.load(Ordering::SeqCst) == 0
+    }
+}

@@ -1,0 +1,310 @@
+//! A whole server in this process, spoken to in bytes: the ordering rules, the handshake, bad input, four-letter words,
+//! restart.
+
+mod raw;
+
+use ostler::config::Config;
+use ostler::ids::SessionId;
+use ostler::server::boot::{self, Running};
+use ostler::wire::OpCode;
+use ostler::wire::writer::Jute;
+use raw::{Raw, close, create, data, delete, get, ping, read, request, set};
+use std::net::IpAddr;
+use std::path::Path;
+
+fn config(dir: &Path, cores: usize) -> Config {
+    let mut config = Config::defaults(cores);
+    config.client_port = 0;
+    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
+    config.data_dir = dir.to_owned();
+    config.data_log_dir = dir.to_owned();
+    config.max_client_cnxns = 0;
+    config.four_letter_words.all = true;
+    config.cores = cores;
+    config
+}
+
+fn server(dir: &Path) -> Running {
+    boot::start(config(dir, 2)).unwrap()
+}
+
+#[test]
+fn a_read_between_two_writes_of_one_segment_sees_the_first_and_not_the_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::connect(server.address);
+    assert_eq!(client.call(&create(1, "/x", b"0", 0)).err, 0);
+    let mut xid = 2;
+    for round in 0..200u32 {
+        let (one, two) = (format!("{round}-1"), format!("{round}-2"));
+        let mut segment = set(xid, "/x", one.as_bytes());
+        segment.extend(get(xid + 1, "/x", false));
+        segment.extend(set(xid + 2, "/x", two.as_bytes()));
+        segment.extend(get(xid + 3, "/x", false));
+        client.send(&segment);
+        let replies: Vec<_> = (0..4).map(|_| client.reply()).collect();
+        assert_eq!(replies.iter().map(|reply| reply.xid).collect::<Vec<_>>(), (xid..xid + 4).collect::<Vec<_>>());
+        assert_eq!(data(&replies[1]), one.as_bytes());
+        assert_eq!(data(&replies[3]), two.as_bytes());
+        assert!(replies[1].zxid >= replies[0].zxid && replies[1].zxid < replies[2].zxid);
+        xid += 4;
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn an_event_comes_before_the_data_that_fired_it_on_every_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut writer = Raw::connect(server.address);
+    writer.call(&create(1, "/w", b"0", 0));
+    let mut watchers: Vec<Raw> = (0..4).map(|_| Raw::connect(server.address)).collect();
+    for round in 1..100i32 {
+        for watcher in &mut watchers {
+            watcher.call(&get(round, "/w", true));
+        }
+        writer.send(&set(round + 1, "/w", round.to_string().as_bytes()));
+        for watcher in &mut watchers {
+            // Reads until the new data shows; the event must have come before.
+            let mut told = false;
+            loop {
+                watcher.send(&get(round, "/w", false));
+                let mut reply = watcher.reply();
+                if reply.xid == -1 {
+                    told = true;
+                    reply = watcher.reply();
+                }
+                if data(&reply) == round.to_string().as_bytes() {
+                    assert!(told, "round {round}: data before its event");
+                    break;
+                }
+            }
+        }
+        assert_eq!(writer.reply().err, 0);
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_sessions_own_event_precedes_the_reply_to_its_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::connect(server.address);
+    client.call(&create(1, "/w", b"", 0));
+    client.call(&get(2, "/w", true));
+    client.send(&delete(3, "/w"));
+    let (event, reply) = (client.reply(), client.reply());
+    assert_eq!((event.xid, event.zxid), (-1, reply.zxid));
+    assert_eq!(event.body[..8], [0, 0, 0, 2, 0, 0, 0, 3]);
+    assert_eq!((reply.xid, reply.err), (3, 0));
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_session_moves_to_the_new_connection_and_the_old_one_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut first = Raw::connect(server.address);
+    assert_eq!(first.call(&create(1, "/e", b"", 1)).err, 0);
+    let mut second = Raw::open(server.address).handshake(first.session, &first.password, 0);
+    assert_eq!(second.session, first.session);
+    assert_eq!(first.frame(), None);
+    // The ephemeral is still the session's.
+    assert_eq!(second.call(&read(1, OpCode::Exists, "/e", false)).err, 0);
+    // A wrong password closes the rightful connection too, as ZooKeeper does, and is refused.
+    let third = Raw::open(server.address).handshake(first.session, &[9; 16], 0);
+    assert_eq!((third.session, third.timeout_ms), (SessionId::NONE, 0));
+    assert_eq!(second.frame(), None);
+    let mut fourth = Raw::open(server.address).handshake(first.session, &first.password, 0);
+    assert_eq!(fourth.session, first.session);
+    assert_eq!(fourth.call(&close(2)).err, 0);
+    assert_eq!(fourth.frame(), None);
+    let gone = Raw::open(server.address).handshake(first.session, &first.password, 0);
+    assert_eq!(gone.timeout_ms, 0, "a closed session is not given out again");
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_client_that_has_seen_a_newer_zxid_is_turned_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::open(server.address).handshake(SessionId::NONE, &[0; 16], 1 << 40);
+    assert_eq!((client.timeout_ms, client.frame()), (0, None));
+    server.stop().unwrap();
+}
+
+#[test]
+fn bad_bytes_end_their_own_connection_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut bystander = Raw::connect(server.address);
+    let bad: [&[u8]; 8] = [
+        &[0xff, 0xff, 0xff, 0xff],
+        &[0x7f, 0xff, 0xff, 0xff],
+        &[0, 0x10, 0, 0],
+        &[0, 0, 0, 0],
+        &[0, 0, 0, 3, 1, 2, 3],
+        b"RUOK",
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 99],
+    ];
+    for bytes in bad {
+        let mut fresh = Raw::open(server.address);
+        fresh.send(bytes);
+        assert_eq!(fresh.rest(), b"", "{bytes:?} before the handshake");
+    }
+    for bytes in &bad[..5] {
+        let mut client = Raw::connect(server.address);
+        client.send(bytes);
+        assert_eq!(client.rest(), b"", "{bytes:?} after the handshake");
+    }
+    for op in [0, -1, 10, 13, 20, -10, 99, i32::MIN] {
+        let mut client = Raw::connect(server.address);
+        let reply = client.call(&request(5, op, |_| {}));
+        assert_eq!((reply.xid, reply.zxid, reply.err, reply.body.len()), (5, -1, -6, 0), "op {op}");
+        assert_eq!(client.frame(), None);
+    }
+    // A record that does not decode is answered, and the connection stays.
+    let mut client = Raw::connect(server.address);
+    for op in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 15, 17, 18, 19, 21, 22, 101, 103, 104, 105, 106] {
+        let reply = client.call(&request(op, op, |out| out.put_int(0x7fff_ffff)));
+        assert_eq!((reply.err, reply.body.len()), (-5, 0), "op {op}");
+    }
+    assert_eq!(bystander.call(&ping()).xid, -2);
+    server.stop().unwrap();
+}
+
+#[test]
+fn requests_in_pieces_of_a_byte_are_put_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::connect(server.address);
+    let mut bytes = create(1, "/piece", b"meal", 0);
+    bytes.extend(get(2, "/piece", false));
+    for byte in bytes {
+        client.send(&[byte]);
+    }
+    assert_eq!(client.reply().xid, 1);
+    assert_eq!(data(&client.reply()), b"meal");
+    // The largest node that fits a frame, and one byte more.
+    let largest = vec![7; 1_048_523];
+    assert_eq!(client.call(&create(3, "/bigg", &largest, 0)).err, 0);
+    assert_eq!(data(&client.call(&get(4, "/bigg", false))).len(), largest.len());
+    client.send(&create(5, "/bigg", &vec![7; 1_048_524], 0));
+    assert_eq!(client.rest(), b"");
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_client_that_does_not_read_is_no_burden_to_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut deaf = Raw::connect(server.address);
+    assert_eq!(deaf.call(&create(1, "/big", &vec![1; 900_000], 0)).err, 0);
+    let mut asked = 0;
+    deaf.socket.set_write_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    // Reads of 900 KB until nothing more goes in: the server has stopped reading.
+    while asked < 100_000 {
+        use std::io::Write;
+        if deaf.socket.write_all(&get(2 + asked, "/big", false)).is_err() {
+            break;
+        }
+        asked += 1;
+    }
+    let mut other = Raw::connect(server.address);
+    for xid in 1..100 {
+        assert_eq!(other.call(&set(xid, "/big", b"small")).err, 0);
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn four_letter_words_are_answered_and_the_connection_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::connect(server.address);
+    client.call(&create(1, "/a", b"", 1));
+    client.call(&get(2, "/a", true));
+    let ask = |word: &[u8]| {
+        let mut raw = Raw::open(server.address);
+        raw.send(word);
+        String::from_utf8(raw.rest()).unwrap()
+    };
+    assert_eq!(ask(b"ruok"), "imok");
+    assert_eq!(ask(b"ruok\n"), "imok");
+    assert_eq!(ask(b"isro"), "rw");
+    assert!(ask(b"srvr").contains("\nMode: standalone\nNode count: 6\n"), "{}", ask(b"srvr"));
+    assert!(ask(b"stat").contains("Clients:\n /127.0.0.1:"));
+    assert!(ask(b"mntr").contains("zk_znode_count\t6\n"));
+    assert_eq!(ask(b"wchs"), "1 connections watching 1 paths\nTotal watches:1\n");
+    assert_eq!(ask(b"wchp"), format!("/a\n\t{}\n\n", client.session));
+    assert_eq!(ask(b"wchc"), format!("{}\n\t/a\n\n", client.session));
+    assert!(ask(b"dump").contains(&format!("Sessions with Ephemerals (1):\n{}:\n\t/a\n", client.session)));
+    assert!(ask(b"cons").contains("lop=GETD"));
+    assert!(ask(b"conf").contains(&format!("clientPort={}\n", server.address.port())));
+    for word in ["dirs", "envi", "hash", "gtmk", "crst", "srst"] {
+        ask(word.as_bytes());
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_restart_and_sessions_live_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = server(dir.path());
+    let mut client = Raw::connect(first.address);
+    for xid in 1..500 {
+        assert_eq!(client.call(&create(xid, &format!("/n{xid}"), xid.to_string().as_bytes(), 0)).err, 0);
+    }
+    let last = client.call(&create(500, "/e", b"", 1));
+    first.stop().unwrap();
+    let second = server(dir.path());
+    let mut client = Raw::open(second.address).handshake(client.session, &client.password, last.zxid);
+    assert_ne!(client.timeout_ms, 0, "the session lives on");
+    for xid in 1..500 {
+        assert_eq!(data(&client.call(&get(xid, &format!("/n{xid}"), false))), xid.to_string().as_bytes());
+    }
+    assert_eq!(client.call(&read(1, OpCode::Exists, "/e", false)).err, 0);
+    let next = client.call(&create(501, "/after", b"", 0));
+    assert_eq!(next.zxid, last.zxid + 1, "history goes on without a gap");
+    second.stop().unwrap();
+}
+
+#[test]
+fn a_second_server_on_the_same_directory_or_port_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let refused = boot::start(config(dir.path(), 1)).err().expect("the directory is in use");
+    assert_eq!(refused.exit_status(), 3, "{refused}");
+    let other = tempfile::tempdir().unwrap();
+    let mut same_port = config(other.path(), 1);
+    same_port.client_port = server.address.port();
+    let refused = boot::start(same_port).err().expect("the port is in use");
+    assert_eq!(refused.exit_status(), 1, "{refused}");
+    server.stop().unwrap();
+}
+
+#[test]
+fn connections_over_the_limit_of_an_address_are_closed_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limited = config(dir.path(), 2);
+    limited.max_client_cnxns = 3;
+    let server = boot::start(limited).unwrap();
+    let mut kept: Vec<Raw> = (0..3).map(|_| Raw::connect(server.address)).collect();
+    assert_eq!(Raw::open(server.address).rest(), b"");
+    assert_eq!(kept[0].call(&close(1)).err, 0);
+    assert_eq!(kept[0].frame(), None);
+    // The place is free once the server has seen the end; asking again is the only way to know.
+    let admitted = (0..1000).any(|_| Raw::open(server.address).handshake(SessionId::NONE, &[], 0).timeout_ms > 0);
+    assert!(admitted);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_directory_of_zookeepers_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("version-2")).unwrap();
+    std::fs::write(dir.path().join("version-2/snapshot.1a"), b"ZKSN").unwrap();
+    let refused = boot::start(config(dir.path(), 1)).err().expect("foreign data");
+    assert!(refused.to_string().contains("snapshot.1a"), "{refused}");
+}
