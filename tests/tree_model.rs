@@ -171,10 +171,10 @@ impl Model {
             Txn::Multi(ops) => match ops.iter().position(|op| matches!(op, Txn::Error { .. })) {
                 None => ops.iter().for_each(|op| self.apply_one(header, op, out)),
                 Some(at) => {
-                    for op in 0..ops.len() {
-                        let code = match &ops[op] {
+                    for (place, op) in ops.iter().enumerate() {
+                        let code = match op {
                             Txn::Error { code } => *code,
-                            _ if op < at => 0,
+                            _ if place < at => 0,
                             _ => -2,
                         };
                         out.results.push(OpResult::Error(ErrorCode(code)));
@@ -372,12 +372,12 @@ fn make_txn(model: &Model, dice: [u8; 5], zxid: u64, paths: usize) -> (TxnHeader
         let mut ops = Vec::new();
         for op in 0..1 + dice[1] % 4 {
             let sub =
-                [dice[1].wrapping_mul(31).wrapping_add(op * 77) % 200, dice[2] ^ op * 13, dice[3] ^ op, op, dice[4]];
+                [dice[1].wrapping_mul(31).wrapping_add(op * 77) % 200, dice[2] ^ (op * 13), dice[3] ^ op, op, dice[4]];
             let (_, txn) = make_txn(&shadow, sub, zxid, paths);
             shadow.apply(&header, &txn, &mut Applied::default());
             ops.push(txn);
         }
-        if dice[0] % 4 == 0 {
+        if dice[0].is_multiple_of(4) {
             let at = dice[3] as usize % ops.len();
             ops[at] = Txn::Error { code: -110 };
             ops[at + 1..].fill(Txn::Error { code: -2 });
@@ -436,7 +436,7 @@ fn session_ops_unordered(mut applied: Applied, txn: &Txn) -> Applied {
 
 fn restored(images: &[u8], acls: Vec<NumberedAcl>, zxid: Zxid) -> Tree {
     let mut restore = Restore::new(options(), zxid, acls).unwrap();
-    let batch = restore.decode(images).unwrap();
+    let batch = restore.decoder().decode(images).unwrap();
     restore.add(batch).unwrap();
     restore.finish().unwrap()
 }

@@ -24,7 +24,7 @@ pub use digest::{counts as in_tree_digest, finish as digest_from_text_crc, node_
 pub use freeze::{Frozen, Image, Progress};
 pub use node::Numbers;
 pub use quota::{LIMITS_NAME, QUOTA_ROOT, QuotaRef, STATS_NAME, Track};
-pub use restore::{Restore, RestoreError};
+pub use restore::{Batch, Decoder, Restore, RestoreError};
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::Hasher;

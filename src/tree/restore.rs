@@ -1,7 +1,7 @@
 //! A tree again from the images of a freeze, in any order. The images may be wrong in any way: nothing is believed
 //! before it was checked, and no tree comes out unless all of them fit together.
 //!
-//! Decoding is most of the work and needs only `&Restore`, so that it can be done on several threads; linking is one
+//! Decoding is most of the work and needs only a `Decoder`, so that it can be done on several threads; linking is one
 //! pass afterwards. Slots are given out anew, without the holes that deletions left.
 
 use super::acl::{self, NumberedAcl};
@@ -11,6 +11,7 @@ use super::node::{NO_SLOT, Node, Numbers};
 use super::{Tree, TreeOptions};
 use crate::ids::Zxid;
 use crate::random::FastMap;
+use std::sync::Arc;
 
 /// What doesn't fit.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -28,32 +29,21 @@ fn wrong<T>(offset: usize, problem: impl Into<String>) -> Result<T, RestoreError
 /// A tree that is being put together.
 pub struct Restore {
     tree: Tree,
-    /// Numbers of ACLs in the images, to those in this tree.
-    acl_ids: FastMap<u32, u32>,
+    decoder: Decoder,
     has_root: bool,
+}
+
+/// Turns images into znodes that hang nowhere yet.
+#[derive(Clone)]
+pub struct Decoder {
+    /// Numbers of ACLs in the images, to those in the tree.
+    acl_ids: Arc<FastMap<u32, u32>>,
 }
 
 /// Decoded images. `place` holds the old slot and `parent` the old parent, until they are linked.
 pub struct Batch(Vec<Node>);
 
-impl Restore {
-    /// Begins with the ACLs that the images name.
-    pub fn new(options: TreeOptions, zxid: Zxid, acls: Vec<NumberedAcl>) -> Result<Restore, RestoreError> {
-        let mut tree = Tree::bare(options);
-        tree.zxid = zxid;
-        let mut acl_ids = FastMap::default();
-        for (id, list) in acls {
-            if acl_ids.insert(id, tree.acls.intern(&list)).is_some() {
-                return wrong(0, format!("ACL {id} is there twice"));
-            }
-        }
-        acl_ids.insert(acl::OPEN, acl::OPEN);
-        // Where the root will be.
-        let slot = tree.nodes.insert(Node::new(b"", None, &Numbers::default(), acl::OPEN));
-        assert!(slot == ROOT as usize);
-        Ok(Restore { tree, acl_ids, has_root: false })
-    }
-
+impl Decoder {
     /// Reads a run of whole images.
     pub fn decode(&self, bytes: &[u8]) -> Result<Batch, RestoreError> {
         let mut nodes = Vec::new();
@@ -76,6 +66,30 @@ impl Restore {
             nodes.push(node);
         }
         Ok(Batch(nodes))
+    }
+}
+
+impl Restore {
+    /// Begins with the ACLs that the images name.
+    pub fn new(options: TreeOptions, zxid: Zxid, acls: Vec<NumberedAcl>) -> Result<Restore, RestoreError> {
+        let mut tree = Tree::bare(options);
+        tree.zxid = zxid;
+        let mut acl_ids = FastMap::default();
+        for (id, list) in acls {
+            if acl_ids.insert(id, tree.acls.intern(&list)).is_some() {
+                return wrong(0, format!("ACL {id} is there twice"));
+            }
+        }
+        acl_ids.insert(acl::OPEN, acl::OPEN);
+        // Where the root will be.
+        let slot = tree.nodes.insert(Node::new(b"", None, &Numbers::default(), acl::OPEN));
+        assert!(slot == ROOT as usize);
+        Ok(Restore { tree, decoder: Decoder { acl_ids: Arc::new(acl_ids) }, has_root: false })
+    }
+
+    /// A decoder for the images of this tree.
+    pub fn decoder(&self) -> Decoder {
+        self.decoder.clone()
     }
 
     /// Takes decoded images in.

@@ -1,0 +1,263 @@
+//! Reads a snapshot back. Every byte is under a checksum, and a tree comes out only when all of them were right and all
+//! znodes fit together; so a flipped bit or a missing end is an error with its place, never a smaller tree.
+//!
+//! Blocks are independent of each other: the threads that `load` is given share them out, and are gone when it returns.
+
+use super::format::{
+    BLOCK_HEADER, BlockHeader, Header, Kind, MAGIC, SessionRecord, SnapshotInfo, Trailer, corrupt, read_acls,
+    read_sessions,
+};
+use super::{snapshot_path, snapshot_zxid};
+use crate::disk::{self, Disk, File};
+use crate::fatal::Fatal;
+use crate::ids::Zxid;
+use crate::tree::{Decoder, Restore, Tree, TreeOptions};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a snapshot held.
+pub struct Loaded {
+    pub tree: Tree,
+    pub sessions: Vec<SessionRecord>,
+    pub info: SnapshotInfo,
+}
+
+/// The newest snapshot that is sound, and what was wrong with those that are newer.
+pub struct Newest {
+    /// `None` if there is no snapshot at all.
+    pub loaded: Option<Loaded>,
+    /// Newest first. Whoever goes on with an older one needs a log that reaches back to it.
+    pub damaged: Vec<Fatal>,
+}
+
+/// Loads the newest snapshot of a directory that is sound. Where there are snapshots but none is sound, that of the
+/// newest is the error: an empty tree is never the answer to damage (fault model S20, S21).
+pub fn load_newest<D: Disk>(disk: &D, dir: &Path, options: TreeOptions, threads: usize) -> Result<Newest, Fatal> {
+    let mut damaged = Vec::new();
+    for zxid in list(disk, dir)? {
+        match load(disk, &snapshot_path(dir, zxid), options, threads) {
+            Ok(loaded) => return Ok(Newest { loaded: Some(loaded), damaged }),
+            Err(fatal) => damaged.push(fatal),
+        }
+    }
+    if damaged.is_empty() { Ok(Newest { loaded: None, damaged }) } else { Err(damaged.swap_remove(0)) }
+}
+
+/// Zxids of the snapshots in a directory, by their names alone, newest first.
+pub fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Zxid>, Fatal> {
+    let names = disk.list(dir).map_err(|error| disk::fatal(dir, 0, error))?;
+    let mut zxids: Vec<Zxid> = names.iter().filter_map(|name| snapshot_zxid(name)).collect();
+    zxids.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(zxids)
+}
+
+/// Loads one snapshot.
+pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize) -> Result<Loaded, Fatal> {
+    let file = Opened::open(disk, path)?;
+    let (acls, sessions) = file.read_tables()?;
+    let restore = Restore::new(options, file.header.zxid, acls);
+    let restore = restore.or_else(|error| corrupt(path, 0, error.to_string()))?;
+    let decoder = restore.decoder();
+    let restore = Mutex::new(restore);
+    file.each_nodes_block(threads, |block, body| {
+        let at = |offset: usize| block.body_at() + offset as u64;
+        let batch = decode(&decoder, body).or_else(|(offset, problem)| corrupt(path, at(offset), problem))?;
+        restore.lock().add(batch).or_else(|error| corrupt(path, at(error.offset), error.problem))
+    })?;
+    let tree = restore.into_inner().finish().or_else(|error| corrupt(path, 0, error.problem))?;
+    if tree.digest() != file.header.tree_digest {
+        let problem = format!("the tree's digest is {:#x} and not {:#x}", tree.digest(), file.header.tree_digest);
+        return corrupt(path, 0, problem);
+    }
+    // The tree counts its root twice, as ZooKeeper does.
+    let nodes = tree.node_count() as u64 - 1;
+    if nodes != file.header.nodes {
+        return corrupt(path, 0, format!("{nodes} znodes and not {}", file.header.nodes));
+    }
+    Ok(Loaded { tree, sessions, info: file.info() })
+}
+
+/// Checks every byte of a snapshot without building anything.
+pub fn verify<D: Disk>(disk: &D, path: &Path, threads: usize) -> Result<SnapshotInfo, Fatal> {
+    let file = Opened::open(disk, path)?;
+    file.read_tables()?;
+    file.each_nodes_block(threads, |_, _| Ok(()))?;
+    Ok(file.info())
+}
+
+fn decode(decoder: &Decoder, body: &[u8]) -> Result<crate::tree::Batch, (usize, String)> {
+    decoder.decode(body).map_err(|error| (error.offset, error.problem))
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    offset: u64,
+    header: BlockHeader,
+}
+
+impl Block {
+    fn body_at(&self) -> u64 {
+        self.offset + BLOCK_HEADER as u64
+    }
+}
+
+/// A snapshot whose first and last block are right, and whose blocks fill the file.
+struct Opened<'a, F> {
+    file: F,
+    path: &'a Path,
+    header: Header,
+    trailer: Trailer,
+    blocks: Vec<Block>,
+}
+
+impl<'a, F: File> Opened<'a, F> {
+    fn open<D: Disk<File = F>>(disk: &D, path: &'a Path) -> Result<Opened<'a, F>, Fatal> {
+        let io = |error| disk::fatal(path, 0, error);
+        let file = disk.open(path).map_err(io)?;
+        let len = file.len().map_err(io)?;
+        let start = MAGIC.len() as u64;
+        let shortest = start + 2 * BLOCK_HEADER as u64 + (Header::BYTES + Trailer::BYTES) as u64;
+        if len < shortest {
+            return corrupt(path, len, format!("{len} bytes are too few for a snapshot"));
+        }
+        let mut magic = [0; MAGIC.len()];
+        file.read_at(0, &mut magic).map_err(io)?;
+        if magic != MAGIC {
+            return corrupt(path, 0, "not a snapshot of a version that this server knows");
+        }
+        let blocks = walk(&file, path, start, len)?;
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return corrupt(path, start, "empty") };
+        let mut body = [0; Header::BYTES];
+        if first.header.kind != Kind::Header || first.header.len as usize != Header::BYTES {
+            return corrupt(path, first.offset, "does not begin with a header");
+        }
+        file.read_at(first.body_at(), &mut body).map_err(io)?;
+        let header = Header::read(&body);
+        if !first.header.fits(header.zxid, &body) {
+            return corrupt(path, first.offset, "wrong checksum of the header");
+        }
+        if path.file_name().and_then(|name| name.to_str()).and_then(snapshot_zxid) != Some(header.zxid) {
+            return corrupt(path, first.offset, format!("this is the snapshot of zxid {}", header.zxid));
+        }
+        if last.header.kind != Kind::Trailer || last.header.len as usize != Trailer::BYTES {
+            return corrupt(path, last.offset, "does not end with a trailer: the end is missing");
+        }
+        let (last, count) = (*last, blocks.len() as u64);
+        let mut opened =
+            Opened { file, path, header, trailer: Trailer { blocks: 0, bytes: 0, acls: 0, content_digest: 0 }, blocks };
+        let body = opened.read_block(&last)?;
+        match Trailer::read(&body) {
+            Some(trailer) if trailer.blocks == count && trailer.bytes == len => opened.trailer = trailer,
+            _ => return corrupt(path, last.offset, "the trailer belongs to another file"),
+        }
+        let mut middle = opened.blocks[1..opened.blocks.len() - 1].iter();
+        if let Some(odd) = middle.find(|block| matches!(block.header.kind, Kind::Header | Kind::Trailer)) {
+            return corrupt(path, odd.offset, "a header or trailer in the middle");
+        }
+        Ok(opened)
+    }
+
+    fn info(&self) -> SnapshotInfo {
+        SnapshotInfo {
+            zxid: self.header.zxid,
+            tree_digest: self.header.tree_digest,
+            nodes: self.header.nodes,
+            sessions: self.header.sessions,
+            content_digest: self.trailer.content_digest,
+            bytes: self.trailer.bytes,
+        }
+    }
+
+    /// A block's body, once its checksum is right. Its length was checked against the file's.
+    fn read_block(&self, block: &Block) -> Result<Vec<u8>, Fatal> {
+        let mut body = vec![0; block.header.len as usize];
+        self.file.read_at(block.body_at(), &mut body).map_err(|error| disk::fatal(self.path, 0, error))?;
+        if block.header.fits(self.header.zxid, &body) {
+            Ok(body)
+        } else {
+            corrupt(self.path, block.offset, format!("wrong checksum of block {}", block.header.number))
+        }
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(move |block| block.header.kind == kind)
+    }
+
+    fn read_tables(&self) -> Result<(Vec<crate::tree::NumberedAcl>, Vec<SessionRecord>), Fatal> {
+        let (mut acls, mut sessions) = (Vec::new(), Vec::new());
+        for block in self.of_kind(Kind::Acls) {
+            if read_acls(&self.read_block(block)?, &mut acls).is_none() {
+                return corrupt(self.path, block.offset, "not a list of ACLs");
+            }
+        }
+        for block in self.of_kind(Kind::Sessions) {
+            if read_sessions(&self.read_block(block)?, &mut sessions).is_none() {
+                return corrupt(self.path, block.offset, "not a list of sessions");
+            }
+        }
+        if acls.len() as u64 != self.trailer.acls || sessions.len() as u64 != self.header.sessions {
+            return corrupt(self.path, 0, "ACLs or sessions are missing");
+        }
+        Ok((acls, sessions))
+    }
+
+    /// Reads and checks all blocks of znodes on so many threads. The first error in the file's order wins.
+    fn each_nodes_block(
+        &self,
+        threads: usize,
+        visit: impl Fn(&Block, &[u8]) -> Result<(), Fatal> + Sync,
+    ) -> Result<(), Fatal> {
+        let blocks: Vec<Block> = self.of_kind(Kind::Nodes).copied().collect();
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<(usize, Fatal)>> = Mutex::new(None);
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(block) = blocks.get(at) else { return };
+                let result = self.read_block(block).and_then(|body| visit(block, &body));
+                if let Err(fatal) = result {
+                    let mut failed = failed.lock();
+                    if failed.as_ref().is_none_or(|(first, _)| at < *first) {
+                        *failed = Some((at, fatal));
+                    }
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.clamp(1, blocks.len().max(1)) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        match failed.into_inner() {
+            None => Ok(()),
+            Some((_, fatal)) => Err(fatal),
+        }
+    }
+}
+
+/// Where the blocks are, from their headers. What these say is checked with the bodies.
+fn walk<F: File>(file: &F, path: &Path, start: u64, len: u64) -> Result<Vec<Block>, Fatal> {
+    let mut blocks = Vec::new();
+    let mut offset = start;
+    while offset < len {
+        let mut bytes = [0; BLOCK_HEADER];
+        if len - offset < BLOCK_HEADER as u64 {
+            return corrupt(path, offset, "ends in the header of a block");
+        }
+        file.read_at(offset, &mut bytes).map_err(|error| disk::fatal(path, 0, error))?;
+        let Some(header) = BlockHeader::read(&bytes) else { return corrupt(path, offset, "not a block") };
+        if header.number as usize != blocks.len() {
+            return corrupt(path, offset, format!("block {} in the place of {}", header.number, blocks.len()));
+        }
+        let block = Block { offset, header };
+        if len - block.body_at() < header.len as u64 {
+            return corrupt(path, offset, format!("block {} is longer than the rest of the file", header.number));
+        }
+        offset = block.body_at() + header.len as u64;
+        blocks.push(block);
+    }
+    Ok(blocks)
+}

@@ -1,0 +1,197 @@
+//! Writes a snapshot in slices: a copy under the snapshotter's part of the lock, then a write without it.
+//!
+//! The file is `snapshot.tmp` until all of it is durable, and only then gets its name, so a name stands for a whole
+//! snapshot. It is synced every few megabytes: one sync of gigabytes at the end would hold up the log's.
+
+use super::format::{
+    BLOCK_HEADER, BlockHeader, ContentDigest, Header, Kind, MAGIC, SessionRecord, SnapshotInfo, Trailer, write_acl,
+    write_session,
+};
+use super::{TMP_NAME, snapshot_path};
+use crate::disk::{self, Disk, File};
+use crate::fatal::Fatal;
+use crate::limits;
+use crate::tree::{Frozen, Image, Progress, Tree};
+use std::path::{Path, PathBuf};
+
+/// Bytes between two syncs.
+const SYNC_BYTES: u64 = 16 << 20;
+/// ACLs in one slice.
+const SLICE_ACLS: u32 = 256;
+/// Sessions in one block.
+const BLOCK_SESSIONS: usize = 4096;
+
+/// A snapshot that is being written. Unless it is finished, the tree stays frozen: see `abandon`.
+pub struct SnapshotWriter<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    file: D::File,
+    frozen: Frozen,
+    sessions: u64,
+    /// What the last `take` copied and no `store` has written yet.
+    slice: Vec<u8>,
+    slice_kind: Kind,
+    stage: Stage,
+    blocks: u32,
+    bytes: u64,
+    synced: u64,
+    nodes: u64,
+    acls: u64,
+    digest: ContentDigest,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Nodes,
+    /// ACLs from this number on.
+    Acls(u32),
+    Done,
+}
+
+impl<D: Disk> SnapshotWriter<D> {
+    /// Begins the file for a tree that has just been frozen, with the sessions of the same moment. `dir` exists.
+    pub fn begin(disk: D, dir: &Path, frozen: Frozen, sessions: &[SessionRecord]) -> Result<Self, Fatal> {
+        let tmp = dir.join(TMP_NAME);
+        let file = disk.create(&tmp, 0).map_err(|error| disk::fatal(&tmp, 0, error))?;
+        let mut writer = SnapshotWriter {
+            disk,
+            dir: dir.to_owned(),
+            file,
+            frozen,
+            sessions: sessions.len() as u64,
+            slice: Vec::new(),
+            slice_kind: Kind::Nodes,
+            stage: Stage::Nodes,
+            blocks: 0,
+            bytes: 0,
+            synced: 0,
+            nodes: 0,
+            acls: 0,
+            digest: ContentDigest::default(),
+            scratch: Vec::new(),
+        };
+        writer.write_all(&MAGIC)?;
+        let header =
+            Header { zxid: frozen.zxid, tree_digest: frozen.digest, nodes: frozen.nodes, sessions: writer.sessions };
+        writer.write_block(Kind::Header, &header.write())?;
+        for some in sessions.chunks(BLOCK_SESSIONS) {
+            let mut body = Vec::new();
+            for session in some {
+                write_session(session, &mut body);
+                writer.digest.session(session);
+            }
+            writer.write_block(Kind::Sessions, &body)?;
+        }
+        Ok(writer)
+    }
+
+    /// Copies the next slice out of the tree; bounded work and no I/O, for under the guard. After `Done` the tree isn't
+    /// frozen any more.
+    pub fn take(&mut self, tree: &Tree) -> Progress {
+        assert!(self.slice.is_empty(), "the last slice was stored");
+        match self.stage {
+            Stage::Nodes => {
+                self.slice_kind = Kind::Nodes;
+                if tree.read_frozen(limits::READ_GUARD_BYTES, &mut self.slice) == Progress::Done {
+                    self.stage = Stage::Acls(0);
+                }
+            }
+            Stage::Acls(from) => {
+                self.slice_kind = Kind::Acls;
+                let (acls, progress) = tree.frozen_acls(from, SLICE_ACLS);
+                for acl in &acls {
+                    write_acl(acl, &mut self.slice);
+                    self.digest.acl(acl);
+                }
+                self.acls += acls.len() as u64;
+                self.stage = Stage::Acls(from.saturating_add(SLICE_ACLS));
+                if progress == Progress::Done {
+                    tree.end_freeze();
+                    self.stage = Stage::Done;
+                }
+            }
+            Stage::Done => {}
+        }
+        if self.stage == Stage::Done { Progress::Done } else { Progress::More }
+    }
+
+    /// Writes the slice that `take` copied. Without the guard.
+    pub fn store(&mut self) -> Result<(), Fatal> {
+        if self.slice.is_empty() {
+            return Ok(());
+        }
+        let mut slice = std::mem::take(&mut self.slice);
+        if self.slice_kind == Kind::Nodes {
+            let mut rest = &slice[..];
+            while let Some((image, after)) = Image::read(rest) {
+                self.digest.node(&image, &mut self.scratch);
+                self.nodes += 1;
+                rest = after;
+            }
+            assert!(rest.is_empty(), "the tree gives whole images");
+        }
+        self.write_block(self.slice_kind, &slice)?;
+        slice.clear();
+        // Saved images may have come as one large buffer: that isn't kept.
+        slice.shrink_to(2 * limits::READ_GUARD_BYTES);
+        self.slice = slice;
+        if self.bytes - self.synced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable and gives it its name. After `take` has said `Done` and everything was stored.
+    pub fn finish(mut self) -> Result<SnapshotInfo, Fatal> {
+        assert!(self.stage == Stage::Done, "everything was taken");
+        assert!(self.slice.is_empty(), "everything was stored");
+        assert!(self.nodes == self.frozen.nodes, "every znode was seen once");
+        let content_digest = std::mem::take(&mut self.digest).finish();
+        let bytes = self.bytes + (BLOCK_HEADER + Trailer::BYTES) as u64;
+        let trailer = Trailer { blocks: self.blocks as u64 + 1, bytes, acls: self.acls, content_digest };
+        self.write_block(Kind::Trailer, &trailer.write())?;
+        assert!(self.bytes == bytes);
+        self.sync()?;
+        let path = snapshot_path(&self.dir, self.frozen.zxid);
+        self.disk.rename(&self.dir.join(TMP_NAME), &path).map_err(|error| disk::fatal(&path, 0, error))?;
+        self.disk.sync_dir(&self.dir).map_err(|error| disk::sync_failed(&self.dir, error))?;
+        Ok(SnapshotInfo {
+            zxid: self.frozen.zxid,
+            tree_digest: self.frozen.digest,
+            nodes: self.nodes,
+            sessions: self.sessions,
+            content_digest,
+            bytes,
+        })
+    }
+
+    /// Gives up: thaws the tree and takes the file away (a full disk needs the room).
+    pub fn abandon(self, tree: &Tree) {
+        if self.stage != Stage::Done {
+            tree.end_freeze();
+        }
+        // What stays behind is overwritten by the next one.
+        let _ = self.disk.remove(&self.dir.join(TMP_NAME));
+    }
+
+    fn write_block(&mut self, kind: Kind, body: &[u8]) -> Result<(), Fatal> {
+        let header = BlockHeader::new(self.frozen.zxid, kind, self.blocks, body);
+        self.blocks = self.blocks.checked_add(1).expect("four billion blocks are more than any tree");
+        self.write_all(&header.write())?;
+        self.write_all(body)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+        let written = self.file.write_at(self.bytes, bytes);
+        written.map_err(|error| disk::fatal(&self.dir.join(TMP_NAME), bytes.len() as u64, error))?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Fatal> {
+        self.file.sync().map_err(|error| disk::sync_failed(&self.dir.join(TMP_NAME), error))?;
+        self.synced = self.bytes;
+        Ok(())
+    }
+}
