@@ -406,6 +406,23 @@ mod tests {
     }
 
     #[test]
+    fn threads_count_while_others_read_and_reset() {
+        let (metrics, recorders) = Metrics::new(2);
+        std::thread::scope(|scope| {
+            for recorder in recorders {
+                scope.spawn(move || (0..10_000).for_each(|_| recorder.observe(Summary::Readlatency, 3, 1)));
+            }
+            for _ in 0..100 {
+                let totals = metrics.summary(Summary::Readlatency);
+                assert!(totals.count <= 20_000 && totals.max <= 3);
+                metrics.percentiles(Summary::Readlatency, [0.5]);
+                metrics.reset();
+            }
+        });
+        assert!(metrics.summary(Summary::Readlatency).count <= 20_000);
+    }
+
+    #[test]
     fn buckets_cover_all_values_in_order() {
         for bucket in 0..BUCKETS {
             assert_eq!(bucket_of(bucket_floor(bucket)), bucket);

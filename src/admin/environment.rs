@@ -2,6 +2,8 @@
 //!
 //! The keys are those of a Java server, because they are parsed; what a Rust program doesn't have is `<NA>`, as Java
 //! prints a missing value.
+//!
+//! Runs on: whichever thread answers.
 
 use std::fmt::Write;
 

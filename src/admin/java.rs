@@ -1,4 +1,6 @@
 //! Numbers and dates as Java prints them, because that is what gets parsed.
+//!
+//! Runs on: whichever thread answers.
 
 /// `Double.toString`: at least one digit after the point, and `1.0E7` from ten million up or below a thousandth.
 pub fn java_double(value: f64) -> String {

@@ -2,6 +2,8 @@
 //!
 //! Names that have no true value here are printed with the zeros of an idle ZooKeeper: a graph or an alert on a name
 //! that is missing breaks, one on a zero does not. The order, which ZooKeeper leaves to chance, is fixed here.
+//!
+//! Runs on: whichever thread answers.
 
 use super::VERSION;
 use super::java::{java_double, mean};

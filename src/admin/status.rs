@@ -1,6 +1,8 @@
 //! What answers are made of. Plain values, copied by whoever owns them.
 //!
 //! The I/O cores know connections and watches, the pipeline sessions, tree and log; each fills in its part.
+//!
+//! Runs on: whichever thread answers.
 
 use crate::ids::{SessionId, Zxid};
 use crate::metrics::Totals;

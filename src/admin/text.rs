@@ -1,4 +1,6 @@
 //! The answers that people read, and `conf`.
+//!
+//! Runs on: whichever thread answers.
 
 use super::java::{java_date, mean};
 use super::status::{ConnectionStatus, Mode, PathWatches, ServerStatus, SessionDump, SessionWatches, WatchSummary};

@@ -1,4 +1,6 @@
 //! Which words are answered.
+//!
+//! Runs on: whichever thread answers.
 
 use super::Word;
 use crate::config::Config;

@@ -1,4 +1,6 @@
 //! The words themselves, and what has to be gathered to answer each.
+//!
+//! Runs on: whichever thread answers.
 
 /// A four-letter word that ZooKeeper answers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -381,9 +381,9 @@ const KEYS: &[Key] = &[
     // Java's logging.
     nothing(Property, "log.dir", "log lines go to standard error"),
     nothing(Property, "log.file", "log lines go to standard error"),
-    nothing(Property, "root.logger", "log lines go to standard error, at their own level"),
-    nothing(Property, "console.threshold", "log lines go to standard error, at their own level"),
-    nothing(Property, "log.threshold", "log lines go to standard error, at their own level"),
+    nothing(Property, "root.logger", "the level of log lines is set by OSTLER_LOG"),
+    nothing(Property, "console.threshold", "the level of log lines is set by OSTLER_LOG"),
+    nothing(Property, "log.threshold", "the level of log lines is set by OSTLER_LOG"),
     // Ours.
     used(Both, "ostler.cores"),
     used(Both, "ostler.pinCores"),

@@ -29,6 +29,9 @@ use std::path::{Path, PathBuf};
 /// The largest file that is read. A real one has a few kilobytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Notices beyond this many are counted and not told: a file of nonsense shall not fill the log.
+const NOTICES_MAX: usize = 1_000;
+
 /// Where settings come from. `Default` is a server without any, on one processor.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -112,6 +115,11 @@ fn interpret(sources: &Sources, bytes: &[u8], mut notices: Vec<Notice>) -> Resul
     let mut config = reader.config()?;
     if let Some(positional) = &sources.positional {
         positional.apply(&mut config)?;
+    }
+    if notices.len() > NOTICES_MAX {
+        let more = notices.len() - NOTICES_MAX;
+        notices.truncate(NOTICES_MAX);
+        notices.push(Notice::new(Level::Warn, format!("and {more} more of these")));
     }
     Ok(Loaded { config, notices })
 }

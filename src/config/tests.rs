@@ -290,6 +290,20 @@ fn files_that_cannot_be_a_configuration_are_refused() {
 }
 
 #[test]
+fn a_file_full_of_nonsense_is_read_and_told_briefly() {
+    let mut text = String::from("dataDir=/d\nclientPort=1\n");
+    for number in 0.. {
+        if text.len() as u64 > FILE_BYTES_MAX - 10 {
+            break;
+        }
+        text.push_str(&format!("{number:x}\n"));
+    }
+    let notices = read(&text).unwrap().notices;
+    assert_eq!(notices.len(), NOTICES_MAX + 1);
+    assert!(notices[NOTICES_MAX].text.ends_with("more of these"));
+}
+
+#[test]
 fn a_dynamic_file_is_read_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let dynamic = dir.path().join("dynamic");
