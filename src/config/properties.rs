@@ -31,27 +31,27 @@ pub struct Malformed {
 pub fn parse(bytes: &[u8]) -> Result<Vec<Entry>, Malformed> {
     let mut entries = Vec::new();
     let mut lines = NaturalLines { bytes, at: 0, number: 0 };
-    while let Some((line, first)) = lines.next_line() {
-        let first = skip_blanks(first);
-        if first.is_empty() || first[0] == b'#' || first[0] == b'!' {
-            continue;
-        }
-        let mut logical = first.to_vec();
-        while continues(&logical) {
-            logical.pop();
-            match lines.next_line() {
-                Some((_, next)) => logical.extend_from_slice(skip_blanks(next)),
-                None => break,
+    let mut logical = Vec::new();
+    let mut begins = 0;
+    while let Some((number, natural)) = lines.next_line() {
+        let natural = skip_blanks(natural);
+        if logical.is_empty() {
+            // Also where a line of nothing but a backslash came before: Java doesn't see a beginning in it.
+            if matches!(natural.first(), None | Some(b'#' | b'!')) {
+                continue;
             }
+            begins = number;
         }
-        if logical.contains(&0) {
-            return Err(Malformed { line, problem: "a NUL byte; this is not a text file".into() });
+        logical.extend_from_slice(natural);
+        if continues(&logical) {
+            logical.pop();
+        } else {
+            entries.push(split(&logical, begins)?);
+            logical.clear();
         }
-        let entry = split(&logical, line)?;
-        if entry.key.contains('\0') || entry.value.contains('\0') {
-            return Err(Malformed { line, problem: "an escaped NUL character".into() });
-        }
-        entries.push(entry);
+    }
+    if !logical.is_empty() {
+        entries.push(split(&logical, begins)?);
     }
     Ok(entries)
 }
@@ -96,6 +96,9 @@ fn continues(line: &[u8]) -> bool {
 }
 
 fn split(line: &[u8], number: usize) -> Result<Entry, Malformed> {
+    if line.contains(&0) {
+        return Err(Malformed { line: number, problem: "a NUL byte; this is not a text file".into() });
+    }
     let mut key_end = line.len();
     let mut escaped = false;
     for (at, byte) in line.iter().enumerate() {
@@ -114,7 +117,11 @@ fn split(line: &[u8], number: usize) -> Result<Entry, Malformed> {
         [b'=' | b':', value @ ..] => skip_blanks(value),
         value => value,
     };
-    Ok(Entry { key: unescape(key, number)?, value: unescape(value, number)?, line: number })
+    let entry = Entry { key: unescape(key, number)?, value: unescape(value, number)?, line: number };
+    if entry.key.contains('\0') || entry.value.contains('\0') {
+        return Err(Malformed { line: number, problem: "an escaped NUL character".into() });
+    }
+    Ok(entry)
 }
 
 fn unescape(raw: &[u8], line: usize) -> Result<String, Malformed> {
@@ -180,6 +187,7 @@ mod tests {
         assert_eq!(pairs("a=1\\\\\nb=2"), [("a".into(), "1\\".into()), ("b".into(), "2".into())]);
         assert_eq!(pairs("a=1\\\n#2"), [("a".into(), "1#2".into())], "a continuation is never a comment");
         assert_eq!(pairs("a=1\\"), [("a".into(), "1".into())]);
+        assert_eq!(pairs("\\\n#2\nb=3"), [("b".into(), "3".into())], "nothing was begun that could be continued");
     }
 
     #[test]

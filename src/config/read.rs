@@ -188,14 +188,18 @@ impl Reader<'_> {
 
     /// A bind address belongs to this host, so unlike a peer's it may be resolved once.
     pub fn resolve(&self, given: &Given) -> Result<Option<IpAddr>, Fatal> {
-        let host = given.value.trim_start_matches('[').trim_end_matches(']');
+        let inside = given.value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let host = inside.unwrap_or(&given.value);
         let found = match host.parse::<IpAddr>() {
             Ok(ip) => Ok(Some(ip)),
+            Err(_) if host.contains([':', '[', ']', ' ']) => Ok(None),
             Err(_) => (host, 0).to_socket_addrs().map(|mut found| found.next().map(|address| address.ip())),
         };
         match found {
             Ok(Some(ip)) => Ok((!ip.is_unspecified() || ip.is_ipv4()).then_some(ip)),
-            Ok(None) => Err(self.fatal(given, format!("{}: no address for this name", given.value))),
+            Ok(None) => {
+                Err(self.fatal(given, format!("{}: not an address, and no address for this name", given.value)))
+            }
             Err(error) => Err(self.fatal(given, format!("{}: {error}", given.value))),
         }
     }
