@@ -25,8 +25,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A snapshot that isn't finished. Whatever it holds, it is no snapshot.
-const TMP_NAME: &str = "snapshot.tmp";
-const PREFIX: &str = "snapshot.";
+const TMP_NAME: &str = "snap.tmp";
+/// Not ZooKeeper's "snapshot.": the two must not be mistaken for each other.
+const PREFIX: &str = "snap.";
 
 /// The file of the snapshot at a zxid.
 pub fn snapshot_path(dir: &Path, zxid: Zxid) -> PathBuf {
@@ -124,9 +125,11 @@ mod tests {
     #[test]
     fn only_canonical_names_are_snapshots() {
         let path = snapshot_path(Path::new("/d"), Zxid(0x1_0000_00ff));
-        assert_eq!(path, Path::new("/d/snapshot.00000001000000ff"));
-        assert_eq!(snapshot_zxid("snapshot.00000001000000ff"), Some(Zxid(0x1_0000_00ff)));
-        for name in ["snapshot.tmp", "snapshot.ff", "snapshot.00000001000000FF", "snapshot.+0000001000000ff", "log.1"] {
+        assert_eq!(path, Path::new("/d/snap.00000001000000ff"));
+        assert_eq!(snapshot_zxid("snap.00000001000000ff"), Some(Zxid(0x1_0000_00ff)));
+        for name in
+            ["snap.tmp", "snap.ff", "snap.00000001000000FF", "snap.+0000001000000ff", "snapshot.00000001000000ff"]
+        {
             assert_eq!(snapshot_zxid(name), None, "{name}");
         }
     }

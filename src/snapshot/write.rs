@@ -1,6 +1,6 @@
 //! Writes a snapshot in slices: a copy under the snapshotter's part of the lock, then a write without it.
 //!
-//! The file is `snapshot.tmp` until all of it is durable, and only then gets its name, so a name stands for a whole
+//! The file is `snap.tmp` until all of it is durable, and only then gets its name, so a name stands for a whole
 //! snapshot. It is synced every few megabytes: one sync of gigabytes at the end would hold up the log's.
 
 use super::format::{
@@ -31,6 +31,7 @@ pub struct SnapshotWriter<D: Disk> {
     /// What the last `take` copied and no `store` has written yet.
     slice: Vec<u8>,
     slice_kind: Kind,
+    slice_bytes: usize,
     stage: Stage,
     blocks: u32,
     bytes: u64,
@@ -62,6 +63,7 @@ impl<D: Disk> SnapshotWriter<D> {
             sessions: sessions.len() as u64,
             slice: Vec::new(),
             slice_kind: Kind::Nodes,
+            slice_bytes: limits::READ_GUARD_BYTES,
             stage: Stage::Nodes,
             blocks: 0,
             bytes: 0,
@@ -86,6 +88,12 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(writer)
     }
 
+    /// About how many bytes a slice has, instead of what the guard allows. Tests take small ones.
+    pub fn slices_of(mut self, bytes: usize) -> Self {
+        self.slice_bytes = bytes;
+        self
+    }
+
     /// Copies the next slice out of the tree; bounded work and no I/O, for under the guard. After `Done` the tree isn't
     /// frozen any more.
     pub fn take(&mut self, tree: &Tree) -> Progress {
@@ -93,7 +101,7 @@ impl<D: Disk> SnapshotWriter<D> {
         match self.stage {
             Stage::Nodes => {
                 self.slice_kind = Kind::Nodes;
-                if tree.read_frozen(limits::READ_GUARD_BYTES, &mut self.slice) == Progress::Done {
+                if tree.read_frozen(self.slice_bytes, &mut self.slice) == Progress::Done {
                     self.stage = Stage::Acls(0);
                 }
             }
