@@ -165,7 +165,15 @@ impl Generator {
                 let count = self.requests.pick(&[1, 1, 2, 3, 4, 6, 8, 12, 30]);
                 open(self.segment(count))
             }
-            70..76 => {
+            70..72 => {
+                // A whole quota, one node after the other.
+                let mut steps: Vec<Step> =
+                    self.requests.whole_quota().into_iter().map(|request| open(vec![request])).collect();
+                steps.reverse();
+                self.planned = steps;
+                self.step()
+            }
+            72..76 => {
                 let quota = self.requests.quota();
                 let mut requests = vec![quota];
                 if !self.requests.enforced {

@@ -32,6 +32,16 @@ pub struct Requests {
 /// Opcodes that servers refuse from clients. Without -10 and 20: see the allowed differences.
 const UNKNOWN: [i32; 11] = [0, 10, op::CHECK, 23, 99, -1, -9, -12, 108, 500, i32::MIN];
 
+const QUOTA_LIMITS: [&str; 7] = [
+    "count=3,bytes=-1",
+    "count=-1,bytes=50",
+    "count=5,bytes=100=;byteHardLimit=200;countHardLimit=6",
+    "count=-1,bytes=-1=;byteHardLimit=60",
+    "count=-1,bytes=-1=;countHardLimit=4",
+    "count=2,bytes=3",
+    "countHardLimit=5",
+];
+
 const NAMES: [&str; 12] =
     ["a", "b", "c", "d", "e", "n-", "lock-", "x y", "\u{e9}\u{20ac}", "\u{a0}", ".b", "b..\"'\\%"];
 
@@ -559,18 +569,9 @@ impl Requests {
         let base = format!("/zookeeper/quota{on}");
         let leaf = self.pick(&["", "", "/zookeeper_limits", "/zookeeper_limits", "/zookeeper_stats"]);
         let path = format!("{base}{leaf}").into_bytes();
-        let limits = [
-            "count=3,bytes=-1",
-            "count=-1,bytes=50",
-            "count=5,bytes=100=;byteHardLimit=200;countHardLimit=6",
-            "count=-1,bytes=-1=;byteHardLimit=60",
-            "count=-1,bytes=-1=;countHardLimit=4",
-            "count=2,bytes=3",
-            "countHardLimit=5",
-        ];
         let text = match leaf {
             "/zookeeper_limits" if self.enforced && self.once_in(8) => "garbage",
-            "/zookeeper_limits" => self.pick(&limits),
+            "/zookeeper_limits" => self.pick(&QUOTA_LIMITS),
             "/zookeeper_stats" => "count=0,bytes=0",
             _ => "",
         };
@@ -586,6 +587,35 @@ impl Requests {
             _ => (op::GET_DATA, Writer::new().bytes(Some(&path)).byte(1)),
         };
         Request::new(xid, kind, body, note)
+    }
+
+    /// Everything that a quota on a node needs, as zkCli's setquota sends it; and something to count.
+    pub fn whole_quota(&mut self) -> Vec<Request> {
+        let on = self.pick(&["/a", "/b", "/a/b"]);
+        let limit = self.pick(&QUOTA_LIMITS);
+        let mut nodes = vec![("/a".to_string(), "")];
+        nodes.extend([
+            (on.to_string(), "some"),
+            ("/zookeeper/quota/a".into(), ""),
+            (format!("/zookeeper/quota{on}"), ""),
+        ]);
+        nodes.push((format!("/zookeeper/quota{on}/zookeeper_limits"), limit));
+        nodes.push((format!("/zookeeper/quota{on}/zookeeper_stats"), "count=0,bytes=0"));
+        for name in ["c", "d", "e"] {
+            nodes.push((format!("{on}/{name}"), "twenty bytes of data"));
+        }
+        let mut requests = Vec::new();
+        for (path, text) in nodes {
+            let xid = self.next_xid();
+            let body = Writer::new().text(&path).text(text).acls(Some(&Acl::open())).int(0);
+            requests.push(Request::new(xid, op::CREATE, body, format!("{path} {text}")));
+        }
+        for length in [50, 30, 4] {
+            let xid = self.next_xid();
+            let body = Writer::new().text(on).bytes(Some(&vec![b'q'; length])).int(-1);
+            requests.push(Request::new(xid, op::SET_DATA, body, format!("{on} {length} bytes")));
+        }
+        requests
     }
 
     pub fn delete(&mut self, path: &[u8]) -> Request {

@@ -137,8 +137,13 @@ pub fn request(xid: i32, op: i32, body: Writer) -> Vec<u8> {
 
 /// Sends a four-letter word and reads the answer to its end.
 pub fn word(port: u16, word: &str) -> io::Result<String> {
+    word_within(PATIENCE, port, word)
+}
+
+/// The same, for a server that may not answer: ZooKeeper leaves a word unanswered that comes while it starts.
+pub fn word_within(patience: Duration, port: u16, word: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(word.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -157,7 +157,7 @@ impl Server {
             if let Ok(Some(_)) = child.try_wait() {
                 return Some(false);
             }
-            let answer = conn::word(port, "srvr").ok()?;
+            let answer = conn::word_within(Duration::from_millis(300), port, "srvr").ok()?;
             answer.contains("Mode:").then_some(true)
         });
         if !serving {
