@@ -41,6 +41,8 @@ pub enum Fatal {
     /// Files are missing or don't fit together: `from..=to` is what is needed and not there.
     #[error("{}: transactions {from} to {to} are missing: {problem}", dir.display())]
     HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
+    #[error("{}: {problem}", file.display())]
+    EpochsDamaged { file: PathBuf, problem: String },
 }
 
 impl Fatal {
@@ -53,6 +55,7 @@ impl Fatal {
             Fatal::LogCorrupt { .. }
             | Fatal::LogRecord { .. }
             | Fatal::SnapshotCorrupt { .. }
+            | Fatal::EpochsDamaged { .. }
             | Fatal::HistoryGap { .. } => 11,
         }
     }
@@ -80,6 +83,9 @@ impl Fatal {
             }
             Fatal::ForeignData { .. } => {
                 "This build cannot import it: set another dataDir (and dataLogDir), or go on with ZooKeeper."
+            }
+            Fatal::EpochsDamaged { .. } => {
+                "Restore the file from a backup of this server, or empty its data directory and let it join anew."
             }
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",
         }

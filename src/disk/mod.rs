@@ -15,6 +15,7 @@
 
 mod mapped;
 mod real;
+pub mod sim;
 
 pub use real::RealDisk;
 

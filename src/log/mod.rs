@@ -20,6 +20,7 @@
 //!
 //! Runs on: recovery on the starting thread; `Log` on the log writer; `Housekeeper` on a helper.
 
+pub mod epochs;
 mod housekeeper;
 mod record;
 mod recover;
