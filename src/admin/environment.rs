@@ -28,7 +28,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process, now. Reads environment variables and asks the kernel; doesn't block.
+    /// Of this process, now. Reads environment variables and `/etc/passwd`, and asks the kernel.
     pub fn of_this_process() -> Environment {
         let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         let name = rustix::system::uname();
@@ -44,7 +44,7 @@ impl Environment {
                 other => other.to_owned(),
             },
             os_version: text(name.release()),
-            user_name: variable("USER").or_else(|| variable("LOGNAME")).unwrap_or_else(|| "<NA>".into()),
+            user_name: user_name().or_else(|| variable("USER")).unwrap_or_else(|| "<NA>".into()),
             user_home: variable("HOME").unwrap_or_else(|| "<NA>".into()),
             user_dir: std::env::current_dir().map_or_else(|_| "<NA>".into(), |dir| dir.display().to_string()),
             temp_dir: std::env::temp_dir().display().to_string(),
@@ -81,4 +81,12 @@ impl Environment {
         }
         text
     }
+}
+
+/// The name of the user who runs this process, whatever the environment says: services often have no `USER`.
+fn user_name() -> Option<String> {
+    let id = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let line = users.lines().find(|line| line.split(':').nth(2) == Some(&id))?;
+    line.split(':').next().map(str::to_owned)
 }
