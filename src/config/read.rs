@@ -64,6 +64,10 @@ impl Reader<'_> {
         for (name, given) in self.gathered.iter() {
             let Some(key) = keys::find(name) else { continue };
             match key.does {
+                Does::Used if !keys::is_acted_on(name) => {
+                    let text = format!("{} is read, but this build does not act on it yet", place(name, given));
+                    self.notices.push(Notice::new(Level::Warn, text));
+                }
                 Does::Used => {}
                 Does::Later(part) => {
                     let text = format!("{} has no effect: this build does not have {part} yet", place(name, given));
@@ -312,9 +316,11 @@ impl Reader<'_> {
         config.super_digest = digest.map(str::to_owned);
         if let Some(given) = self.gathered.get("DigestAuthenticationProvider.digestAlg") {
             config.digest_alg = given.value.to_ascii_uppercase();
-            if !DIGEST_ALGORITHMS.contains(&config.digest_alg.as_str()) {
+            let is_default = matches!(config.digest_alg.as_str(), "SHA1" | "SHA-1" | "SHA");
+            let computed = DIGEST_ALGORITHMS.contains(&config.digest_alg.as_str());
+            if !computed || !is_default && !keys::is_acted_on("DigestAuthenticationProvider.digestAlg") {
                 let problem = format!(
-                    "DigestAuthenticationProvider.digestAlg={}: not known; the ids in existing ACLs would match nobody",
+                    "DigestAuthenticationProvider.digestAlg={}: not in this build; the ids in existing ACLs would match nobody",
                     given.value
                 );
                 return Err(self.fatal(given, problem));
@@ -341,6 +347,11 @@ impl Reader<'_> {
                 return Err(self.fatal_key("enforce.auth.schemes", problem));
             }
         }
+        if !keys::is_acted_on("enforce.auth.enabled") {
+            let problem = "enforce.auth.enabled=true, with enforce.auth.schemes: this build cannot require clients to \
+                           authenticate, and would let everyone in";
+            return Err(self.fatal_key("enforce.auth.enabled", problem.into()));
+        }
         config.required_auth_schemes = schemes;
         Ok(())
     }
@@ -355,7 +366,7 @@ impl Reader<'_> {
             None => None,
         };
         config.force_sync = self.yes_or_no("forceSync", "yes") != "no";
-        if !config.force_sync {
+        if !config.force_sync && keys::is_acted_on("forceSync") {
             let text = "forceSync=no: writes are acknowledged before they are on disk; a power cut loses them";
             self.notices.push(Notice::new(Level::Warn, text.into()));
         }

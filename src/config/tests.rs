@@ -128,10 +128,7 @@ fn every_key_reaches_its_field() {
         ("DigestAuthenticationProvider.superDigest=super:x=", |config| {
             config.super_digest.as_deref() == Some("super:x=")
         }),
-        ("DigestAuthenticationProvider.digestAlg=sha-256", |config| config.digest_alg == "SHA-256"),
-        ("enforce.auth.enabled=true\nenforce.auth.schemes=digest, ip", |config| {
-            config.required_auth_schemes == ["digest", "ip"]
-        }),
+        ("DigestAuthenticationProvider.digestAlg=sha-1", |config| config.digest_alg == "SHA-1"),
         ("snapCount=5", |config| config.snap_count == 5),
         ("snapSizeLimitInKb=0", |config| config.snap_size_limit_bytes.is_none()),
         ("txnLogSizeLimitInKb=2", |config| config.txn_log_size_limit_bytes == Some(2048)),
@@ -218,7 +215,7 @@ fn what_zookeeper_keeps_to_itself_is_said() {
         (Level::Warn, "tickTime=1\ntickTime=2", "tickTime is set in line 3 and again in line 4; the last one counts"),
         (Level::Warn, "skipACL=true", "line 3: skipACL=true is neither yes nor no; no counts"),
         (Level::Warn, "skipACL=yes", "everyone may do everything"),
-        (Level::Warn, "forceSync=no", "a power cut loses them"),
+        (Level::Warn, "flushDelay=1", "line 3: flushDelay=1 is read, but this build does not act on it yet"),
         (Level::Warn, "enforceQuota=1", "line 3: enforceQuota=1 is neither true nor false; it counts as false"),
         (Level::Warn, "snapCount=1h", "line 3: snapCount=1h is not a number; 100000 counts"),
         (Level::Warn, "maxCnxns=99999999999", "maxCnxns=99999999999 is not a number; 0 counts"),
@@ -247,6 +244,23 @@ fn what_zookeeper_keeps_to_itself_is_said() {
         says(&with(lines).unwrap_or_else(|fatal| panic!("{lines}: {fatal}")).notices, level, text);
     }
     assert_eq!(with("sslQuorum=false\nauthProvider.1=x.y\n").map_err(|fatal| fatal.exit_status()).err(), Some(2));
+}
+
+#[test]
+fn what_protects_stops_the_start_until_something_acts_on_it() {
+    let table = [
+        ("enforce.auth.enabled", "enforce.auth.enabled=true\nenforce.auth.schemes=digest, ip"),
+        ("DigestAuthenticationProvider.digestAlg", "DigestAuthenticationProvider.digestAlg=SHA-256"),
+    ];
+    for (key, lines) in table {
+        match with(lines) {
+            Ok(Loaded { config, .. }) => {
+                assert!(keys::is_acted_on(key), "{key}");
+                assert!(config.required_auth_schemes == ["digest", "ip"] || config.digest_alg == "SHA-256");
+            }
+            Err(fatal) => assert!(!keys::is_acted_on(key) && fatal.exit_status() == 2, "{fatal}"),
+        }
+    }
 }
 
 #[test]
