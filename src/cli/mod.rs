@@ -3,22 +3,39 @@
 //! What stops a command is a `Fatal`: three lines on standard error (what happened, what to do, where to read on) and
 //! its own exit status. A server that a signal has stopped ends with 143, as a JVM does, so that unit files written for
 //! ZooKeeper stay quiet.
+//!
+//! Runs on: the main thread.
 
 pub mod bench;
 pub mod server_args;
+pub mod shell;
 
 use crate::fatal::Fatal;
 use crate::server::boot;
 use clap::Parser;
 use std::process::ExitCode;
 
-/// A coordination service that takes Apache ZooKeeper's place.
+/// A coordination service that takes Apache ZooKeeper's place, without a JVM.
 #[derive(Parser)]
-#[command(name = "ostler", version)]
+#[command(name = "ostler", version, after_help = EXAMPLES, max_term_width = 120)]
 enum Command {
     Server(server_args::ServerArgs),
+    Shell(shell::ShellArgs),
     Bench(bench::BenchArgs),
+    /// Print the version, and that of the ZooKeeper whose place it takes
+    Version,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ostler server
+      a server on port 2181, its data in ./ostler-data
+  ostler server /etc/zookeeper/conf/zoo.cfg
+      in the place of a ZooKeeper server, with its file
+  ostler shell -server localhost:2181 ls /
+      one command of ZooKeeper's shell; without a command, a prompt
+
+`ostler help COMMAND` tells more about each.";
 
 /// The exit status of a process that SIGTERM has ended, by the shell's convention and the JVM's.
 const TERMINATED: u8 = 143;
@@ -28,9 +45,14 @@ pub fn run() -> ExitCode {
         Command::Server(args) => {
             start_log();
             let served = args.load().and_then(|loaded| boot::run(loaded.config, loaded.notices));
-            finish(served, TERMINATED)
+            finish(served.map(|()| TERMINATED))
         }
-        Command::Bench(args) => finish(bench::run(&args), 0),
+        Command::Shell(args) => finish(shell::run(&args)),
+        Command::Bench(args) => finish(bench::run(&args).map(|()| 0)),
+        Command::Version => {
+            println!("ostler {} (ZooKeeper {})", env!("CARGO_PKG_VERSION"), crate::admin::VERSION);
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -40,9 +62,9 @@ fn start_log() {
     tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr).init();
 }
 
-fn finish(result: Result<(), Fatal>, status: u8) -> ExitCode {
+fn finish(result: Result<u8, Fatal>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::from(status),
+        Ok(status) => ExitCode::from(status),
         Err(fatal) => {
             eprintln!("ostler: {fatal}\n{}\nThe log above and docs/operations.md tell more.", fatal.advice());
             ExitCode::from(fatal.exit_status())

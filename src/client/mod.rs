@@ -127,6 +127,12 @@ impl Client {
 
     /// Closes the session: its ephemerals are gone when this returns, if the server could be told. Dropping does the same.
     pub fn close(self) {}
+
+    /// Ends the use of this client without closing the session, which lives until its timeout; ephemerals stay as long.
+    pub fn abandon(mut self) {
+        // Its thread ends with the process.
+        self.driver = None;
+    }
 }
 
 impl Drop for Client {
