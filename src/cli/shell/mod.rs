@@ -127,8 +127,7 @@ pub fn run(args: &ShellArgs) -> Result<u8, Fatal> {
     }
     let session = Rc::new(RefCell::new(session));
     if !settings.command.is_empty() {
-        let line = settings.command.join(" ");
-        let status = session.borrow_mut().execute(&settings.command, &line).unwrap_or_else(|status| status);
+        let status = session.borrow_mut().execute(&settings.command).unwrap_or_else(|status| status);
         session.borrow_mut().leave();
         return Ok(status);
     }
@@ -304,16 +303,16 @@ impl Session {
             return Ok(());
         }
         self.history.push(line.to_owned());
-        self.execute(&words, line).map(drop)
+        self.execute(&words).map(drop)
     }
 
     /// Runs one command and prints what went wrong. `Err`: the command was quit.
-    fn execute(&mut self, words: &[String], line: &str) -> Result<u8, u8> {
+    fn execute(&mut self, words: &[String]) -> Result<u8, u8> {
         if words[0] == "quit" {
             self.client = None;
             return Err(self.status);
         }
-        self.status = match self.command(words, line) {
+        self.status = match self.command(words) {
             Ok(()) => 0,
             Err(failure) => {
                 err(format_args!("{}\n", failure.text));
@@ -323,7 +322,7 @@ impl Session {
         Ok(self.status)
     }
 
-    fn command(&mut self, words: &[String], line: &str) -> Outcome {
+    fn command(&mut self, words: &[String]) -> Outcome {
         let mut words = words.to_vec();
         if let Some((old, new)) = commands::OLD_FORMS.iter().find(|(old, _)| words[0] == *old) {
             words[0] = (*new).into();
@@ -343,7 +342,7 @@ impl Session {
             return Err(Failure { text, status: 127 });
         };
         let usage = format!("{}{}", command.usage_line(), command.explanation);
-        let Some(run) = command.run else { return self.own_command(&words, line) };
+        let Some(run) = command.run else { return self.own_command(&words) };
         if self.client().is_none() {
             out(format_args!("Not connected\n"));
             return Ok(());
@@ -358,7 +357,7 @@ impl Session {
     }
 
     /// The commands that change the shell itself.
-    fn own_command(&mut self, words: &[String], line: &str) -> Outcome {
+    fn own_command(&mut self, words: &[String]) -> Outcome {
         let argument = words.get(1).map(String::as_str);
         match (words[0].as_str(), argument) {
             ("connect", to) => return self.connect(to),
@@ -394,8 +393,8 @@ impl Session {
         if matches!(words[0].as_str(), "redo" | "history" | "quit") {
             return Err(Failure::new("No redoing redos"));
         }
-        self.history[last] = line.clone();
-        self.command(&words, &line)
+        self.history[last] = line;
+        self.command(&words)
     }
 }
 
