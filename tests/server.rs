@@ -4,9 +4,14 @@
 mod raw;
 
 use ostler::config::Config;
-use ostler::ids::SessionId;
+use ostler::disk::RealDisk;
+use ostler::ids::{OwnerRules, SessionId};
+use ostler::log::{Recovery, Sizes};
 use ostler::server::boot::{self, Running};
+use ostler::snapshot;
+use ostler::tree::{Applied, TreeOptions};
 use ostler::wire::OpCode;
+use ostler::wire::txn::{Txn, read_txn};
 use ostler::wire::writer::Jute;
 use raw::{Raw, close, create, data, delete, get, ping, read, request, set};
 use std::net::IpAddr;
@@ -297,6 +302,134 @@ fn connections_over_the_limit_of_an_address_are_closed_without_a_word() {
     // The place is free once the server has seen the end; asking again is the only way to know.
     let admitted = (0..1000).any(|_| Raw::open(server.address).handshake(SessionId::NONE, &[], 0).timeout_ms > 0);
     assert!(admitted);
+    server.stop().unwrap();
+}
+
+/// Writers that don't stop while snapshot after snapshot is taken; then each snapshot, with the log up to the next one
+/// replayed on top, is compared with that next one.
+#[test]
+fn a_snapshot_under_full_write_load_is_the_state_at_its_zxid() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut often = config(dir.path(), 2);
+    often.snap_count = 2_000;
+    often.purge.when = ostler::config::PurgeWhen::Never;
+    let server = boot::start(often).unwrap();
+    let address = server.address;
+    let writers: Vec<_> = (0..4)
+        .map(|writer| {
+            std::thread::spawn(move || {
+                let mut client = Raw::connect(address);
+                let mut acknowledged = Vec::new();
+                for round in 0..60 {
+                    let mut segment = Vec::new();
+                    for at in 0..100 {
+                        let xid = round * 100 + at + 1;
+                        let path = format!("/w{writer}-{}", at % 50);
+                        segment.extend(match (round % 3, at % 2) {
+                            (0, _) => create(xid, &path, &[b'a'; 300], i32::from(at % 7 == 0)),
+                            (1, 0) => set(xid, &path, xid.to_string().as_bytes()),
+                            _ => delete(xid, &path),
+                        });
+                    }
+                    client.send(&segment);
+                    acknowledged.extend((0..100).map(|_| client.reply().zxid));
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    let mut zxids: Vec<i64> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+    server.stop().unwrap();
+    zxids.sort_unstable();
+    zxids.dedup();
+    assert_eq!(zxids.len(), 24_000, "each write has a zxid of its own");
+
+    let files = dir.path().join("version-2");
+    let (disk, options) = (RealDisk, TreeOptions { owner_rules: OwnerRules::default(), digest: true });
+    let mut snapshots = snapshot::list(&disk, &files).unwrap();
+    snapshots.reverse();
+    assert!(snapshots.len() >= 3, "{snapshots:?}");
+    for pair in snapshots.windows(2) {
+        let [from, to] =
+            [pair[0], pair[1]].map(|at| snapshot::load(&disk, &snapshot::snapshot_path(&files, at), options, 2));
+        let (from, to) = (from.unwrap(), to.unwrap());
+        let mut tree = from.tree;
+        let mut sessions: std::collections::BTreeMap<SessionId, i32> = from.sessions.into_iter().collect();
+        let mut recovery = Recovery::open(disk, &files, pair[0], Sizes::default()).unwrap();
+        let mut applied = Applied::default();
+        while tree.zxid() < pair[1] {
+            let (_, record) = recovery.next().unwrap().expect("the log reaches to the snapshot");
+            let (header, txn, _) = read_txn(record).unwrap();
+            match &txn {
+                Txn::CreateSession { timeout_ms } => drop(sessions.insert(header.session, *timeout_ms)),
+                Txn::CloseSession { .. } => drop(sessions.remove(&header.session)),
+                _ => {}
+            }
+            applied.clear();
+            tree.apply(&header, txn, &mut applied);
+        }
+        assert_eq!(tree.digest(), to.tree.digest());
+        assert_eq!(sessions.into_iter().collect::<Vec<_>>(), to.sessions);
+        assert_eq!(tree.node_count(), to.tree.node_count());
+        let mut names: Vec<&str> = tree.lookup("/").unwrap().children().collect();
+        names.sort_unstable();
+        for name in names {
+            let path = format!("/{name}");
+            let (ours, theirs) = (tree.lookup(&path).unwrap(), to.tree.lookup(&path).unwrap());
+            assert_eq!((ours.stat(), ours.data(), ours.acl()), (theirs.stat(), theirs.data(), theirs.acl()), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_goes_on_from_the_newest_snapshot_and_old_files_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut often = config(dir.path(), 1);
+    often.snap_count = 100;
+    let files = dir.path().join("version-2");
+    let mut expected = 0;
+    for start in 0..6 {
+        let server = boot::start(often.clone()).unwrap();
+        let mut client = Raw::connect(server.address);
+        for at in 0..300 {
+            assert_eq!(client.call(&create(at + 1, &format!("/n{start}-{at}"), b"x", 0)).err, 0);
+            expected += 1;
+        }
+        let reply = client.call(&read(1, OpCode::GetAllChildrenNumber, "/", false));
+        assert_eq!(i32::from_be_bytes(reply.body[..4].try_into().unwrap()), expected + 3);
+        server.stop().unwrap();
+    }
+    let snapshots = snapshot::list(&RealDisk, &files).unwrap();
+    assert!((1..=3).contains(&snapshots.len()), "{snapshots:?}");
+}
+
+#[test]
+fn a_session_whose_client_is_silent_ends_and_takes_its_ephemerals_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = config(dir.path(), 1);
+    quick.tick_time_ms = 50;
+    quick.min_session_timeout_ms = 100;
+    quick.max_session_timeout_ms = 1_000_000;
+    let server = boot::start(quick).unwrap();
+    let mut watcher = Raw::connect(server.address);
+    let mut silent = Raw::open(server.address);
+    let mut out = Vec::new();
+    let short = ostler::wire::client::ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 0,
+        timeout_ms: 150,
+        session: SessionId::NONE,
+        password: None,
+        read_only: None,
+    };
+    short.write(&mut out);
+    silent.send(&out);
+    assert_eq!(silent.frame().unwrap().len(), 36);
+    assert_eq!(silent.call(&create(1, "/e", b"", 1)).err, 0);
+    assert_eq!(watcher.call(&read(1, OpCode::Exists, "/e", true)).err, 0);
+    let event = watcher.reply();
+    assert_eq!((event.xid, &event.body[..4]), (-1, &[0, 0, 0, 2][..]));
+    assert_eq!(silent.frame(), None, "closed without a word");
     server.stop().unwrap();
 }
 

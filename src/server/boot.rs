@@ -31,6 +31,7 @@ use crate::server::shared::{CoreLink, Settings, Shared};
 use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
 use crate::session::{SessionIds, SessionTable};
+use crate::snapshot::{self, Keeper};
 use crate::tree::{Applied, Tree, TreeOptions};
 use crate::wire::txn::{Txn, read_txn};
 use mio::{Poll, Token};
@@ -77,6 +78,7 @@ pub struct Running {
 struct Recovered {
     tree: Tree,
     sessions: SessionTable,
+    keeper: Keeper<RealDisk>,
     log: Log<RealDisk>,
 }
 
@@ -152,8 +154,23 @@ fn refuse_zookeeper_data(disk: &RealDisk, dir: &Path) -> Result<(), Fatal> {
 fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {
     let options = TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled };
     let now = clock::now();
-    let mut sessions = SessionTable::new(config.tick_time_ms, now);
-    let mut tree = Tree::new(options);
+    let mut sessions = SessionTable::new(config.tick_time_ms, config.tick_time_ms as u64 / 2 + 100, now);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let newest = snapshot::load_newest(disk, &config.snapshot_dir(), options, threads)?;
+    for fatal in &newest.damaged {
+        tracing::error!("{fatal}; going back to an older snapshot");
+    }
+    let mut keeper = Keeper::new(*disk, &config.snapshot_dir());
+    let mut tree = match newest.loaded {
+        Some(loaded) => {
+            keeper.loaded(loaded.info.zxid);
+            for &(session, timeout_ms) in &loaded.sessions {
+                sessions.add(session, timeout_ms, None, now);
+            }
+            loaded.tree
+        }
+        None => Tree::new(options),
+    };
     let mut applied = Applied::default();
     let mut recovery = Recovery::open(*disk, &config.log_dir(), tree.zxid(), Sizes::default())?;
     while let Some((zxid, record)) = recovery.next()? {
@@ -162,7 +179,7 @@ fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {
     }
     let log = recovery.finish()?;
     sessions.restart_clocks(clock::now());
-    Ok(Recovered { tree, sessions, log })
+    Ok(Recovered { tree, sessions, keeper, log })
 }
 
 /// One record of the log. What does not decode or does not fit is damage that the checksums did not see, or a bug: the
@@ -203,7 +220,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, log } = recovered;
+    let Recovered { tree, sessions, keeper, log } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -240,6 +257,7 @@ fn spawn(
         disk,
         dir: config.snapshot_dir(),
         purge: config.purge.clone(),
+        keeper,
         reader: readers.pop().expect("one part more than cores"),
         mail: snapshots.clone(),
         mailbox: mailbox.clone(),

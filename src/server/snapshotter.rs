@@ -6,20 +6,23 @@
 //!
 //! Runs on: a thread of its own, asleep between snapshots.
 
-use crate::config::Purge;
+use crate::clock;
+use crate::config::{Purge, PurgeWhen};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::SessionId;
 use crate::limits;
-use crate::metrics::Recorder;
+use crate::metrics::{Counter, Recorder, Summary};
 use crate::server::log_writer::Mailbox;
 use crate::server::shared::Shared;
 use crate::server::tree_lock;
-use crate::tree::{Frozen, Tree};
+use crate::snapshot::{Keeper, SnapshotInfo, SnapshotWriter};
+use crate::tree::{Frozen, Progress, Tree};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What a snapshot holds beside the tree.
 struct Order {
@@ -69,6 +72,7 @@ pub struct Snapshotter {
     pub disk: RealDisk,
     pub dir: PathBuf,
     pub purge: Purge,
+    pub keeper: Keeper<RealDisk>,
     pub reader: tree_lock::Reader,
     pub mail: Arc<SnapshotMail>,
     pub mailbox: Arc<Mailbox>,
@@ -77,7 +81,108 @@ pub struct Snapshotter {
 }
 
 impl Snapshotter {
-    pub fn run(self) -> Result<(), Fatal> {
+    /// Until the mail says stop. A snapshot under way is given up then: the log has everything that it would have had.
+    pub fn run(mut self) -> Result<(), Fatal> {
+        let mut next_purge = match self.purge.when {
+            PurgeWhen::EveryHours(_) => Some(clock::now()),
+            PurgeWhen::Never | PurgeWhen::AfterSnapshot => None,
+        };
+        loop {
+            if let (Some(at), PurgeWhen::EveryHours(hours)) = (next_purge, self.purge.when)
+                && at <= clock::now()
+            {
+                self.remove_old()?;
+                next_purge = Some(clock::now().plus(Duration::from_secs(3600 * u64::from(hours))));
+            }
+            let order = {
+                let mut mail = self.mail.order.lock();
+                while mail.0.is_none() && !mail.1 && next_purge.is_none_or(|at| at > clock::now()) {
+                    match next_purge {
+                        Some(at) => drop(self.mail.arrived.wait_for(&mut mail, at.since(clock::now()))),
+                        None => self.mail.arrived.wait(&mut mail),
+                    }
+                }
+                if mail.1 {
+                    return Ok(());
+                }
+                mail.0.take()
+            };
+            if let Some(order) = order {
+                self.write(order)?;
+            }
+        }
+    }
+
+    fn write(&mut self, order: Order) -> Result<(), Fatal> {
+        let started = clock::now();
+        let zxid = order.frozen.zxid;
+        let written = self.write_frozen(order);
+        self.mail.busy.store(false, Ordering::SeqCst);
+        // Whatever waited for room has it now.
+        self.shared.pipeline_bell.ring();
+        match written {
+            Ok(Some(info)) => {
+                let took = clock::now().since(started).as_millis() as u64;
+                self.recorder.observe(Summary::Snapshottime, took, 1);
+                self.recorder.count(Counter::SnapCount, 1);
+                tracing::info!("snapshot of {} znodes at zxid {zxid}: {} bytes in {took} ms", info.nodes, info.bytes);
+                self.keeper.loaded(zxid);
+                if self.purge.when == PurgeWhen::AfterSnapshot {
+                    self.remove_old()?;
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            // The log goes on growing instead, and says so itself when there is no room for it.
+            Err(fatal @ Fatal::DiskFull { .. }) => {
+                self.recorder.count(Counter::SnapshotErrorCount, 1);
+                tracing::error!("{fatal}; the snapshot was given up, the log is kept. {}", fatal.advice());
+                Ok(())
+            }
+            Err(fatal) => Err(fatal),
+        }
+    }
+
+    /// `None` if the server is stopping.
+    fn write_frozen(&self, order: Order) -> Result<Option<SnapshotInfo>, Fatal> {
+        let mut writer = match SnapshotWriter::begin(self.disk, &self.dir, order.frozen, &order.sessions) {
+            Ok(writer) => writer,
+            Err(fatal) => {
+                self.reader.read().end_freeze();
+                return Err(fatal);
+            }
+        };
+        loop {
+            let progress = writer.take(&self.reader.read());
+            if let Err(fatal) = writer.store() {
+                writer.abandon(&self.reader.read());
+                return Err(fatal);
+            }
+            if self.mail.pipeline_waits.swap(false, Ordering::SeqCst) {
+                self.shared.pipeline_bell.ring();
+            }
+            if progress == Progress::Done {
+                return writer.finish().map(Some);
+            }
+            if self.shared.is_stopping() {
+                writer.abandon(&self.reader.read());
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Old snapshots, and the log before the oldest that stays.
+    fn remove_old(&mut self) -> Result<(), Fatal> {
+        let kept = self.keeper.purge(self.purge.snap_retain_count as usize)?;
+        for zxid in &kept.damaged {
+            tracing::error!("the snapshot at zxid {zxid} is damaged; it is kept, and an older one in its place");
+        }
+        if let Some(oldest) = kept.oldest {
+            self.mailbox.purge(oldest);
+        }
+        if kept.removed > 0 {
+            tracing::info!("removed {} old snapshots", kept.removed);
+        }
         Ok(())
     }
 }

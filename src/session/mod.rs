@@ -75,6 +75,7 @@ pub struct ExpiryBucket {
 /// All sessions of the ensemble (or of a standalone server).
 pub struct SessionTable {
     tick_ms: u64,
+    news_ms: u64,
     sessions: FastMap<SessionId, Session>,
     /// By tick: sessions to look at when it comes. Those that were removed or filed elsewhere are passed over.
     buckets: BTreeMap<u64, Vec<SessionId>>,
@@ -84,10 +85,13 @@ pub struct SessionTable {
 }
 
 impl SessionTable {
-    pub fn new(tick_ms: u32, now: Now) -> SessionTable {
+    /// `news_ms` is how long the news that a session was heard from may take to get here: it is added to every timeout,
+    /// so that no session ends while its sign of life is under way.
+    pub fn new(tick_ms: u32, news_ms: u64, now: Now) -> SessionTable {
         assert!(tick_ms > 0, "the configuration has a tick");
         SessionTable {
             tick_ms: tick_ms as u64,
+            news_ms,
             sessions: FastMap::default(),
             buckets: BTreeMap::new(),
             heard_ms: now.millis(),
@@ -255,7 +259,7 @@ impl SessionTable {
     }
 
     fn expiry_tick(&self, timeout_ms: i32) -> u64 {
-        (self.heard_ms + timeout_ms.max(0) as u64) / self.tick_ms + 1
+        (self.heard_ms + timeout_ms.max(0) as u64 + self.news_ms) / self.tick_ms + 1
     }
 
     /// Counts the time since the last look, up to one tick of it.

@@ -8,7 +8,7 @@ fn at(ms: u64) -> Now {
 }
 
 fn table() -> SessionTable {
-    SessionTable::new(TICK, at(0))
+    SessionTable::new(TICK, 0, at(0))
 }
 
 /// Looks twice a tick until `ms`, as the pipeline does; what expired, and when.
