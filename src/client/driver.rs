@@ -11,6 +11,7 @@
 
 use super::address::Chroot;
 use super::event::{Event, EventType, State};
+use super::frames::read_frames;
 use super::watches::{Kind, Watcher, Watches};
 use crate::clock::{self, Now};
 use crate::ids::SessionId;
@@ -22,7 +23,7 @@ use crate::wire::writer::Frame;
 use crate::wire::{ErrorCode, OpCode, Reader};
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -602,31 +603,4 @@ fn kinds(watch_type: i32) -> &'static [Kind] {
         5 => &[Kind::Recursive],
         _ => &[Kind::Data, Kind::Exist, Kind::Child, Kind::Persistent, Kind::Recursive],
     }
-}
-
-/// Cuts the stream into frames until it ends.
-fn read_frames(stream: TcpStream, number: u64, inbox: &Sender<Input>) {
-    let mut stream = io::BufReader::with_capacity(64 << 10, stream);
-    while let Ok(frame) = read_frame(&mut stream) {
-        if inbox.send(Input::Frame(number, frame)).is_err() {
-            return;
-        }
-    }
-    let _ = inbox.send(Input::Gone(number));
-}
-
-/// Memory grows with the bytes that arrive, not with the length that is announced.
-fn read_frame(stream: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let length = u32::from_be_bytes(length) as usize;
-    if length > limits::CLIENT_REPLY_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut frame = Vec::with_capacity(length.min(64 << 10));
-    stream.take(length as u64).read_to_end(&mut frame)?;
-    if frame.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(frame)
 }

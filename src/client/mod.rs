@@ -31,6 +31,7 @@ mod address;
 mod driver;
 mod error;
 mod event;
+mod frames;
 mod operations;
 mod watches;
 

@@ -166,8 +166,9 @@ fn prompt(session: &Rc<RefCell<Session>>) -> u8 {
     if let Ok(printer) = editor.create_external_printer() {
         session.borrow().events.set_printer(Box::new(printer));
     }
-    session.borrow().client().map(|client| client.wait_connected(Duration::from_secs(1)));
     let status = loop {
+        // So that the prompt after the start and after `connect` can say CONNECTED.
+        session.borrow().client().map(|client| client.wait_connected(PROMPT_PATIENCE));
         let prompt = session.borrow().prompt();
         match editor.readline(&prompt) {
             Ok(line) => {
@@ -189,6 +190,9 @@ fn prompt(session: &Rc<RefCell<Session>>) -> u8 {
     }
     status
 }
+
+/// How long a prompt may wait for a connection.
+const PROMPT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// `$OSTLER_HISTORY`, or a file in the home directory.
 fn history_file() -> Option<std::path::PathBuf> {
