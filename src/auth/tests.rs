@@ -140,6 +140,13 @@ fn lists_are_fixed_up_in_order() {
         ("ip", "::1/129"),
         ("ip", "::ffff:1.2.3.4"),
         ("ip", "1::2::3"),
+        ("ip", "1:2:3:4:5:6:7:8::"),
+        ("ip", "1:2:3:4::5:6:7:8"),
+        ("ip", "00001::"),
+        ("ip", "1::2:"),
+        ("ip", "1.2.3.4/8/9"),
+        ("digest", "::b"),
+        ("digest", "a::b"),
     ];
     for (scheme, id) in bad {
         assert_eq!(fix(&[entry(31, scheme, id)], &ids), Err(FixError::Invalid), "{scheme}:{id}");
@@ -152,12 +159,25 @@ fn lists_are_fixed_up_in_order() {
         ("ip", "001.2.3.4/0"),
         ("ip", "::1/128"),
         ("ip", "fe80::"),
+        ("ip", "::2:3:4:5:6:7:8"),
+        ("ip", "2:3:4:5:6:7:8::"),
+        ("ip", "::1/+1"),
+        ("ip", "-0.0.0.0"),
+        ("digest", ":a:"),
     ];
     for (scheme, id) in good {
         assert_eq!(fix(&[entry(255, scheme, id)], &ids), Ok(vec![acl(255, scheme, id)]), "{scheme}:{id}");
     }
     let null_world = AclEntry { perms: 1, scheme: Some("world".into()), id: None };
     assert_eq!(fix(&[null_world], &ids), Err(FixError::Undecodable));
+    for scheme in ["digest", "ip"] {
+        let null_id = AclEntry { perms: 1, scheme: Some(scheme.into()), id: None };
+        assert_eq!(fix(&[null_id], &ids), Err(FixError::Undecodable), "{scheme}");
+    }
+    for scheme in ["sasl", "auth", "nope"] {
+        let null_id = AclEntry { perms: 1, scheme: Some(scheme.into()), id: None };
+        assert_eq!(fix(&[null_id], &ids), Err(FixError::Invalid), "{scheme}");
+    }
     let null_scheme = AclEntry { perms: 1, scheme: None, id: None };
     assert_eq!(fix(&[null_scheme], &ids), Err(FixError::Invalid));
 

@@ -148,9 +148,13 @@ impl Prepare {
         };
         let reader = &mut Reader::new(request.body);
         if request.op == OpCode::Multi {
+            let ops = read_ops(reader);
+            if ops.as_ref().is_ok_and(|ops| ops.iter().any(ops::list_is_null)) {
+                return Prepared::Refused(ErrorCode::MARSHALLING_ERROR);
+            }
             self.pending.begin(tree, zxid);
             // Unlike a single operation's, a list that can't be decoded has its zxid already.
-            let outcome = match read_ops(reader) {
+            let outcome = match ops {
                 Ok(ops) => self.multi(tree, &mut context, ops),
                 Err(_) => Err(Fail::Request(ErrorCode::MARSHALLING_ERROR)),
             };

@@ -238,6 +238,19 @@ fn what_cannot_be_decoded_is_refused_and_only_a_multi_takes_a_zxid() {
         assert_eq!(server.code(OpCode::Multi, &body), E::MARSHALLING_ERROR);
     }
     assert_eq!(server.zxid, Zxid(zxid.0 + 2));
+    let null_list = |op, ttl: Option<i64>| {
+        let mut body = create_with("/x", None, &[], flags::PERSISTENT_WITH_TTL * ttl.is_some() as i32, ttl);
+        let count = 4 + "/x".len() + 4;
+        body.splice(count..count + 4, [0xff; 4]);
+        (op, body)
+    };
+    let (plain, with_ttl) = (null_list(OpCode::Create, None), null_list(OpCode::CreateTtl, Some(5)));
+    assert_eq!(server.code(plain.0, &plain.1), E::INVALID_ACL);
+    let zxid = server.zxid;
+    assert_eq!(server.prepare(OpCode::Multi, 1, &multi(&[plain])).err(), Some(E::MARSHALLING_ERROR));
+    assert_eq!(server.zxid, zxid);
+    let reply = server.run(OpCode::Multi, 1, &multi(&[with_ttl])).unwrap();
+    assert_eq!(multi_codes(&reply, 1), [E::INVALID_ACL.0]);
 }
 
 #[test]
