@@ -6,7 +6,7 @@
 //! `world:anyone`, and is decided by comparing that entry only.
 //!
 //! Promises: the client-visible rules of ZooKeeper 3.9.5, with no provider that isn't configured; work and memory are
-//! bounded by the request's size and `limits`. Left to others: redirecting a TLS certificate or SASL exchange into ids
+//! bounded by the request's size and `limits`. Left to others: turning a TLS certificate or a SASL exchange into ids
 //! (they call `AuthIds::add`), and closing connections. Runs on whatever thread holds the ids: it has no state.
 
 mod acl;
