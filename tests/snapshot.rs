@@ -367,6 +367,7 @@ fn a_full_disk_is_an_error_that_gives_the_room_back_and_thaws_the_tree() {
     for room in [0, 100, whole - 1] {
         small.limit(Some(room));
         assert!(matches!(snapshot(&small, &tree, &SESSIONS), Err(Fatal::DiskFull { .. })), "{room} bytes");
+        assert_eq!(small.contents(&dir().join("snap.tmp")), None, "{room} bytes");
         small.limit(Some(whole));
         snapshot(&small, &tree, &SESSIONS).unwrap();
         small.lose_file(&snapshot_path(dir(), tree.zxid()));

@@ -73,19 +73,33 @@ impl<D: Disk> SnapshotWriter<D> {
             digest: ContentDigest::default(),
             scratch: Vec::new(),
         };
-        writer.write_all(&MAGIC)?;
-        let header =
-            Header { zxid: frozen.zxid, tree_digest: frozen.digest, nodes: frozen.nodes, sessions: writer.sessions };
-        writer.write_block(Kind::Header, &header.write())?;
+        match writer.write_start(sessions) {
+            Ok(()) => Ok(writer),
+            Err(fatal) => {
+                writer.remove_tmp();
+                Err(fatal)
+            }
+        }
+    }
+
+    fn write_start(&mut self, sessions: &[SessionRecord]) -> Result<(), Fatal> {
+        self.write_all(&MAGIC)?;
+        let header = Header {
+            zxid: self.frozen.zxid,
+            tree_digest: self.frozen.digest,
+            nodes: self.frozen.nodes,
+            sessions: self.sessions,
+        };
+        self.write_block(Kind::Header, &header.write())?;
         for some in sessions.chunks(BLOCK_SESSIONS) {
             let mut body = Vec::new();
             for session in some {
                 write_session(session, &mut body);
-                writer.digest.session(session);
+                self.digest.session(session);
             }
-            writer.write_block(Kind::Sessions, &body)?;
+            self.write_block(Kind::Sessions, &body)?;
         }
-        Ok(writer)
+        Ok(())
     }
 
     /// About how many bytes a slice has, instead of what the guard allows. Tests take small ones.
@@ -155,6 +169,14 @@ impl<D: Disk> SnapshotWriter<D> {
         assert!(self.stage == Stage::Done, "everything was taken");
         assert!(self.slice.is_empty(), "everything was stored");
         assert!(self.nodes == self.frozen.nodes, "every znode was seen once");
+        let finished = self.write_end();
+        if finished.is_err() {
+            self.remove_tmp();
+        }
+        finished
+    }
+
+    fn write_end(&mut self) -> Result<SnapshotInfo, Fatal> {
         let content_digest = std::mem::take(&mut self.digest).finish();
         let bytes = self.bytes + (BLOCK_HEADER + Trailer::BYTES) as u64;
         let trailer = Trailer { blocks: self.blocks as u64 + 1, bytes, acls: self.acls, content_digest };
@@ -179,7 +201,11 @@ impl<D: Disk> SnapshotWriter<D> {
         if self.stage != Stage::Done {
             tree.end_freeze();
         }
-        // What stays behind is overwritten by the next one.
+        self.remove_tmp();
+    }
+
+    /// A full disk needs the room. What stays behind is overwritten by the next snapshot.
+    fn remove_tmp(&self) {
         let _ = self.disk.remove(&self.dir.join(TMP_NAME));
     }
 
