@@ -9,6 +9,7 @@ use ostler::disk::{Disk, RealDisk, SECTOR};
 use ostler::fatal::Fatal;
 use ostler::ids::{Epoch, Zxid};
 use ostler::log::epochs::Epochs;
+use ostler::log::inspect::{self, State};
 use ostler::log::{Batch, Log, Recovery, Sizes};
 use ostler::random::Rng;
 use proptest::prelude::*;
@@ -726,6 +727,87 @@ fn links_directories_and_foreign_names_in_the_directory_are_no_segments() {
     std::fs::remove_file(&second).unwrap();
     std::fs::create_dir(&second).unwrap();
     assert!(matches!(open(), Err(Fatal::Io { .. })));
+}
+
+#[test]
+fn a_survey_shows_what_each_segment_holds_and_the_first_bad_place() {
+    let (disk, last) = filled();
+    let (surveys, watermark) = inspect::survey(&disk, dir()).unwrap();
+    assert!(surveys.iter().all(|survey| survey.state == State::Good), "{surveys:?}");
+    assert_eq!(surveys.iter().map(|survey| survey.records).sum::<u64>(), last);
+    assert_eq!(surveys.iter().map(|survey| survey.groups).sum::<u64>(), 40);
+    assert_eq!(watermark.unwrap().zxid, Zxid(last));
+    let second = surveys[1].clone();
+    disk.damage(&second.path, |bytes| bytes[1000] ^= 1);
+    let (surveys, _) = inspect::survey(&disk, dir()).unwrap();
+    assert!(matches!(surveys[1].state, State::Damaged { offset, .. } if offset <= 1000), "{:?}", surveys[1]);
+    assert!(surveys[1].records < second.records);
+    assert_eq!(surveys.iter().filter(|survey| survey.state == State::Good).count(), surveys.len() - 1);
+
+    let (torn, from, _) = one_segment(4..=9);
+    torn.damage(&segment(1), |bytes| bytes[from + 40..].fill(0));
+    assert_eq!(inspect::survey(&torn, dir()).unwrap().0[0].state, State::Torn);
+    for path in segments(&disk) {
+        let disk = copy(&disk);
+        disk.lose_file(&path);
+        let _ = inspect::survey(&disk, dir()).unwrap();
+    }
+}
+
+#[test]
+fn a_cut_gives_up_what_is_behind_it_and_keeps_the_files() {
+    let (disk, last) = filled();
+    let path = segment(2);
+    let damaged = disk.contents(&path).unwrap();
+    let at = headers(&damaged)[5];
+    disk.damage(&path, |bytes| bytes[at + 1] ^= 1);
+    let Fatal::LogCorrupt { last_good, file, offset, .. } = assert_stops(&disk, "damage") else { panic!() };
+    assert_eq!((&file, offset), (&path, at as u64));
+    assert!(inspect::cut(&disk, dir(), Zxid(last_good.0 + 1)).is_err(), "beyond the damage");
+    let before = disk.operations();
+    let whole = copy(&disk);
+    inspect::cut(&disk, dir(), last_good).unwrap();
+    let operations = disk.operations() - before;
+    assert_eq!(recovered(&disk), last_good.0);
+    assert!(last_good.0 < last);
+    let kept = disk.list(dir()).unwrap().iter().filter(|name| name.starts_with("cut.")).count();
+    assert_eq!(kept, segments(&whole).len() - 1, "the cut one and all behind it");
+
+    for count in 0..=operations {
+        let disk = copy(&whole);
+        disk.stop_after(disk.operations() + count);
+        let done = inspect::cut(&disk, dir(), last_good).is_ok();
+        for keep in [Keep::Nothing, Keep::Everything, Keep::Bytes, Keep::Names, Keep::Some(count)] {
+            let disk = disk.after_crash(keep);
+            match recover(&disk, 0) {
+                Ok((_, found)) => assert_eq!(found, last_good.0, "operation {count}, {keep:?}"),
+                Err(_) => assert!(!done || keep != Keep::Everything, "operation {count}, {keep:?}"),
+            }
+            inspect::cut(&disk, dir(), last_good).unwrap_or_else(|fatal| panic!("{count}, {keep:?}: {fatal}"));
+            assert_eq!(recovered(&disk), last_good.0);
+        }
+    }
+}
+
+#[test]
+fn the_log_command_shows_damage_as_an_error_and_cuts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, SIZES).and_then(Recovery::finish).unwrap();
+    for zxid in 1..=20 {
+        log.append(&batch(zxid..=zxid)).unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    let args = |cut| ostler::cli::log::LogArgs { dir: dir.path().to_owned(), records: true, cut };
+    ostler::cli::log::run(&args(None)).unwrap();
+    let path = dir.path().join("segment.0000000000000001");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[1500] ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+    let Err(Fatal::LogCorrupt { last_good, .. }) = ostler::cli::log::run(&args(None)) else { panic!("not found") };
+    ostler::cli::log::run(&args(Some(last_good))).unwrap();
+    let log = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, SIZES).and_then(Recovery::finish).unwrap();
+    assert_eq!(log.durable(), last_good);
 }
 
 thread_local! {

@@ -7,6 +7,7 @@
 //! Runs on: the main thread.
 
 pub mod bench;
+pub mod log;
 pub mod server_args;
 pub mod shell;
 
@@ -22,6 +23,7 @@ enum Command {
     Server(server_args::ServerArgs),
     Shell(shell::ShellArgs),
     Bench(bench::BenchArgs),
+    Log(log::LogArgs),
     /// Print the version, and that of the ZooKeeper whose place it takes
     Version,
 }
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
             println!("ostler {} (ZooKeeper {})", env!("CARGO_PKG_VERSION"), crate::admin::VERSION);
             ExitCode::SUCCESS
         }
+        Command::Log(args) => finish(log::run(&args).map(|()| 0)),
     }
 }
 

@@ -22,6 +22,7 @@
 
 pub mod epochs;
 mod housekeeper;
+pub mod inspect;
 mod record;
 mod recover;
 mod scan;

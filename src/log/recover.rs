@@ -12,6 +12,7 @@
 
 use super::Sizes;
 use super::housekeeper::Housekeeper;
+use super::inspect::CUT;
 use super::record::{Kind, MARK_BYTES};
 use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
@@ -74,6 +75,7 @@ impl<D: Disk> Recovery<D> {
             at: At::Nowhere,
             replayed: 0,
         };
+        recovery.refuse_half_a_cut()?;
         recovery.look_at_segments()?;
         recovery.check_against_watermark()?;
         if !recovery.segments.is_empty() {
@@ -175,6 +177,18 @@ impl<D: Disk> Recovery<D> {
         let reader = self.disk.open(&path).and_then(Reader::new).map_err(|e| disk::fatal(&path, 0, e))?;
         self.at = At::In(index, Scanner::new(reader, segment.header, segment.identity));
         Ok(())
+    }
+
+    fn refuse_half_a_cut(&self) -> Result<(), Fatal> {
+        let file = self.dir.join(CUT);
+        match self.disk.open(&file) {
+            Ok(_) => {
+                let problem = "`ostler log --cut` was interrupted and has to be run again".to_owned();
+                Err(Fatal::LogCorrupt { file, offset: 0, last_good: Zxid::ZERO, problem })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(disk::fatal(&file, 0, error)),
+        }
     }
 
     /// Opens every segment and reads its first sector. Numbers have no gap, and only the last may not have been begun.

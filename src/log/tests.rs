@@ -134,3 +134,26 @@ fn a_directory_is_locked_by_one_process_and_the_second_is_told_by_whom() {
     drop(lock);
     RealDisk.lock(dir.path()).unwrap();
 }
+
+/// S12, also in a log whose checksums are right: what this program would never write.
+#[test]
+fn s12_a_gap_a_repeat_and_a_step_back_of_zxids_are_damage() {
+    use super::record::Kind;
+    let epoch = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+    let wrong = [Zxid(3), Zxid(5), Zxid(2), epoch(1, 0), epoch(1, 2), Zxid::ZERO];
+    for wrong in wrong {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+        log.append(&batch(1..4, 10)).unwrap();
+        log.sync().unwrap();
+        log.live.group = log.live.end;
+        log.live.store(Kind::Record, wrong, b"body");
+        log.live.store(Kind::Mark, wrong, &[]);
+        drop(log);
+        match open(dir.path(), Zxid::ZERO).map(|_| ()) {
+            Err(Fatal::LogCorrupt { last_good, .. }) => assert_eq!(last_good, Zxid(3)),
+            other => panic!("{wrong}: {other:?}"),
+        }
+    }
+    assert!(open(tempfile::tempdir().unwrap().path(), Zxid::ZERO).is_ok());
+}

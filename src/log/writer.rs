@@ -25,7 +25,7 @@ pub struct Log<D: Disk> {
     housekeeper: Housekeeper<D>,
     /// Closed segments in order: number, zxid of the last record before it, bytes of its file.
     pub(super) closed: Vec<Closed>,
-    live: Live<D::Map>,
+    pub(super) live: Live<D::Map>,
     watermark: WatermarkFile<D::File>,
     /// durable <= appended
     appended: Zxid,

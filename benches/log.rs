@@ -1,0 +1,139 @@
+//! What the log costs: storing a group, and making it durable.
+//!
+//! Informs: how large a share of a write is the log's own work (`append`: copy, checksums, page faults) next to the sync
+//! that it shares with its group; and which system call makes a mapped segment durable (`sync/*`: one dirty page of a
+//! segment that was written through, by `fdatasync` and by `msync`). A different ranking of the two, on a file system
+//! that someone deploys on, would change `disk::mapped`. `recover` bounds how long a restart takes for a full segment.
+//!
+//! `OSTLER_BENCH_DIR` names the directory, which should be on the disk that is meant; default: the temporary one.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ostler::disk::RealDisk;
+use ostler::ids::Zxid;
+use ostler::log::{Batch, Log, Recovery, Sizes};
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+
+const SIZES: Sizes = Sizes { first: 64 << 20, segment: 64 << 20 };
+/// Bytes of a setData transaction with 100 bytes of data.
+const BODY: usize = 180;
+
+fn directory() -> tempfile::TempDir {
+    match std::env::var_os("OSTLER_BENCH_DIR") {
+        Some(dir) => tempfile::tempdir_in(dir).expect("a directory"),
+        None => tempfile::tempdir().expect("a directory"),
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> Log<RealDisk> {
+    let recovery = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, SIZES).expect("a log");
+    recovery.finish().expect("a log")
+}
+
+fn fill(batch: &mut Batch, after: Zxid, count: u64) {
+    batch.clear();
+    for i in 1..=count {
+        batch.push(Zxid(after.0 + i), &[i as u8; BODY]);
+    }
+}
+
+/// Keeps the bench's own files few: everything before the live segment goes.
+fn tidy(log: &mut Log<RealDisk>) {
+    if log.segments() > 2 {
+        log.purge(log.last_zxid()).run().expect("purged");
+    }
+}
+
+fn groups(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append_and_sync");
+    for count in [1, 16, 256] {
+        let dir = directory();
+        let mut log = open(&dir);
+        let mut batch = Batch::new();
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                fill(&mut batch, log.last_zxid(), count);
+                log.append(&batch).expect("appended");
+                black_box(log.sync().expect("synced"));
+                tidy(&mut log);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// On a file system in memory the sync costs nothing: what is left is the log's own work.
+fn own_work(c: &mut Criterion) {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let mut group = c.benchmark_group("append_in_memory");
+    for count in [1, 16, 256] {
+        let mut log = open(&dir);
+        let mut batch = Batch::new();
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| {
+                fill(&mut batch, log.last_zxid(), count);
+                log.append(&batch).expect("appended");
+                black_box(log.sync().expect("synced"));
+                tidy(&mut log);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn system_calls(c: &mut Criterion) {
+    let dir = directory();
+    let path = dir.path().join("segment");
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path).expect("a file");
+    let bytes = 64 << 20;
+    for at in (0..bytes).step_by(1 << 20) {
+        file.write_all_at(&[0; 1 << 20], at).expect("room");
+    }
+    file.sync_all().expect("synced");
+    let map = memmap2::MmapRaw::map_raw(&file).expect("a map");
+    let mut at = 0;
+    let mut dirty = move |file: &std::fs::File| {
+        at = (at + 4096) % bytes;
+        file.write_all_at(&at.to_le_bytes(), at).expect("written");
+        at as usize
+    };
+    let mut group = c.benchmark_group("sync");
+    group.bench_function("fdatasync", |b| {
+        b.iter_batched(|| dirty(&file), |_| file.sync_data().expect("synced"), BatchSize::PerIteration);
+    });
+    group.bench_function("msync_page", |b| {
+        b.iter_batched(|| dirty(&file), |at| map.flush_range(at, 4096).expect("synced"), BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+fn recover(c: &mut Criterion) {
+    let dir = directory();
+    let mut log = open(&dir);
+    let mut batch = Batch::new();
+    for _ in 0..1000 {
+        fill(&mut batch, log.last_zxid(), 200);
+        log.append(&batch).expect("appended");
+        log.sync().expect("synced");
+    }
+    drop(log);
+    let mut group = c.benchmark_group("recover");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(200_000));
+    group.bench_function("200000_records", |b| {
+        b.iter(|| {
+            let mut recovery = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, SIZES).expect("a log");
+            let mut bytes = 0;
+            while let Some((_, body)) = recovery.next().expect("a good log") {
+                bytes += body.len();
+            }
+            black_box((bytes, recovery.finish().expect("a good log").durable()))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, groups, own_work, system_calls, recover);
+criterion_main!(benches);

@@ -1,0 +1,240 @@
+//! Reads a log that no server has open: what each segment holds and where the first bad place is; and cuts it, when an
+//! operator says so.
+//!
+//! A server that finds damage stops and changes nothing. What to give up is then an operator's decision, made with the
+//! list of `survey` and carried out by `cut`, which keeps everything up to one zxid and sets the rest aside: files are
+//! renamed or copied to `cut.<name>`, never deleted. While a cut is under way a file `cut` says so, and recovery refuses
+//! the log: half a cut is neither the old history nor the new one.
+//!
+//! Runs on: the command's thread; the caller holds the lock of the directory.
+
+use super::scan::{Reader, Scanner, Step, Tail, Why};
+use super::segment::{FirstSector, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::watermark::{Watermark, WatermarkFile};
+use crate::disk::{self, Disk, File};
+use crate::fatal::Fatal;
+use crate::ids::Zxid;
+use std::path::{Path, PathBuf};
+
+/// The file that is there while a cut is under way.
+pub const CUT: &str = "cut";
+
+/// What one segment holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Survey {
+    pub path: PathBuf,
+    pub number: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// First and last zxid of the whole records at its beginning; `None` if there is none.
+    pub zxids: Option<(Zxid, Zxid)>,
+    pub records: u64,
+    pub groups: u64,
+    /// Where the whole records end.
+    pub end: u64,
+    pub state: State,
+}
+
+/// How a segment ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Ends where the next one says it ends, or in zeros.
+    Good,
+    /// Made ahead and not begun.
+    Prepared,
+    /// The remains of an append that a crash interrupted; the server cuts them off by itself.
+    Torn,
+    Damaged {
+        offset: u64,
+        problem: String,
+    },
+}
+
+/// All segments of a log, in order, and the watermark. Damage is part of the answer; an error is only a directory that
+/// can't be read at all.
+pub fn survey<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Survey>, Option<Watermark>), Fatal> {
+    walk(disk, dir, |_, _| {})
+}
+
+/// As `survey`, and hands out each whole record: zxid and bytes of its body.
+pub fn walk<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    mut record: impl FnMut(Zxid, usize),
+) -> Result<(Vec<Survey>, Option<Watermark>), Fatal> {
+    let watermark = WatermarkFile::open(disk, dir).ok().flatten().map(|file| file.value());
+    let numbers = numbers(disk, dir)?;
+    let mut surveys: Vec<Survey> = Vec::new();
+    // How the segment before continues; `None` behind a bad place.
+    let mut before: Option<(SegmentHeader, u64, u32, Zxid)> = None;
+    for (index, &number) in numbers.iter().enumerate() {
+        let path = segment_path(dir, number);
+        let mut survey = Survey {
+            path: path.clone(),
+            number,
+            bytes: 0,
+            zxids: None,
+            records: 0,
+            groups: 0,
+            end: 0,
+            state: State::Good,
+        };
+        let scanned = scan_segment(disk, &path, number, watermark, &mut survey, &mut record);
+        match scanned {
+            Err(error) => survey.state = State::Damaged { offset: survey.end, problem: error.to_string() },
+            Ok(None) => before = None,
+            Ok(Some((header, why, tail, chain, last))) => {
+                let follows = index == 0
+                    || before.is_none_or(|(_, end, chain, last)| {
+                        (header.previous_end, header.previous, header.after) == (end, chain, last)
+                    });
+                if index > 0 && number != numbers[index - 1] + 1 {
+                    let problem = "the segment before it is not there".to_owned();
+                    survey.state = State::Damaged { offset: 0, problem };
+                } else if !follows {
+                    // The one before it is as good as it looks only if this one continues it.
+                    let problem = "the next segment does not continue it".to_owned();
+                    if let Some(before) = surveys.last_mut().filter(|before| before.state == State::Good) {
+                        before.state = State::Damaged { offset: before.end, problem };
+                    }
+                }
+                let closed = numbers.get(index + 1).is_some_and(|&next| begun(disk, dir, next));
+                match (closed, why, tail) {
+                    _ if survey.state != State::Good => {}
+                    (_, Why::Bad(problem), _) | (false, _, Tail::Damaged(problem)) => {
+                        survey.state = State::Damaged { offset: survey.end, problem };
+                    }
+                    (true, Why::BadBody(_), _) => {
+                        let problem = "the checksum of a record is wrong".to_owned();
+                        survey.state = State::Damaged { offset: survey.end, problem };
+                    }
+                    (false, _, Tail::Torn { .. }) => survey.state = State::Torn,
+                    _ => {}
+                }
+                before = Some((header, survey.end, chain, last));
+            }
+        }
+        surveys.push(survey);
+    }
+    Ok((surveys, watermark))
+}
+
+type Scanned = (SegmentHeader, Why, Tail, u32, Zxid);
+
+fn scan_segment<D: Disk>(
+    disk: &D,
+    path: &Path,
+    number: u64,
+    watermark: Option<Watermark>,
+    survey: &mut Survey,
+    record: &mut impl FnMut(Zxid, usize),
+) -> std::io::Result<Option<Scanned>> {
+    let mut reader = Reader::new(disk.open(path)?)?;
+    survey.bytes = reader.len;
+    let (header, identity) = match reader.first_sector(number)? {
+        FirstSector::Header(header, identity) => (header, identity),
+        FirstSector::Bad(problem) => {
+            survey.state = State::Damaged { offset: 0, problem: problem.to_owned() };
+            return Ok(None);
+        }
+        FirstSector::Unfinished => {
+            survey.state = match reader.last_nonzero(RECORDS_START as u64)? {
+                None => State::Prepared,
+                Some(_) => State::Damaged { offset: 0, problem: "the segment header is missing".to_owned() },
+            };
+            return Ok(None);
+        }
+    };
+    let mut scanner = Scanner::new(reader, header, identity);
+    let why = loop {
+        survey.end = scanner.offset;
+        match scanner.step()? {
+            Step::Record { zxid, length, .. } => {
+                survey.records += 1;
+                survey.zxids = Some((survey.zxids.map_or(zxid, |(first, _)| first), zxid));
+                record(zxid, length);
+            }
+            Step::Mark => survey.groups += 1,
+            Step::End(why) => break why,
+        }
+    };
+    let durable_end = watermark.filter(|place| place.segment == number).map(|place| place.end);
+    let tail = scanner.judge(&why, durable_end)?;
+    Ok(Some((header, why, tail, scanner.chain, scanner.last)))
+}
+
+/// Cuts the log behind the record `up_to`, which must be whole and reachable from the first segment: everything after
+/// it is set aside. Done again after a crash, it finishes.
+pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
+    let numbers = numbers(disk, dir)?;
+    let Some((number, end)) = find(disk, dir, &numbers, up_to)? else {
+        let problem = format!("no whole record {up_to} can be reached from the first segment of {}", dir.display());
+        return Err(Fatal::Usage { problem });
+    };
+    let path = segment_path(dir, number);
+    let sync_dir = || disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e));
+    let io = |e| disk::fatal(&path, 0, e);
+    disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n").as_bytes())?;
+
+    let aside = dir.join(format!("cut.{}", name(&path)));
+    if disk.open(&aside).is_err() {
+        // A copy: the part that stays is needed here.
+        let bytes = disk.open(&path).and_then(|file| disk::read_whole(&file, u64::MAX)).map_err(io)?;
+        disk::replace_file(disk, &aside, &bytes)?;
+    }
+    WatermarkFile::create(disk, dir, Watermark { segment: number, end, zxid: up_to })?;
+    // Latest first, so that the log has no gap on the way.
+    for &later in numbers.iter().rev().filter(|&&later| later > number) {
+        let later = segment_path(dir, later);
+        let aside = dir.join(format!("cut.{}", name(&later)));
+        disk.rename(&later, &aside).map_err(|e| disk::fatal(&later, 0, e))?;
+        sync_dir()?;
+    }
+    let mut file = disk.open(&path).map_err(io)?;
+    let length = file.len().map_err(io)?;
+    disk::write_zeros(&mut file, end, length).map_err(io)?;
+    file.sync().map_err(|e| disk::sync_failed(&path, e))?;
+    disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
+    sync_dir()
+}
+
+/// The segment that holds the record `up_to`, and the offset behind it.
+fn find<D: Disk>(disk: &D, dir: &Path, numbers: &[u64], up_to: Zxid) -> Result<Option<(u64, u64)>, Fatal> {
+    let mut continues: Option<(u64, u32, Zxid)> = None;
+    for (index, &number) in numbers.iter().enumerate() {
+        let path = segment_path(dir, number);
+        let io = |e| disk::fatal(&path, 0, e);
+        let reader = disk.open(&path).and_then(Reader::new).map_err(io)?;
+        let FirstSector::Header(header, identity) = reader.first_sector(number).map_err(io)? else { return Ok(None) };
+        let place = (header.previous_end, header.previous, header.after);
+        if index > 0 && (number != numbers[index - 1] + 1 || continues != Some(place)) {
+            return Ok(None);
+        }
+        let mut scanner = Scanner::new(reader, header, identity);
+        loop {
+            match scanner.step().map_err(io)? {
+                Step::Record { zxid, .. } if zxid == up_to => return Ok(Some((number, scanner.offset))),
+                Step::Record { .. } | Step::Mark => {}
+                Step::End(_) => break,
+            }
+        }
+        continues = Some((scanner.offset, scanner.chain, scanner.last));
+    }
+    Ok(None)
+}
+
+fn numbers<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<u64>, Fatal> {
+    let names = disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source })?;
+    Ok(names.iter().filter_map(|name| segment_number(name)).collect())
+}
+
+/// Whether a segment has a header that can be read.
+fn begun<D: Disk>(disk: &D, dir: &Path, number: u64) -> bool {
+    let first =
+        disk.open(&segment_path(dir, number)).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
+    !matches!(first, Ok(FirstSector::Unfinished))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
