@@ -36,6 +36,8 @@ Examples:
       in the place of a ZooKeeper server, with its file
   ostler shell -server localhost:2181 ls /
       one command of ZooKeeper's shell; without a command, a prompt
+  ostler log ostler-data/version-2
+      what the log of a stopped server holds
 
 `ostler help COMMAND` tells more about each.";
 
