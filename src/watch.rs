@@ -93,6 +93,9 @@ struct Watcher {
     live: u32,
     /// Paths at which it is in the data table.
     data_paths: u32,
+    /// Has a watch in the data table or had one that fired: it counts as watching nothing then, as in ZooKeeper. Not
+    /// after it has removed the last one by itself.
+    had_data: bool,
 }
 
 const PARTS: usize = 16;
@@ -226,6 +229,11 @@ impl WatchTable {
         let old = self.modes(slot, connection);
         let new = old & !modes_of(what);
         self.set_modes(slot, connection, old, new);
+        if old & !new & IN_DATA_TABLE != 0
+            && let Some(watcher) = self.watchers.get_mut(&connection)
+        {
+            watcher.had_data = watcher.data_paths > 0;
+        }
         self.shrink_list(connection);
         new != old
     }
@@ -250,10 +258,15 @@ impl WatchTable {
     /// Counts of the data table.
     pub fn summary(&self) -> Summary {
         Summary {
-            connections: self.watchers.values().filter(|watcher| watcher.data_paths > 0).count(),
+            connections: self.data_watchers().count(),
             paths: self.data_watches().count(),
             watches: self.data_count,
         }
+    }
+
+    /// Connections that have or had a watch in the data table, in no order: `wchc` names each, with or without paths.
+    pub fn data_watchers(&self) -> impl Iterator<Item = ConnectionId> {
+        self.watchers.iter().filter(|(_, watcher)| watcher.had_data).map(|(connection, _)| *connection)
     }
 
     /// The data table by path, for `wchp` (and, turned around, for `wchc`), in no order.
@@ -418,6 +431,7 @@ impl WatchTable {
         let (before, after) = step(IN_DATA_TABLE);
         self.data_count = self.data_count + after - before;
         watcher.data_paths = watcher.data_paths + after as u32 - before as u32;
+        watcher.had_data |= after > 0;
         let (before, after) = step(IN_CHILD_TABLE);
         self.child_count = self.child_count + after - before;
         let (before, after) = step(RECURSIVE);

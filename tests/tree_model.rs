@@ -252,9 +252,7 @@ impl Model {
                     (node.version, node.mzxid, node.mtime) = (*version, zxid, header.time);
                     let difference = node.data_len() - before;
                     let stat = self.stat(path);
-                    if difference != 0 {
-                        self.charge(path, 0, difference);
-                    }
+                    self.charge(path, 0, difference);
                     out.touched.push(self.touched(EventKind::NodeDataChanged, path));
                     OpResult::DataSet { stat }
                 }

@@ -249,9 +249,8 @@ impl Tree {
         let node = &self.nodes[slot as usize];
         let stat = node.stat(self.options.owner_rules);
         let acl = self.acls.shared(node.acl);
-        if difference != 0 {
-            self.quota_after_set_data(&path, difference);
-        }
+        // Also when nothing changes: a usage that was written over is put in order then.
+        self.charge(&path, difference, 0);
         out.touched.push(Touched { kind: EventKind::NodeDataChanged, path, acl, parent_acl: None });
         Ok(OpResult::DataSet { stat })
     }
@@ -286,10 +285,6 @@ impl Tree {
             self.quotas.remove(limited);
         }
         self.charge(path, -bytes, -1);
-    }
-
-    fn quota_after_set_data(&mut self, path: &str, bytes: i64) {
-        self.charge(path, bytes, 0);
     }
 }
 

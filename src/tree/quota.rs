@@ -241,4 +241,53 @@ mod tests {
         assert_eq!(counted_by("/zookeeper/quota/zookeeper_stats"), Some(""));
         assert_eq!(counted_by("/zookeeper/quota/a/zookeeper_stats"), Some("/a"));
     }
+
+    /// Step by step what ZooKeeper 3.9.5 showed in `get` and in mntr's zk_approximate_data_size.
+    #[test]
+    fn usage_and_data_size_are_those_of_a_real_server() {
+        use crate::ids::{SessionId, Zxid};
+        use crate::tree::{Applied, TreeOptions};
+        use crate::wire::OpCode;
+        use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
+
+        let mut tree = Tree::new(TreeOptions::default());
+        let mut step = |txn: Txn, stats: &str, shown: &str, size: i64| {
+            let zxid = Zxid(tree.zxid().0 + 1);
+            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid, time: 0 };
+            tree.apply(&header, txn, &mut Applied::default());
+            let text = tree.lookup(stats).and_then(|node| node.data()).map(String::from_utf8_lossy);
+            assert_eq!((text.as_deref().unwrap_or("nothing"), tree.approximate_data_size()), (shown, size));
+        };
+        let create = |path: &str, data: &str| Txn::Create {
+            op: OpCode::Create,
+            path: path.into(),
+            data: Some(data.into()),
+            acl: vec![Acl::world(Acl::ALL)],
+            kind: NodeKind::Persistent,
+            parent_cversion: -1,
+        };
+        let set = |path: &str, data: &str| Txn::SetData {
+            op: OpCode::SetData,
+            path: path.into(),
+            data: Some(data.into()),
+            version: 1,
+        };
+        let a = "/zookeeper/quota/a/zookeeper_stats";
+        step(create("/a", "hello"), a, "nothing", 51);
+        step(set("/a", "hello2"), a, "nothing", 52);
+        step(create("/zookeeper/quota/a", ""), a, "nothing", 70);
+        step(create("/zookeeper/quota/a/zookeeper_limits", "count=5,bytes=100"), a, "nothing", 122);
+        step(create(a, ""), a, "count=1,bytes=6", 156);
+        step(create("/a/b", "123"), a, "count=2,bytes=9", 163);
+        step(create("/a/\u{e9}", ""), a, "count=3,bytes=9", 167);
+        step(set(a, "count=1,bytes=2=;x=5"), a, "count=1,bytes=2=;x=5", 172);
+        step(set("/a", "zzzzzzzzzzzzzzzzzzzz"), a, "count=1,bytes=16=;x=5", 186);
+        step(set(a, ""), a, "", 165);
+        step(set("/a", "zzzzzzzzzzzzzzzzzzzz"), a, "count=-1,bytes=-1", 165);
+        step(set("/a", "zzzzzzzzzzzzzzzzzzzzz"), a, "count=-1,bytes=0", 166);
+        step(Txn::Delete { op: OpCode::Delete, path: a.into() }, a, "nothing", 116);
+        let root = "/zookeeper/quota/zookeeper_stats";
+        step(create(root, "x"), root, "count=10,bytes=42", 149);
+        step(set("/", "rootdata"), root, "count=10,bytes=42", 157);
+    }
 }

@@ -137,7 +137,7 @@ fn removing_one_kind_keeps_the_others() {
 
 /// Path and connection to modes; everything else is looked for.
 #[derive(Default)]
-struct Model(BTreeMap<(String, ConnectionId), u8>);
+struct Model(BTreeMap<(String, ConnectionId), u8>, BTreeSet<ConnectionId>);
 
 impl Model {
     fn trigger(&mut self, kind: EventKind, path: &str) -> Vec<Event> {
@@ -195,23 +195,33 @@ fn random_operations_agree_with_the_model() {
                     ][rng.below(4) as usize];
                     table.add(connection, path, kind);
                     *model.0.entry((path.to_owned(), connection)).or_default() |= modes;
+                    if modes & IN_DATA_TABLE != 0 {
+                        model.1.insert(connection);
+                    }
                 }
                 8..10 => {
                     let what = WatchType::from_wire(1 + rng.below(5) as i32).unwrap();
+                    let mut from_data = false;
                     let removed = match model.0.get_mut(&(path.to_owned(), connection)) {
                         None => false,
                         Some(modes) => {
                             let old = *modes;
                             *modes &= !modes_of(what);
+                            from_data = old & !*modes & IN_DATA_TABLE != 0;
                             *modes != old
                         }
                     };
                     model.0.retain(|_, modes| *modes != 0);
+                    let left = model.0.iter().any(|((_, c), modes)| *c == connection && modes & IN_DATA_TABLE != 0);
+                    if from_data && !left {
+                        model.1.remove(&connection);
+                    }
                     assert_eq!(table.remove(connection, path, what), removed);
                 }
                 10 => {
                     table.close(connection);
                     model.0.retain(|(_, other), _| *other != connection);
+                    model.1.remove(&connection);
                 }
                 _ => {
                     let kind = [NodeCreated, NodeDeleted, NodeDataChanged][rng.below(3) as usize];
@@ -228,9 +238,8 @@ fn random_operations_agree_with_the_model() {
             let count = |table: u8| model.0.values().filter(|modes| **modes & table != 0).count();
             assert_eq!(table.watch_count(), count(IN_DATA_TABLE) + count(IN_CHILD_TABLE));
             let data: BTreeSet<_> = model.0.iter().filter(|(_, modes)| **modes & IN_DATA_TABLE != 0).collect();
-            let connections: BTreeSet<_> = data.iter().map(|((_, connection), _)| connection).collect();
             let watched: BTreeSet<_> = data.iter().map(|((path, _), _)| path).collect();
-            let summary = Summary { connections: connections.len(), paths: watched.len(), watches: data.len() };
+            let summary = Summary { connections: model.1.len(), paths: watched.len(), watches: data.len() };
             assert_eq!(table.summary(), summary);
         }
         for connection in 0..6 {
@@ -239,6 +248,22 @@ fn random_operations_agree_with_the_model() {
         assert!(table.entries.is_empty() && table.crowds.is_empty() && table.watchers.is_empty());
         assert!(filter.paths.iter().chain(&filter.recursive).all(|counter| counter.load(Ordering::Relaxed) == 0));
     }
+}
+
+/// Seen in wchs of ZooKeeper 3.9.5.
+#[test]
+fn a_fired_watch_leaves_its_connection_in_the_summary_and_a_removed_one_does_not() {
+    let mut table = table();
+    let summary = |table: &WatchTable| (table.summary().connections, table.summary().paths, table.summary().watches);
+    table.add(1, "/a", WatchKind::Child);
+    assert_eq!(summary(&table), (0, 0, 0));
+    table.add(1, "/a", WatchKind::Data);
+    assert_eq!(summary(&table), (1, 1, 1));
+    heard(&mut table, NodeDataChanged, "/a");
+    assert_eq!(summary(&table), (1, 0, 0));
+    table.add(1, "/a", WatchKind::Data);
+    assert!(table.remove(1, "/a", WatchType::Data));
+    assert_eq!(summary(&table), (0, 0, 0));
 }
 
 #[test]
