@@ -78,9 +78,10 @@ pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize
     Ok(Loaded { tree, sessions, info: file.info() })
 }
 
-/// Checks every byte of a snapshot without building anything.
+/// Checks every byte of a snapshot without building anything; as it is on the disk, not as it is remembered.
 pub fn verify<D: Disk>(disk: &D, path: &Path, threads: usize) -> Result<SnapshotInfo, Fatal> {
     let file = Opened::open(disk, path)?;
+    file.file.forget_cached();
     file.read_tables()?;
     file.each_nodes_block(threads, |_, _| Ok(()))?;
     Ok(file.info())

@@ -15,6 +15,7 @@ use super::acl::NumberedAcl;
 use super::node::{NO_SLOT, Node, Numbers};
 use super::{Tree, digest};
 use crate::ids::Zxid;
+use std::sync::atomic::Ordering;
 
 /// Slots that one slice looks at, at most, however few znodes it finds there.
 const SLICE_SLOTS: usize = 4096;
@@ -71,6 +72,10 @@ impl Freeze {
         }
     }
 
+    pub(super) fn saved_bytes(&self) -> usize {
+        self.saved.len()
+    }
+
     pub(super) fn born(&mut self, slot: u32) {
         if self.ahead(slot as usize) {
             self.settle(slot as usize);
@@ -88,9 +93,9 @@ impl Tree {
         Frozen { zxid: self.zxid, digest: self.digest, nodes: self.nodes.len() as u64 }
     }
 
-    /// Bytes of images that were saved and not fetched yet; 0 when nothing is frozen.
+    /// Bytes of images that were saved and not fetched yet; 0 when nothing is frozen. Waits for nobody.
     pub fn frozen_bytes(&self) -> usize {
-        self.freeze.lock().as_ref().map_or(0, |freeze| freeze.saved.len())
+        self.saved_bytes.load(Ordering::Relaxed)
     }
 
     /// Appends the next images to `out`, whole ones, until there are about `bytes` more. Bounded work.
@@ -103,6 +108,7 @@ impl Tree {
         } else {
             out.append(&mut freeze.saved);
         }
+        self.saved_bytes.store(0, Ordering::Relaxed);
         let stop = freeze.end.min(freeze.cursor + SLICE_SLOTS);
         while freeze.cursor < stop && out.len() < full {
             let slot = freeze.cursor;
@@ -129,6 +135,7 @@ impl Tree {
     /// Lets go of the image, finished or not. Nothing happens if nothing is frozen.
     pub fn end_freeze(&self) {
         *self.freeze.lock() = None;
+        self.saved_bytes.store(0, Ordering::Relaxed);
     }
 }
 

@@ -38,6 +38,7 @@ use owned::Owned;
 use parking_lot::Mutex;
 use slab::Slab;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What is fixed at start.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,8 @@ pub struct Tree {
     size: i64,
     /// A snapshot in progress. The snapshotter has only `&Tree`; the pipeline, with `&mut Tree`, needs no lock.
     freeze: Mutex<Option<Box<Freeze>>>,
+    /// Bytes that the freeze has saved: for the pipeline, which mustn't wait for a slice being read.
+    saved_bytes: AtomicUsize,
 }
 
 impl Tree {
@@ -110,6 +113,7 @@ impl Tree {
             // The root stands in ZooKeeper's table under two names, "" and "/".
             size: 1,
             freeze: Mutex::new(None),
+            saved_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -281,6 +285,7 @@ impl Tree {
     fn before_change(&mut self, slot: u32) {
         if let Some(freeze) = self.freeze.get_mut() {
             freeze.save_before_change(slot, &self.nodes[slot as usize]);
+            *self.saved_bytes.get_mut() = freeze.saved_bytes();
         }
     }
 }
