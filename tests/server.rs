@@ -11,7 +11,7 @@ use ostler::server::boot::{self, Running};
 use ostler::snapshot;
 use ostler::tree::{Applied, TreeOptions};
 use ostler::wire::OpCode;
-use ostler::wire::txn::{Txn, read_txn};
+use ostler::wire::txn::{Acl, Txn, read_txn};
 use ostler::wire::writer::Jute;
 use raw::{Raw, close, create, data, delete, get, ping, read, request, set};
 use std::net::IpAddr;
@@ -401,6 +401,45 @@ fn a_restart_goes_on_from_the_newest_snapshot_and_old_files_go() {
     }
     let snapshots = snapshot::list(&RealDisk, &files).unwrap();
     assert!((1..=3).contains(&snapshots.len()), "{snapshots:?}");
+}
+
+#[test]
+fn containers_and_ttl_nodes_are_reaped_when_their_time_has_come_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = config(dir.path(), 1);
+    quick.owner_rules.extended_types = true;
+    quick.containers.check_interval_ms = 20;
+    let server = boot::start(quick).unwrap();
+    let mut client = Raw::connect(server.address);
+    let made = |op: OpCode, xid: i32, path: &str, flags: i32, ttl: Option<i64>| {
+        request(xid, op.to_wire(), |out| {
+            out.put_text(path);
+            out.put_buffer(None);
+            Acl::write_list(&[Acl::world(Acl::ALL)], out);
+            out.put_int(flags);
+            if let Some(ttl) = ttl {
+                out.put_long(ttl);
+            }
+        })
+    };
+    for (at, path) in ["/used", "/unused", "/full"].into_iter().enumerate() {
+        assert_eq!(client.call(&made(OpCode::CreateContainer, at as i32, path, 4, None)).err, 0);
+    }
+    assert_eq!(client.call(&made(OpCode::CreateTtl, 4, "/short", 5, Some(1))).err, 0);
+    assert_eq!(client.call(&made(OpCode::CreateTtl, 5, "/long", 5, Some(1 << 39))).err, 0);
+    client.call(&create(6, "/full/child", b"", 0));
+    client.call(&create(7, "/used/child", b"", 0));
+    assert_eq!(client.call(&read(8, OpCode::Exists, "/used", true)).err, 0);
+    client.send(&delete(9, "/used/child"));
+    assert_eq!(client.reply().err, 0);
+    let event = client.reply();
+    assert_eq!((event.xid, &event.body[..4]), (-1, &[0, 0, 0, 2][..]), "the container goes with its last child");
+    // Gone some time after a millisecond; asking again is the only way to know.
+    while client.call(&read(10, OpCode::Exists, "/short", false)).err == 0 {}
+    for path in ["/unused", "/full", "/full/child", "/long"] {
+        assert_eq!(client.call(&read(11, OpCode::Exists, path, false)).err, 0, "{path}");
+    }
+    server.stop().unwrap();
 }
 
 #[test]
