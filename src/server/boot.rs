@@ -24,7 +24,7 @@ use crate::server::admission::Admission;
 use crate::server::feed::Feed;
 use crate::server::helper::helper;
 use crate::server::io_core::{self, IoCore};
-use crate::server::log_writer::{LogWriter, Mailbox};
+use crate::server::log_writer::{LogWriter, Writer};
 use crate::server::pipeline::{Ingredients, Pipeline, PipelineSettings};
 use crate::server::queue::{CoreQueue, Doorbell};
 use crate::server::shared::{CoreLink, Settings, Shared};
@@ -40,9 +40,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-
-/// What is left of a server when it has stopped by itself: the reason, if it was one of the disk's.
-type Reason = Arc<Mutex<Option<Fatal>>>;
 
 /// Runs a server until SIGTERM or SIGINT, or until it has to stop. `Ok` after a signal.
 pub fn run(config: Config, notices: Vec<Notice>) -> Result<(), Fatal> {
@@ -61,12 +58,11 @@ pub fn run(config: Config, notices: Vec<Notice>) -> Result<(), Fatal> {
 pub struct Running {
     pub address: SocketAddr,
     shared: Arc<Shared>,
-    mailbox: Arc<Mailbox>,
+    log_writer: Arc<LogWriter>,
     snapshots: Arc<SnapshotMail>,
-    reason: Reason,
     cores: Vec<JoinHandle<()>>,
     pipeline: JoinHandle<()>,
-    log_writer: JoinHandle<()>,
+    log_thread: JoinHandle<()>,
     helper: JoinHandle<()>,
     snapshotter: JoinHandle<()>,
     admin: JoinHandle<()>,
@@ -248,10 +244,15 @@ fn spawn(
     let admission = Admission::new(config.max_client_cnxns as usize, config.max_cnxns as usize);
     let shared =
         Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
-    let zxid = writer.peek().zxid();
-    let mailbox = Arc::new(Mailbox::new(zxid));
+    let (helper_mail, helper) = helper();
+    let log_writer = Arc::new(LogWriter::new(Writer {
+        log,
+        helper: helper_mail,
+        slow_sync_ms: config.fsync_warning_threshold_ms,
+        recorder: recorder(),
+    }));
+    assert_eq!(log_writer.mailbox.durable(), writer.peek().zxid(), "the tree has what the log has");
     let snapshots = Arc::new(SnapshotMail::default());
-    let reason: Reason = Arc::default();
 
     let snapshotter = Snapshotter {
         disk,
@@ -260,17 +261,8 @@ fn spawn(
         keeper,
         reader: readers.pop().expect("one part more than cores"),
         mail: snapshots.clone(),
-        mailbox: mailbox.clone(),
+        log_writer: log_writer.clone(),
         shared: shared.clone(),
-        recorder: recorder(),
-    };
-    let (helper_mail, helper) = helper();
-    let log_writer = LogWriter {
-        log,
-        helper: helper_mail,
-        mailbox: mailbox.clone(),
-        shared: shared.clone(),
-        slow_sync_ms: config.fsync_warning_threshold_ms,
         recorder: recorder(),
     };
     let pipeline = Pipeline::new(Ingredients {
@@ -281,7 +273,7 @@ fn spawn(
         sessions,
         ids: SessionIds::new(server_id(&config), clock::wall_ms()),
         prepare: Prepare::new(prepare_rules(&config)),
-        mailbox: mailbox.clone(),
+        log_writer: log_writer.clone(),
         snapshots: snapshots.clone(),
         rng: Rng::new(random::seed()),
         recorder: recorder(),
@@ -294,9 +286,12 @@ fn spawn(
     }
     let admin = AdminThread::new(config.clone(), address, shared.clone());
 
-    let snapshotter = thread("snapshotter", None, guarded(&shared, &reason, move || snapshotter.run()))?;
-    let log_writer = thread("log-writer", None, guarded(&shared, &reason, move || log_writer.run()))?;
-    let helper = thread("helper", None, guarded(&shared, &reason, move || helper.run()))?;
+    let snapshotter = thread("snapshotter", None, guarded(&shared, move || snapshotter.run()))?;
+    let log_thread = {
+        let (log_writer, shared) = (log_writer.clone(), shared.clone());
+        thread("log-writer", None, guarded(&shared.clone(), move || log_writer.run(&shared)))?
+    };
+    let helper = thread("helper", None, guarded(&shared, move || helper.run()))?;
     let pipeline = thread("pipeline", None, move || pipeline.run())?;
     let admin = thread("admin", None, move || admin.run())?;
     let pins = if config.pin_cores { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
@@ -308,12 +303,11 @@ fn spawn(
     Ok(Running {
         address,
         shared,
-        mailbox,
+        log_writer,
         snapshots,
-        reason,
         cores: handles,
         pipeline,
-        log_writer,
+        log_thread,
         helper,
         snapshotter,
         admin,
@@ -344,15 +338,12 @@ fn thread(
 /// A thread whose failure is the disk's: the reason is kept, and the server stops.
 fn guarded(
     shared: &Arc<Shared>,
-    reason: &Reason,
     body: impl FnOnce() -> Result<(), Fatal> + Send + 'static,
 ) -> impl FnOnce() + Send + 'static {
-    let (shared, reason) = (shared.clone(), reason.clone());
+    let shared = shared.clone();
     move || {
         if let Err(fatal) = body() {
-            tracing::error!("{fatal}; stopping, nothing more is acknowledged");
-            reason.lock().get_or_insert(fatal);
-            shared.fail();
+            shared.fail_because(fatal);
         }
     }
 }
@@ -441,14 +432,16 @@ impl Running {
             let _ = core.join();
         }
         let _ = self.pipeline.join();
-        self.mailbox.stop();
-        let _ = self.log_writer.join();
-        let _ = self.helper.join();
+        self.log_writer.mailbox.stop();
+        let _ = self.log_thread.join();
         self.snapshots.stop();
         let _ = self.snapshotter.join();
+        // The helper ends when nobody can leave it a job any more.
+        drop(self.log_writer);
+        let _ = self.helper.join();
         self.shared.admin.stop();
         let _ = self.admin.join();
-        match self.reason.lock().take() {
+        match self.shared.take_reason() {
             Some(fatal) => Err(fatal),
             None => {
                 tracing::info!("stopped");

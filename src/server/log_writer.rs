@@ -9,12 +9,11 @@
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crate::log::{Batch, Log};
+use crate::log::{Batch, Durable, Log};
 use crate::metrics::{Recorder, Summary};
 use crate::server::helper::HelperMail;
 use crate::server::shared::Shared;
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Default)]
@@ -31,8 +30,6 @@ pub struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Condvar,
     durable: AtomicU64,
-    /// Bytes that the log's files take, for `dirs` and `conf`.
-    pub log_bytes: AtomicU64,
 }
 
 impl Mailbox {
@@ -72,63 +69,99 @@ impl Mailbox {
     }
 }
 
-pub struct LogWriter {
+/// The log and what belongs to it; in the hands of one thread at a time.
+pub struct Writer {
     pub log: Log<RealDisk>,
-    pub mailbox: Arc<Mailbox>,
-    pub shared: Arc<Shared>,
     pub helper: HelperMail,
     /// Milliseconds of a sync above which a warning is logged (`fsync.warningthresholdms`).
     pub slow_sync_ms: u64,
     pub recorder: Recorder,
 }
 
-impl LogWriter {
-    /// Until the mailbox says stop, or the disk fails.
-    pub fn run(mut self) -> Result<(), Fatal> {
-        let mut batch = Batch::new();
-        self.look_after_log();
-        loop {
-            let (purge, stop) = {
-                let mut mail = self.mailbox.mail.lock();
-                while mail.batch.is_empty() && mail.purge.is_none() && !mail.stop {
-                    self.mailbox.arrived.wait(&mut mail);
-                }
-                std::mem::swap(&mut mail.batch, &mut batch);
-                (mail.purge.take(), mail.stop)
-            };
-            if !batch.is_empty() {
-                self.write(&batch)?;
-                batch.clear();
-            } else if stop {
-                return self.log.settle();
-            }
-            if let Some(up_to) = purge {
-                self.log.roll()?;
-                self.helper.purge(self.log.purge(up_to));
-            }
-            self.look_after_log();
-        }
-    }
-
-    fn look_after_log(&mut self) {
-        if self.log.wants_next() {
-            self.helper.prepare_segment(self.log.housekeeper().clone());
-        }
-        self.mailbox.log_bytes.store(self.log.file_bytes(), Ordering::Relaxed);
-    }
-
-    fn write(&mut self, batch: &Batch) -> Result<(), Fatal> {
+impl Writer {
+    /// Appends a batch as one group and syncs it.
+    fn write(&mut self, batch: &Batch) -> Result<Durable, Fatal> {
         let started = crate::clock::now();
         self.log.append(batch)?;
         let durable = self.log.sync()?;
         let took = crate::clock::now().since(started).as_millis() as u64;
-        self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
-        self.shared.pipeline_bell.ring();
         self.recorder.observe(Summary::Fsynctime, took, 1);
         self.recorder.observe(Summary::SyncProcessorBatchSize, batch.len() as u64, 1);
         if took > self.slow_sync_ms {
             tracing::warn!("fsync-ing the write ahead log took {took} ms; this will adversely affect latency");
         }
-        Ok(())
+        if self.log.wants_next() {
+            self.helper.prepare_segment(self.log.housekeeper().clone());
+        }
+        Ok(durable)
+    }
+}
+
+/// The mailbox and the log: what the log writer's thread and the pipeline share.
+pub struct LogWriter {
+    pub mailbox: Mailbox,
+    writer: Mutex<Writer>,
+}
+
+/// Records above which a batch is worth a thread of its own: while that one syncs, the pipeline prepares the next.
+const INLINE_RECORDS_MAX: usize = 8;
+
+impl LogWriter {
+    pub fn new(writer: Writer) -> LogWriter {
+        LogWriter { mailbox: Mailbox::new(writer.log.durable()), writer: Mutex::new(writer) }
+    }
+
+    /// Writes a small batch here and now if nothing is before it: a lone client's write saves two hand-overs between
+    /// threads, which cost as much as everything else that the server does for it. `false`, and the batch untouched, if
+    /// it has to go through the mailbox.
+    ///
+    /// Only for a server without peers: with them, the pipeline's thread must not wait for a disk.
+    pub fn write_inline(&self, batch: &mut Batch) -> Result<bool, Fatal> {
+        if batch.len() > INLINE_RECORDS_MAX {
+            return Ok(false);
+        }
+        // The thread takes the writer before it takes mail; so with no mail and the writer in hand, nothing is between.
+        let mail = self.mailbox.mail.lock();
+        if !mail.batch.is_empty() || mail.purge.is_some() {
+            return Ok(false);
+        }
+        let Some(mut writer) = self.writer.try_lock() else { return Ok(false) };
+        drop(mail);
+        let durable = writer.write(batch)?;
+        self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
+        batch.clear();
+        Ok(true)
+    }
+
+    /// The thread: until the mailbox says stop, or the disk fails.
+    pub fn run(&self, shared: &Shared) -> Result<(), Fatal> {
+        let mut batch = Batch::new();
+        loop {
+            {
+                let mut mail = self.mailbox.mail.lock();
+                while mail.batch.is_empty() && mail.purge.is_none() && !mail.stop {
+                    self.mailbox.arrived.wait(&mut mail);
+                }
+            }
+            let mut writer = self.writer.lock();
+            let (purge, stop) = {
+                let mut mail = self.mailbox.mail.lock();
+                std::mem::swap(&mut mail.batch, &mut batch);
+                (mail.purge.take(), mail.stop)
+            };
+            if !batch.is_empty() {
+                let durable = writer.write(&batch)?;
+                self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
+                shared.pipeline_bell.ring();
+                batch.clear();
+            } else if stop {
+                return writer.log.settle();
+            }
+            if let Some(up_to) = purge {
+                writer.log.roll()?;
+                let purge = writer.log.purge(up_to);
+                writer.helper.purge(purge);
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
 use crate::random::Rng;
 use crate::server::feed::FeedBatch;
-use crate::server::log_writer::Mailbox;
+use crate::server::log_writer::LogWriter;
 use crate::server::queue::{Batch, ConnId, Item};
 use crate::server::shared::Shared;
 use crate::server::snapshotter::SnapshotMail;
@@ -95,7 +95,7 @@ pub struct Pipeline {
     leading: Leading,
     outputs: Vec<Output>,
     pending: VecDeque<Pending>,
-    mailbox: Arc<Mailbox>,
+    log_writer: Arc<LogWriter>,
     batch: log::Batch,
     snapshots: Arc<SnapshotMail>,
     until_snapshot: (u64, u64),
@@ -121,7 +121,7 @@ pub struct Ingredients {
     pub sessions: SessionTable,
     pub ids: SessionIds,
     pub prepare: Prepare,
-    pub mailbox: Arc<Mailbox>,
+    pub log_writer: Arc<LogWriter>,
     pub snapshots: Arc<SnapshotMail>,
     pub rng: Rng,
     pub recorder: Recorder,
@@ -129,7 +129,7 @@ pub struct Ingredients {
 
 impl Pipeline {
     pub fn new(from: Ingredients) -> Pipeline {
-        let Ingredients { poll, shared, settings, tree, sessions, ids, prepare, mailbox, snapshots, rng, recorder } =
+        let Ingredients { poll, shared, settings, tree, sessions, ids, prepare, log_writer, snapshots, rng, recorder } =
             from;
         let last = tree.peek().zxid();
         let now = clock::now();
@@ -148,7 +148,7 @@ impl Pipeline {
             prepare,
             outputs: Vec::new(),
             pending: VecDeque::new(),
-            mailbox,
+            log_writer,
             batch: log::Batch::new(),
             snapshots,
             until_snapshot: (0, 0),
@@ -198,7 +198,7 @@ impl Pipeline {
     fn has_work(&self) -> bool {
         let room = self.has_room();
         (room && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
-            || (self.mailbox.durable() > self.leading.committed())
+            || (self.log_writer.mailbox.durable() > self.leading.committed())
             || (self.can_apply() && self.feeds_have_room())
             || !self.shared.pipeline_reports.lock().is_empty()
             || self.shared.cores_have_ended()
@@ -388,13 +388,21 @@ impl Pipeline {
     }
 
     fn post(&mut self) {
-        if !self.batch.is_empty() {
-            self.mailbox.post(&mut self.batch);
+        if self.batch.is_empty() {
+            return;
+        }
+        match self.log_writer.write_inline(&mut self.batch) {
+            Ok(true) => {}
+            Ok(false) => self.log_writer.mailbox.post(&mut self.batch),
+            Err(fatal) => {
+                self.shared.fail_because(fatal);
+                self.batch.clear();
+            }
         }
     }
 
     fn commit(&mut self) {
-        let up_to = self.mailbox.durable();
+        let up_to = self.log_writer.mailbox.durable();
         if up_to > self.leading.committed() {
             self.leading.step(Input::Durable { by: self.settings.server_id, up_to }, &mut self.outputs);
         }

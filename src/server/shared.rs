@@ -2,6 +2,7 @@
 
 use crate::admin::Whitelist;
 use crate::auth::AuthRules;
+use crate::fatal::Fatal;
 use crate::metrics::Metrics;
 use crate::server::admin_thread::AdminQueue;
 use crate::server::admission::Admission;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub auth_failed: AtomicU64,
     stopping: AtomicBool,
     failed: AtomicBool,
+    /// Why, if it was a reason of the disk's: the first one.
+    reason: Mutex<Option<Fatal>>,
     cores_running: AtomicUsize,
     /// Last applied zxid, for those that must not wait for the tree.
     pub applied: AtomicU64,
@@ -76,6 +79,7 @@ impl Shared {
             auth_failed: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            reason: Mutex::default(),
             cores_running,
             applied: AtomicU64::new(0),
         }
@@ -98,6 +102,17 @@ impl Shared {
     pub fn fail(&self) {
         self.failed.store(true, Ordering::SeqCst);
         self.stop();
+    }
+
+    /// As `fail`, with what to tell the operator.
+    pub fn fail_because(&self, fatal: Fatal) {
+        tracing::error!("{fatal}; stopping, nothing more is acknowledged");
+        self.reason.lock().get_or_insert(fatal);
+        self.fail();
+    }
+
+    pub fn take_reason(&self) -> Option<Fatal> {
+        self.reason.lock().take()
     }
 
     pub fn has_failed(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::fatal::Fatal;
 use crate::ids::SessionId;
 use crate::limits;
 use crate::metrics::{Counter, Recorder, Summary};
-use crate::server::log_writer::Mailbox;
+use crate::server::log_writer::LogWriter;
 use crate::server::shared::Shared;
 use crate::server::tree_lock;
 use crate::snapshot::{Keeper, SnapshotInfo, SnapshotWriter};
@@ -75,7 +75,7 @@ pub struct Snapshotter {
     pub keeper: Keeper<RealDisk>,
     pub reader: tree_lock::Reader,
     pub mail: Arc<SnapshotMail>,
-    pub mailbox: Arc<Mailbox>,
+    pub log_writer: Arc<LogWriter>,
     pub shared: Arc<Shared>,
     pub recorder: Recorder,
 }
@@ -178,7 +178,7 @@ impl Snapshotter {
             tracing::error!("the snapshot at zxid {zxid} is damaged; it is kept, and an older one in its place");
         }
         if let Some(oldest) = kept.oldest {
-            self.mailbox.purge(oldest);
+            self.log_writer.mailbox.purge(oldest);
         }
         if kept.removed > 0 {
             tracing::info!("removed {} old snapshots", kept.removed);
