@@ -23,7 +23,7 @@ use crate::session::SessionState;
 use crate::tree::Tree;
 use crate::wire::multi::{MultiOp, read_ops};
 use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
-use crate::wire::{ErrorCode, OpCode, Reader};
+use crate::wire::{ErrorCode, Malformed, OpCode, Reader};
 use pending::Pending;
 
 /// What the configuration says about writes. One per server, fixed at start.
@@ -149,7 +149,8 @@ impl Prepare {
         let reader = &mut Reader::new(request.body);
         if request.op == OpCode::Multi {
             let ops = read_ops(reader);
-            if ops.as_ref().is_ok_and(|ops| ops.iter().any(ops::list_is_null)) {
+            // A null list of ACLs is found before there is a zxid, as upstream.
+            if let Err(Malformed::Null(_)) = ops {
                 return Prepared::Refused(ErrorCode::MARSHALLING_ERROR);
             }
             self.pending.begin(tree, zxid);

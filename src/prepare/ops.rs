@@ -50,12 +50,6 @@ pub(super) fn path_is_null(op: &MultiOp<'_>) -> bool {
     }
 }
 
-/// Whether ZooKeeper trips over the operation before it has a zxid for the multi: a create, but with a TTL, whose list is
-/// null.
-pub(super) fn list_is_null(op: &MultiOp<'_>) -> bool {
-    matches!(op, MultiOp::Create(op, CreateRequest { acl: None, ttl: -1, .. }) if *op != OpCode::CreateTtl)
-}
-
 const fn fail(code: ErrorCode) -> Fail {
     match code {
         // No operation's answer: ZooKeeper gives it where it did not expect to fail.
