@@ -5,7 +5,7 @@
 //! a part at a time: no stop of seconds for a hundred million znodes at once.
 
 use super::node::{NO_SLOT, Node};
-use crate::random::{self, hash_bytes};
+use crate::random;
 use hashbrown::HashTable;
 use slab::Slab;
 
@@ -22,18 +22,72 @@ pub(super) fn root_hash() -> u32 {
 /// Hash of a child's path from its parent's.
 #[inline]
 pub(super) fn child_hash(parent: u32, name: &[u8]) -> u32 {
-    let wide = (hash_bytes(name) ^ parent as u64) as u128 * 0xd6e8_feb8_6659_fd93_u128;
-    ((wide as u64) ^ (wide >> 64) as u64) as u32 ^ parent.rotate_left(11)
+    step(random::seed(), parent, name)
 }
 
 /// Hash of a path, as its znode has it if there is one. `None` if no znode can have this path.
 #[inline]
 pub(super) fn path_hash(path: &str) -> Option<u32> {
     let Some(names) = path.strip_prefix('/') else { return path.is_empty().then(root_hash) };
-    if names.is_empty() {
-        return Some(root_hash());
+    let mut hash = root_hash();
+    let mut rest = names.as_bytes();
+    if rest.is_empty() {
+        return Some(hash);
     }
-    Some(names.as_bytes().split(|&byte| byte == b'/').fold(root_hash(), child_hash))
+    let seed = random::seed();
+    loop {
+        match slash(rest) {
+            Some(at) => {
+                hash = step(seed, hash, &rest[..at]);
+                rest = &rest[at + 1..];
+            }
+            None => return Some(step(seed, hash, rest)),
+        }
+    }
+}
+
+/// Where the first slash is. Names are short, so eight bytes at a time and no call.
+#[inline]
+fn slash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        // A byte is zero where there was a slash; the lowest marked one is right, whatever the borrows above it do.
+        let zeroed = u64::from_le_bytes(*word) ^ (ONES * b'/' as u64);
+        let marks = zeroed.wrapping_sub(ONES) & !zeroed & (ONES << 7);
+        if marks != 0 {
+            return Some(at * 8 + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(|&byte| byte == b'/').map(|at| words.len() * 8 + at)
+}
+
+/// One name onto a hash: eight bytes a step, the last step overlapping the one before, so that nothing is copied.
+#[inline]
+fn step(seed: u64, parent: u32, name: &[u8]) -> u32 {
+    const K: u64 = 0x9e37_79b9_7f4a_7c15;
+    let fold = |a: u64, b: u64| {
+        let wide = a as u128 * b as u128;
+        wide as u64 ^ (wide >> 64) as u64
+    };
+    let key = seed ^ K;
+    let start = fold(seed ^ parent as u64, 0xd6e8_feb8_6659_fd93 ^ name.len() as u64);
+    let (hash, last) = match name {
+        [.., a, b, c, d, e, f, g, h] => {
+            let tail = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+            let words = name[..name.len() - 1].as_chunks::<8>().0;
+            (words.iter().fold(start, |hash, word| fold(hash ^ u64::from_le_bytes(*word), key)), tail)
+        }
+        [a, b, c, d, ..] => {
+            let [.., w, x, y, z] = name else { unreachable!("four at least") };
+            (start, u64::from_le_bytes([*a, *b, *c, *d, *w, *x, *y, *z]))
+        }
+        [] => (start, 0),
+        [first, .., last] => (start, u64::from_le_bytes([*first, name[1], *last, 0, 0, 0, 0, 1])),
+        [only] => (start, *only as u64),
+    };
+    let hash = fold(hash ^ last, key.rotate_left(32));
+    hash as u32 ^ (hash >> 32) as u32
 }
 
 pub(super) struct Index {
@@ -132,4 +186,48 @@ pub(super) fn path_of(nodes: &Slab<Node>, slot: u32) -> String {
         slot = node.parent;
     }
     String::from_utf8(path).expect("names were text when they came in")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_path_hashes_as_its_names_do_one_by_one() {
+        let letters = ["", "a", "ab", "abc", "abcd", "abcdefg", "abcdefgh", "abcdefghi", "0123456789abcdef", "\u{e4}"];
+        for one in letters {
+            for two in letters {
+                for three in ["x", "exactly eight bytes and more"] {
+                    let names = [one, two, three];
+                    let by_name = names.iter().fold(root_hash(), |hash, name| child_hash(hash, name.as_bytes()));
+                    assert_eq!(path_hash(&format!("/{one}/{two}/{three}")), Some(by_name), "{names:?}");
+                }
+            }
+        }
+        assert_eq!(path_hash("a/b"), None);
+        assert_eq!((path_hash(""), path_hash("/")), (Some(root_hash()), Some(root_hash())));
+    }
+
+    #[test]
+    fn the_first_slash_is_found_wherever_it_is() {
+        for len in 0..40 {
+            for at in 0..len {
+                // Beside bytes that differ from a slash in one bit only.
+                let mut bytes = vec![b'.'; len];
+                bytes[at..].fill(b'/');
+                assert_eq!(slash(&bytes), Some(at));
+            }
+            assert_eq!(slash(&vec![0xaf; len]), None);
+        }
+    }
+
+    #[test]
+    fn hashes_of_names_that_count_hardly_meet() {
+        let names = (0..200_000).map(|n| format!("member-{n:010}"));
+        let mut hashes: HashSet<u32> = names.map(|name| child_hash(root_hash(), name.as_bytes())).collect();
+        hashes.extend((0..100_000u32).map(|n| child_hash(n, b"leader")));
+        // 300,000 balls in 2^32 bins: about ten meet.
+        assert!(hashes.len() > 299_900, "{}", hashes.len());
+    }
 }
