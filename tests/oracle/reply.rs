@@ -155,6 +155,11 @@ impl Names<'_> {
             Body::Data(data, stat) => format!("data {} {}", show_opt(data.as_deref()), self.stat(stat)),
             Body::Acls(acls, stat) => {
                 let acls = acls.as_ref().map(|acls| {
+                    // What `auth` stands for is a set: several ids of one client come in any order.
+                    let mut acls = acls.clone();
+                    for run in acls.chunk_by_mut(|a, b| (a.perms, &a.scheme) == (b.perms, &b.scheme)) {
+                        run.sort_by(|a, b| a.id.cmp(&b.id));
+                    }
                     let one = |acl: &Acl| {
                         format!("{:o} {}:{}", acl.perms, show_opt(acl.scheme.as_deref()), show_opt(acl.id.as_deref()))
                     };

@@ -59,30 +59,25 @@ impl<'a> Side<'a> {
         }
     }
 
-    pub fn is_open(&self, slot: usize) -> bool {
-        self.slots.contains_key(&slot)
-    }
-
     /// The session that a slot's connection holds, by order of opening.
     pub fn session(&self, slot: usize) -> Option<usize> {
         self.slots.get(&slot)?.session
-    }
-
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
     }
 
     pub fn names(&self) -> Names<'_> {
         Names(&self.ids)
     }
 
-    pub fn ids(&self) -> &[i64] {
-        &self.ids
-    }
-
-    /// The local port of a slot's connection, as servers print it.
-    pub fn ports(&self) -> BTreeMap<u16, usize> {
-        self.slots.iter().map(|(slot, held)| (held.conn.local_port(), *slot)).collect()
+    /// A text of the server's with sessions and addresses by the names that both sides share.
+    pub fn named(&self, text: &str) -> String {
+        let mut text = text.to_string();
+        for (slot, held) in &self.slots {
+            text = text.replace(&format!("/127.0.0.1:{}", held.conn.local_port()), &format!("/slot {slot}"));
+        }
+        for (index, id) in self.ids.iter().enumerate() {
+            text = text.replace(&format!("0x{id:x}"), &format!("s{index}"));
+        }
+        text
     }
 
     pub fn play(&mut self, step: &Step) -> Outcome {
@@ -101,7 +96,7 @@ impl<'a> Side<'a> {
                     self.exchange(*slot, &bytes, *after, &mut outcome);
                 }
                 if requests.iter().any(|request| request.op == op::CLOSE) {
-                    closing = Some(self.last_zxid);
+                    closing = Some(Some(self.last_zxid));
                 }
             }
             Step::Garbage { slot, bytes } => self.exchange(*slot, bytes, After::Closed, &mut outcome),
@@ -110,9 +105,12 @@ impl<'a> Side<'a> {
             }
             Step::AwaitClose { slot } => {
                 self.receive(*slot, true, &mut outcome);
-                closing = Some(i64::MAX);
+                closing = Some(None);
             }
-            Step::AwaitEvents { slot, count } => self.await_events(*slot, *count, &mut outcome),
+            Step::AwaitEvents { slot, count } => {
+                self.await_events(*slot, *count, &mut outcome);
+                closing = Some(None);
+            }
             Step::Stranger { bytes } => {
                 let answer = self.stranger(bytes).unwrap_or_else(|error| format!("{error}"));
                 outcome.0.entry(STRANGER).or_default().push(answer);
@@ -345,16 +343,16 @@ impl Slot {
 }
 
 impl Outcome {
-    /// A closing session's ephemerals go in an order that ZooKeeper leaves open: events with that zxid are a set.
-    fn sort_events_of(&mut self, zxid: i64) {
-        let mark = format!("event zxid {zxid} ");
-        let of = |line: &String| line.starts_with(&mark) || (zxid == i64::MAX && line.starts_with("event "));
+    /// A closing session's ephemerals go in an order that ZooKeeper leaves open: events with its zxid (or, `None`, with
+    /// any one zxid) are a set.
+    fn sort_events_of(&mut self, zxid: Option<i64>) {
+        let zxid_of = |line: &String| line.strip_prefix("event zxid ")?.split(' ').next()?.parse::<i64>().ok();
+        let loose = |line: &String| zxid_of(line).filter(|of| zxid.is_none_or(|zxid| zxid == *of));
         for lines in self.0.values_mut() {
-            let mut from = 0;
-            while from < lines.len() {
-                let run = lines[from..].iter().take_while(|line| of(line)).count();
-                lines[from..from + run].sort();
-                from += run.max(1);
+            for run in lines.chunk_by_mut(|a, b| loose(a).is_some() && loose(a) == loose(b)) {
+                if loose(&run[0]).is_some() {
+                    run.sort();
+                }
             }
         }
     }

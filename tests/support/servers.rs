@@ -131,7 +131,7 @@ impl Server {
         let text = fs::read(self.folder.path().join("server.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines: Vec<String> = text.lines().map(|line| line.chars().take(300).collect()).collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        lines[lines.len().saturating_sub(45)..].join("\n")
     }
 
     fn launch(&mut self) -> bool {
