@@ -12,7 +12,7 @@
 //!
 //! # Differences that are allowed, and why
 //!
-//! None of these is generated; where ostler's answer is decided, `oracle_deviations.rs` asks for it.
+//! None of these is generated; where ostler's answer is decided, `deviations.rs` asks for it.
 //!
 //! 1. createTTL with a flag that isn't a TTL mode and a negative ttl: ends the Java server for good. ostler: -8.
 //! 2. deleteContainer (20) and createSession (-10) from a client: the Java server carries them out, past every
@@ -49,6 +49,8 @@ mod script;
 #[path = "oracle/side.rs"]
 mod side;
 mod support;
+#[path = "oracle/tables.rs"]
+mod tables;
 #[path = "oracle/words.rs"]
 mod words;
 

@@ -11,18 +11,21 @@
 use crate::script::op;
 use crate::support::jute::{Acl, Reader, Stat, show, show_opt};
 
+/// A string or a buffer; `None` is null.
+type Bytes = Option<Vec<u8>>;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     None,
-    Path(Option<Vec<u8>>),
+    Path(Bytes),
     Stat(Stat),
-    PathStat(Option<Vec<u8>>, Stat),
-    Data(Option<Vec<u8>>, Stat),
+    PathStat(Bytes, Stat),
+    Data(Bytes, Stat),
     Acls(Option<Vec<Acl>>, Stat),
-    Children(Option<Vec<Option<Vec<u8>>>>, Option<Stat>),
+    Children(Option<Vec<Bytes>>, Option<Stat>),
     Int(i32),
-    Token(Option<Vec<u8>>),
-    Ids(Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>),
+    Token(Bytes),
+    Ids(Vec<(Bytes, Bytes)>),
     Results(Vec<(i32, i32, Body)>),
     /// Not what this reply should be.
     Raw(Vec<u8>),

@@ -9,6 +9,7 @@ use ostler::random::Rng;
 
 use crate::script::{Request, op};
 use crate::support::jute::{Acl, Reader, Writer, show, show_opt};
+use crate::tables::{BAD_ACLS, BAD_PATHS, GOOD_ACLS, NAMES, QUOTA_LIMITS, UNKNOWN};
 
 pub type Path = Vec<u8>;
 
@@ -28,22 +29,6 @@ pub struct Requests {
     pub enforced: bool,
     pub xid: i32,
 }
-
-/// Opcodes that servers refuse from clients. Without -10 and 20: see the allowed differences.
-const UNKNOWN: [i32; 11] = [0, 10, op::CHECK, 23, 99, -1, -9, -12, 108, 500, i32::MIN];
-
-const QUOTA_LIMITS: [&str; 7] = [
-    "count=3,bytes=-1",
-    "count=-1,bytes=50",
-    "count=5,bytes=100=;byteHardLimit=200;countHardLimit=6",
-    "count=-1,bytes=-1=;byteHardLimit=60",
-    "count=-1,bytes=-1=;countHardLimit=4",
-    "count=2,bytes=3",
-    "countHardLimit=5",
-];
-
-const NAMES: [&str; 12] =
-    ["a", "b", "c", "d", "e", "n-", "lock-", "x y", "\u{e9}\u{20ac}", "\u{a0}", ".b", "b..\"'\\%"];
 
 impl Requests {
     pub fn new(seed: u64, enforced: bool) -> Requests {
@@ -79,49 +64,9 @@ impl Requests {
     }
 
     fn bad_path(&mut self) -> Option<Path> {
-        let texts: [&[u8]; 38] = [
-            b"",
-            b"a",
-            b"a/b",
-            b"/a/",
-            b"//",
-            b"/a//b",
-            b"/.",
-            b"/a/./b",
-            b"/a/..",
-            b"/../a",
-            b"/a\0b",
-            b"/a/\x01",
-            b"/a/\x1f",
-            b"/a/\x7f",
-            b"/a/\xc2\x80",
-            b"/a/\xc2\x9f",
-            b"/a/\xc2\xa0",
-            b"/a/\xee\x80\x80",             // U+E000
-            b"/a/\xef\xa3\xbf",             // U+F8FF
-            b"/a/\xef\xa4\x80",             // U+F900, legal
-            b"/a/\xed\x9f\xbf",             // U+D7FF, legal
-            b"/a/\xef\xbf\xaf",             // U+FFEF, legal
-            b"/a/\xef\xbf\xb0",             // U+FFF0
-            b"/a/\xef\xbf\xbd",             // U+FFFD
-            b"/a/\xf0\x9f\x98\x80",         // outside the basic plane
-            b"/a/\xed\xa0\xbd\xed\xb8\x80", // the same as two surrogates
-            b"/a/\xed\xa0\xbd",             // a lone surrogate
-            b"/a/\xff",
-            b"/a/\xc0\x80",
-            b"/a/\xe2\x82",
-            b"/a/\xf0\x9f\x98",
-            b"/a/\xf4\x90\x80\x80",
-            b"/a/\xf8\x88\x80\x80\x80",
-            b"/a/\x80\xbf",
-            b"/a/\xe0\x80\xaf",
-            b"/a/\xe2\x28\xa1",
-            b"/a/\xf0\x80\x80\xaf/x",
-            b"/zookeeper/config/",
-        ];
         match self.below(40) {
             0 => None,
-            _ => Some(self.pick(&texts).to_vec()),
+            _ => Some(self.pick(&BAD_PATHS).to_vec()),
         }
     }
 
@@ -181,49 +126,11 @@ impl Requests {
     }
 
     pub fn acls(&mut self) -> Option<Vec<Acl>> {
-        let good: [&[(i32, &str, &str)]; 14] = [
-            &[(1, "world", "anyone")],
-            &[(7, "world", "anyone")],
-            &[(0, "world", "anyone")],
-            &[(255, "world", "anyone")],
-            &[(31, "digest", "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=")],
-            &[(31, "digest", "bob:ikIaKsbtGweaHnb/jKn7OHqbunM="), (1, "world", "anyone")],
-            &[(31, "digest", "u:not-it"), (17, "digest", ":b")],
-            &[(31, "auth", "")],
-            &[(31, "auth", "x"), (1, "auth", "y"), (31, "auth", "z")],
-            &[(31, "ip", "127.0.0.1")],
-            &[(31, "ip", "127.0.0.0/8"), (1, "ip", "10.0.0.1")],
-            &[(15, "ip", "0.0.0.0/0"), (16, "ip", "010.001.2.3/32")],
-            &[(5, "world", "anyone"), (5, "world", "anyone"), (4, "world", "anyone")],
-            &[(31, "ip", "::1/128"), (31, "ip", "fe80::/10"), (1, "world", "anyone")],
-        ];
-        let bad: [&[(i32, &str, &str)]; 20] = [
-            &[],
-            &[(31, "world", "someone")],
-            &[(31, "digest", "a")],
-            &[(31, "digest", "a:")],
-            &[(31, "digest", ":")],
-            &[(31, "digest", "a:b:c")],
-            &[(31, "digest", "")],
-            &[(31, "ip", "localhost")],
-            &[(31, "ip", "1.2.3")],
-            &[(31, "ip", "1.2.3.256")],
-            &[(31, "ip", "1.2.3.4/33")],
-            &[(31, "ip", "1.2.3.4/")],
-            &[(31, "ip", "1.2.3.4/-1")],
-            &[(31, "ip", "1.2.3.4/8/8")],
-            &[(31, "ip", "::ffff:1.2.3.4")],
-            &[(31, "super", "")],
-            &[(31, "nothing", "x")],
-            &[(31, "sasl", "x")],
-            &[(31, "", "")],
-            &[(31, "world", "anyone"), (31, "digest", "a")],
-        ];
         let list = |list: &[(i32, &str, &str)]| list.iter().map(|(p, s, i)| Acl::new(*p, s, i)).collect::<Vec<_>>();
         match self.below(40) {
             0..24 => Some(Acl::open()),
-            24..35 => Some(list(self.pick(&good))),
-            35..38 => Some(list(self.pick(&bad))),
+            24..35 => Some(list(self.pick(&GOOD_ACLS))),
+            35..38 => Some(list(self.pick(&BAD_ACLS))),
             38 => None,
             _ => {
                 let mut acl = self.pick(&[

@@ -32,7 +32,9 @@ pub fn compare(left: &Side, right: &Side, sent: bool) -> Vec<String> {
         let difference = wait_for(one, Duration::from_secs(30), || {
             tries += 1;
             let (expected, found) = (said(left, one, sent), said(right, one, sent));
-            match expected == found {
+            // A garbled quota breaks off the Java server's mntr.
+            let broken = one == "mntr" && expected.len() < 100;
+            match expected == found || broken {
                 true => Some(None),
                 false if tries < 100 => None,
                 false => Some(Some(format!("{one}:\n{}", apart(&expected, &found)))),
