@@ -383,6 +383,27 @@ fn s11_another_logs_segment_of_the_same_number_stops() {
 }
 
 #[test]
+fn s11_a_segment_with_the_same_zxids_and_other_contents_stops() {
+    let (disk, _) = filled();
+    let other = new_disk();
+    let (mut log, _) = recover(&other, 0).unwrap();
+    let mut last = 0;
+    for group in 0..40 {
+        let mut batch = Batch::new();
+        for zxid in last + 1..=last + 1 + group % 4 {
+            batch.push(Zxid(zxid), &body(zxid).iter().map(|byte| byte ^ 0x40).collect::<Vec<_>>());
+        }
+        last = batch.last_zxid().unwrap().0;
+        log.append(&batch).unwrap();
+        log.sync().unwrap();
+    }
+    let ours = disk.contents(&segment(2)).unwrap();
+    disk.put(&segment(2), other.contents(&segment(2)).unwrap());
+    assert_eq!(ours[32..48], disk.contents(&segment(2)).unwrap()[32..48], "only the chain can tell");
+    assert_stops(&disk, "the same segment of another history");
+}
+
+#[test]
 fn s12_a_snapshot_that_is_not_in_the_history_stops() {
     let disk = new_disk();
     let (mut log, _) = recover(&disk, 0).unwrap();
@@ -618,6 +639,23 @@ fn s1_a_killed_process_leaves_every_prefix_of_its_stores_readable() {
         ends.insert(recovered(&run(Some(count)).0.after_crash(Keep::Everything)));
     }
     assert_eq!(ends, (2..=10).collect(), "each record is there as soon as its header is");
+}
+
+#[test]
+fn s1_what_recovery_hands_out_survives_the_next_power_cut() {
+    for stores in 0..60 {
+        let disk = new_disk();
+        let (mut log, _) = recover(&disk, 0).unwrap();
+        append(&mut log, 1..=2).unwrap();
+        let keep_all = disk.operations() + stores;
+        disk.stop_after(keep_all);
+        let _ = log.append(&batch(3..=10));
+        drop(log);
+        // The process was killed; the machine goes on, and what was stored is in its memory only.
+        disk.stop_after(u64::MAX);
+        let last = recovered(&disk);
+        assert_eq!(recovered(&disk.after_crash(Keep::Nothing)), last, "after {stores} stores");
+    }
 }
 
 #[test]

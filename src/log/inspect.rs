@@ -9,7 +9,7 @@
 //! Runs on: the command's thread; the caller holds the lock of the directory.
 
 use super::scan::{Reader, Scanner, Step, Tail, Why};
-use super::segment::{FirstSector, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
 use super::watermark::{Watermark, WatermarkFile};
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
@@ -65,53 +65,31 @@ pub fn walk<D: Disk>(
     let watermark = WatermarkFile::open(disk, dir).ok().flatten().map(|file| file.value());
     let numbers = numbers(disk, dir)?;
     let mut surveys: Vec<Survey> = Vec::new();
-    // How the segment before continues; `None` behind a bad place.
-    let mut before: Option<(SegmentHeader, u64, u32, Zxid)> = None;
+    // Where the segment before ends; `None` behind one that can't be read.
+    let mut before: Option<Joint> = None;
     for (index, &number) in numbers.iter().enumerate() {
-        let path = segment_path(dir, number);
-        let mut survey = Survey {
-            path: path.clone(),
-            number,
-            bytes: 0,
-            zxids: None,
-            records: 0,
-            groups: 0,
-            end: 0,
-            state: State::Good,
-        };
-        let scanned = scan_segment(disk, &path, number, watermark, &mut survey, &mut record);
+        let mut survey = Survey::new(segment_path(dir, number), number);
+        let scanned = scan_segment(disk, watermark, &mut survey, &mut record);
+        let closed = numbers.get(index + 1).is_some_and(|&next| begun(disk, dir, next));
         match scanned {
-            Err(error) => survey.state = State::Damaged { offset: survey.end, problem: error.to_string() },
+            Err(error) => {
+                survey.state = State::Damaged { offset: survey.end, problem: error.to_string() };
+                before = None;
+            }
             Ok(None) => before = None,
-            Ok(Some((header, why, tail, chain, last))) => {
-                let follows = index == 0
-                    || before.is_none_or(|(_, end, chain, last)| {
-                        (header.previous_end, header.previous, header.after) == (end, chain, last)
-                    });
+            Ok(Some(scanned)) => {
+                survey.state = scanned.state(closed, survey.end);
                 if index > 0 && number != numbers[index - 1] + 1 {
                     let problem = "the segment before it is not there".to_owned();
                     survey.state = State::Damaged { offset: 0, problem };
-                } else if !follows {
+                } else if before.is_some_and(|before| before != scanned.begins) {
                     // The one before it is as good as it looks only if this one continues it.
                     let problem = "the next segment does not continue it".to_owned();
                     if let Some(before) = surveys.last_mut().filter(|before| before.state == State::Good) {
                         before.state = State::Damaged { offset: before.end, problem };
                     }
                 }
-                let closed = numbers.get(index + 1).is_some_and(|&next| begun(disk, dir, next));
-                match (closed, why, tail) {
-                    _ if survey.state != State::Good => {}
-                    (_, Why::Bad(problem), _) | (false, _, Tail::Damaged(problem)) => {
-                        survey.state = State::Damaged { offset: survey.end, problem };
-                    }
-                    (true, Why::BadBody(_), _) => {
-                        let problem = "the checksum of a record is wrong".to_owned();
-                        survey.state = State::Damaged { offset: survey.end, problem };
-                    }
-                    (false, _, Tail::Torn { .. }) => survey.state = State::Torn,
-                    _ => {}
-                }
-                before = Some((header, survey.end, chain, last));
+                before = Some(scanned.ends);
             }
         }
         surveys.push(survey);
@@ -119,19 +97,50 @@ pub fn walk<D: Disk>(
     Ok((surveys, watermark))
 }
 
-type Scanned = (SegmentHeader, Why, Tail, u32, Zxid);
+/// Where one segment ends and the next begins: offset, crc and zxid of the last record.
+type Joint = (u64, u32, Zxid);
 
+/// A segment whose header could be read.
+struct Scanned {
+    begins: Joint,
+    ends: Joint,
+    why: Why,
+    tail: Tail,
+}
+
+impl Scanned {
+    /// `closed`: another segment follows, so that nothing may be torn.
+    fn state(&self, closed: bool, offset: u64) -> State {
+        match (&self.why, &self.tail) {
+            (Why::Bad(problem), _) => State::Damaged { offset, problem: problem.clone() },
+            (Why::BadBody(_), _) if closed => {
+                State::Damaged { offset, problem: "the checksum of a record is wrong".to_owned() }
+            }
+            // Whether a closed one ends where it should, the next one knows.
+            _ if closed => State::Good,
+            (_, Tail::Damaged(problem)) => State::Damaged { offset, problem: problem.clone() },
+            (_, Tail::Torn { .. }) => State::Torn,
+            (_, Tail::Clean) => State::Good,
+        }
+    }
+}
+
+impl Survey {
+    fn new(path: PathBuf, number: u64) -> Survey {
+        Survey { path, number, bytes: 0, zxids: None, records: 0, groups: 0, end: 0, state: State::Good }
+    }
+}
+
+/// Fills the survey in; `None` for a segment without a header.
 fn scan_segment<D: Disk>(
     disk: &D,
-    path: &Path,
-    number: u64,
     watermark: Option<Watermark>,
     survey: &mut Survey,
     record: &mut impl FnMut(Zxid, usize),
 ) -> std::io::Result<Option<Scanned>> {
-    let mut reader = Reader::new(disk.open(path)?)?;
+    let mut reader = Reader::new(disk.open(&survey.path)?)?;
     survey.bytes = reader.len;
-    let (header, identity) = match reader.first_sector(number)? {
+    let (header, identity) = match reader.first_sector(survey.number)? {
         FirstSector::Header(header, identity) => (header, identity),
         FirstSector::Bad(problem) => {
             survey.state = State::Damaged { offset: 0, problem: problem.to_owned() };
@@ -158,9 +167,10 @@ fn scan_segment<D: Disk>(
             Step::End(why) => break why,
         }
     };
-    let durable_end = watermark.filter(|place| place.segment == number).map(|place| place.end);
+    let durable_end = watermark.filter(|place| place.segment == survey.number).map(|place| place.end);
     let tail = scanner.judge(&why, durable_end)?;
-    Ok(Some((header, why, tail, scanner.chain, scanner.last)))
+    let begins = (header.previous_end, header.previous, header.after);
+    Ok(Some(Scanned { begins, ends: (scanner.offset, scanner.chain, scanner.last), why, tail }))
 }
 
 /// Cuts the log behind the record `up_to`, which must be whole and reachable from the first segment: everything after
@@ -200,7 +210,7 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
 
 /// The segment that holds the record `up_to`, and the offset behind it.
 fn find<D: Disk>(disk: &D, dir: &Path, numbers: &[u64], up_to: Zxid) -> Result<Option<(u64, u64)>, Fatal> {
-    let mut continues: Option<(u64, u32, Zxid)> = None;
+    let mut continues: Option<Joint> = None;
     for (index, &number) in numbers.iter().enumerate() {
         let path = segment_path(dir, number);
         let io = |e| disk::fatal(&path, 0, e);
