@@ -35,6 +35,8 @@
 //!     client (only `hash` lists such a zxid twice); ostler logs nothing.
 //! 13. mntr: the Java server keeps counters for each first part of a path that anybody has used, without bound; ostler
 //!     keeps none of `*_per_namespace`. dump: the Java server lists sessions that had ephemerals once.
+//! 14. The bytes of telnet's interrupt key (ff f4 ff fd) before a session, where not every word is allowed: the Java
+//!     server refuses a word that it calls "telnet close". ostler closes the connection, as both do otherwise.
 
 #[path = "oracle/generator.rs"]
 mod generator;
@@ -235,4 +237,17 @@ fn every_odd_character_is_taken_as_by_zookeeper() {
 #[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
 fn locked_nodes_and_the_super_user_behave_as_in_zookeeper() {
     scripted(&options(), scenarios::locked());
+}
+
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn connections_without_a_session_are_answered_as_by_zookeeper() {
+    scripted(&options(), scenarios::strangers());
+    let mut stock = options();
+    stock.config.retain(|line| !line.starts_with("4lw"));
+    let pair = Pair::start(&stock);
+    let (mut left, mut right) = (Side::new(&pair.java), Side::new(&pair.peer));
+    for step in scenarios::refused_words() {
+        compare("words that aren't allowed", &[], &step, &mut left, &mut right);
+    }
 }

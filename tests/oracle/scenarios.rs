@@ -3,7 +3,7 @@
 
 use crate::requests::Path;
 use crate::script::{After, Hello, Request, Step, op};
-use crate::support::jute::{Acl, Writer};
+use crate::support::jute::{Acl, Writer, framed};
 
 /// Builds a script, step by step.
 #[derive(Default)]
@@ -301,4 +301,37 @@ pub fn locked() -> Vec<Step> {
     script.send(0, open);
     script.close(0).close(1).close(2);
     script.steps
+}
+
+/// Connections without a session: four-letter words in every spelling, and first frames that are none.
+pub fn strangers() -> Vec<Step> {
+    let words = "ruok isro gtmk srvx RUOK ruo\n conf cons crst dirs dump envi hash mntr srst stat wchc wchp wchs stmk kill reqs wtch";
+    let mut inputs: Vec<Vec<u8>> = Vec::new();
+    // What these say differs by itself; that they say it is compared elsewhere.
+    let loud = ["conf", "cons", "dirs", "dump", "envi", "mntr", "stat"];
+    for word in words.split(' ').filter(|word| !loud.contains(word)) {
+        inputs.push(word.as_bytes().to_vec());
+        inputs.push([word.as_bytes(), b"\n"].concat());
+        inputs.push([word.as_bytes(), b" and more than a word"].concat());
+    }
+    inputs.push([b"stmk" as &[u8], &7i64.to_be_bytes()].concat());
+    inputs.push(b"gtmk".to_vec());
+    inputs.push([b"stmk" as &[u8], &(-1i64).to_be_bytes()].concat());
+    inputs.push(b"gtmk".to_vec());
+    inputs.push(vec![0xff, 0xf4, 0xff, 0xfd]);
+    inputs.push(vec![0xff, 0xf4, 0xff, 0xfd, 0x06]);
+    for length in [i32::MIN, -1, 0, 0x10_0000, i32::MAX] {
+        inputs.push(length.to_be_bytes().to_vec());
+    }
+    let hello = Writer::new().int(0).long(0).int(30_000).long(0).bytes(Some(&[0; 16]));
+    for keep in 0..hello.0.len() {
+        inputs.push(framed(&hello.0[..keep]));
+    }
+    inputs.into_iter().map(|bytes| Step::Stranger { bytes }).collect()
+}
+
+/// The words on a server that allows only one of them.
+pub fn refused_words() -> Vec<Step> {
+    let words = "ruok isro gtmk stmk conf cons crst dirs dump envi hash mntr srst stat wchc wchp wchs none";
+    words.split(' ').map(|word| Step::Stranger { bytes: word.as_bytes().to_vec() }).collect()
 }

@@ -25,7 +25,7 @@ const EXACT: [&str; 8] = [
 /// `sent`: whether the numbers of replies are compared; ZooKeeper's go astray with requests that it can't decode or
 /// carry out, so with generated ones.
 pub fn compare(left: &Side, right: &Side, sent: bool) -> Vec<String> {
-    let words = "ruok isro srvr stat conf cons wchs wchc wchp dump dirs envi mntr hash gtmk";
+    let words = "ruok isro srvr stat conf cons wchs wchc wchp dump dirs envi mntr hash gtmk crst srst";
     let mut differences = Vec::new();
     for one in words.split(' ') {
         let mut tries = 0;
