@@ -297,6 +297,7 @@ impl Reader<'_> {
             emulate_353_ttl: self.truth("emulate353TTLNodes", false),
         };
         config.enforce_quota = self.truth("enforceQuota", false);
+        config.reconfig_enabled = self.truth("reconfigEnabled", false);
         config.digest_enabled = self.truth("digest.enabled", true);
         config.close_session_txn_enabled = self.truth("closeSessionTxn.enabled", true);
         let interval = self.number::<i32>("znode.container.checkIntervalMs", 60_000);

@@ -75,6 +75,8 @@ pub struct Config {
     pub owner_rules: OwnerRules,
     /// `enforceQuota`: hard limits refuse.
     pub enforce_quota: bool,
+    /// `reconfigEnabled`.
+    pub reconfig_enabled: bool,
     /// `digest.enabled`: the digest of the tree is kept and logged.
     pub digest_enabled: bool,
     /// `closeSessionTxn.enabled`: the transaction that closes a session carries the paths that go with it.
@@ -167,6 +169,7 @@ impl Config {
             shutdown_timeout_ms: 10_000,
             owner_rules: OwnerRules::default(),
             enforce_quota: false,
+            reconfig_enabled: false,
             digest_enabled: true,
             close_session_txn_enabled: true,
             containers: Containers { check_interval_ms: 60_000, max_per_minute: 10_000, max_never_used_ms: 0 },

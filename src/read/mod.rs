@@ -169,7 +169,9 @@ fn record(
         OpCode::GetAllChildrenNumber => {
             let path = read_path(r)?.ok_or(NULL)?;
             readable(tree, &path, asker)?;
-            out.put_int(tree.all_children_number(&path) as i32);
+            // Upstream the root's alias counts the root, too: its paths all begin with "" and a slash.
+            let alias = usize::from(path.is_empty());
+            out.put_int((tree.all_children_number(&path) + alias) as i32);
         }
         OpCode::GetEphemerals => {
             let prefix = read_path(r)?.unwrap_or_default();
@@ -241,18 +243,21 @@ fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<
                 return Err(Refusal::CodeWithBody(ErrorCode::MARSHALLING_ERROR));
             }
         };
+        // A null path is no operation's failure: it ends the list, as a write in it does.
+        let Some(path) = request.path.as_deref() else {
+            multi::write_end(out);
+            return Err(Refusal::CodeWithBody(ErrorCode::MARSHALLING_ERROR));
+        };
         multi::write_header(out, code.to_wire(), false, 0);
-        let answered = request.path.as_deref().ok_or(NULL).and_then(|path| {
-            let node = readable(tree, path, asker)?;
-            match code {
-                OpCode::GetData => {
-                    out.put_buffer(node.data());
-                    node.stat().write(out);
-                    Ok(())
-                }
-                _ => children(node, out),
+        let answered = match (readable(tree, path, asker), code) {
+            (Ok(node), OpCode::GetData) => {
+                out.put_buffer(node.data());
+                node.stat().write(out);
+                Ok(())
             }
-        });
+            (Ok(node), _) => children(node, out),
+            (Err(refusal), _) => Err(refusal.into()),
+        };
         if let Err(Refusal::Code(code) | Refusal::CodeWithBody(code)) = answered {
             out.truncate(start);
             multi::write_error(out, code);

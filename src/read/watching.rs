@@ -72,6 +72,10 @@ fn set_all(
     Some(())
 }
 
+/// Stands for the null path, which upstream is a key like any other: it can be watched, checked and removed. No
+/// transaction ever touches it, and `wchp` shows it so.
+const NO_PATH: &str = "null";
+
 /// Neither path nor node nor permission is checked, as upstream.
 pub fn add_watch(
     r: &mut Reader<'_>,
@@ -85,9 +89,7 @@ pub fn add_watch(
         1 => WatchKind::Recursive,
         _ => return Err(NULL),
     };
-    if let Some(path) = request.path {
-        watches.add(asker.conn, &path, kind);
-    }
+    watches.add(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), kind);
     out.put_int(0);
     Ok(())
 }
@@ -95,13 +97,13 @@ pub fn add_watch(
 pub fn check_watches(r: &mut Reader<'_>, watches: &WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
     let request = PathMode::read(r)?;
     let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
-    let found = watches.check(asker.conn, &request.path.ok_or(NULL)?, what);
+    let found = watches.check(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), what);
     if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
 }
 
 pub fn remove_watches(r: &mut Reader<'_>, watches: &mut WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
     let request = PathMode::read(r)?;
     let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
-    let found = watches.remove(asker.conn, &request.path.ok_or(NULL)?, what);
+    let found = watches.remove(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), what);
     if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
 }

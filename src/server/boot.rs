@@ -379,6 +379,7 @@ fn prepare_rules(config: &Config) -> PrepareRules {
         auth: auth_rules(config),
         owner: config.owner_rules,
         enforce_quota: config.enforce_quota,
+        reconfig_enabled: config.reconfig_enabled,
         digest: config.digest_enabled,
         record_bytes_max: config.jute_max_buffer + config.jute_max_buffer_extra,
         ..PrepareRules::default()

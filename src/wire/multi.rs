@@ -72,10 +72,6 @@ pub fn read_ops<'a>(r: &mut Reader<'a>) -> Result<Vec<MultiOp<'a>>, Malformed> {
         let op = match op {
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
                 let request = CreateRequest::read(r, op)?;
-                if request.acl.is_none() && op != OpCode::CreateTtl {
-                    // Upstream trips over it while decoding, so the whole request is refused.
-                    return Err(Malformed::Null("acl"));
-                }
                 MultiOp::Create(normalised(op, &request)?, request)
             }
             OpCode::Delete => MultiOp::Delete(PathVersion::read(r)?),
@@ -99,6 +95,10 @@ fn normalised(op: OpCode, request: &CreateRequest<'_>) -> Result<OpCode, Malform
     if !(flags::PERSISTENT..=flags::PERSISTENT_SEQUENTIAL_WITH_TTL).contains(&request.flags) {
         // One that could carry a TTL is refused as an operation, with a result of its own.
         return if op == OpCode::CreateTtl { Ok(OpCode::Create) } else { Err(bad) };
+    }
+    if request.acl.is_none() && op != OpCode::CreateTtl {
+        // Upstream trips over it while decoding, but not before it has seen an impossible flag.
+        return Err(Malformed::Null("acl"));
     }
     match op {
         OpCode::CreateTtl if flags::is_ttl(request.flags) => Ok(OpCode::CreateTtl),

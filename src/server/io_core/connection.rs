@@ -116,7 +116,10 @@ impl Facts {
     pub fn answered(&mut self, op: OpCode, xid: i32, zxid: Zxid, now: Now, latency_ms: u64) {
         self.sent += 1;
         self.last_op = Some(op);
-        self.last_cxid = xid;
+        // Pings and their like leave the last ordinary one.
+        if xid >= 0 {
+            self.last_cxid = xid;
+        }
         self.last_zxid = Some(zxid);
         self.last_response = now.millis();
         self.last_latency_ms = latency_ms;
