@@ -480,3 +480,36 @@ fn a_directory_of_zookeepers_is_not_taken_for_an_empty_one() {
     let refused = boot::start(config(dir.path(), 1)).err().expect("foreign data");
     assert!(refused.to_string().contains("snapshot.1a"), "{refused}");
 }
+
+/// The directory goes away under the server: the next segment can't be made, while others go on writing small things.
+#[test]
+fn a_log_that_cannot_be_written_ends_the_server_with_its_reason() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let server = server(dir.path());
+        let address = server.address;
+        let mut client = Raw::connect(address);
+        assert_eq!(client.call(&create(1, "/first", &vec![1; 900_000], 0)).err, 0);
+        let others: Vec<Raw> = (0..4).map(|_| Raw::connect(address)).collect();
+        std::fs::rename(dir.path().join("version-2"), dir.path().join("gone")).unwrap();
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|mut other| {
+                std::thread::spawn(move || {
+                    use std::io::Write;
+                    while other.socket.write_all(&set(1, "/first", b"y")).is_ok() && other.reply_or_end().is_some() {}
+                })
+            })
+            .collect();
+        // One more segment may have been prepared ahead.
+        let ended = (2..100).find(|xid| {
+            use std::io::Write;
+            let _ = client.socket.write_all(&set(*xid, "/first", &vec![1; 900_000]));
+            client.reply_or_end().is_none()
+        });
+        assert!(ended.is_some());
+        let fatal = server.stop().unwrap_err();
+        assert_ne!(fatal.exit_status(), 0, "{fatal}");
+        others.into_iter().for_each(|other| other.join().unwrap());
+    }
+}

@@ -250,6 +250,7 @@ fn spawn(
         helper: helper_mail,
         slow_sync_ms: config.fsync_warning_threshold_ms,
         recorder: recorder(),
+        failed: false,
     }));
     assert_eq!(log_writer.mailbox.durable(), writer.peek().zxid(), "the tree has what the log has");
     let snapshots = Arc::new(SnapshotMail::default());

@@ -76,14 +76,18 @@ pub struct Writer {
     /// Milliseconds of a sync above which a warning is logged (`fsync.warningthresholdms`).
     pub slow_sync_ms: u64,
     pub recorder: Recorder,
+    /// Something did not get into the log: nothing may follow it.
+    pub failed: bool,
 }
 
 impl Writer {
     /// Appends a batch as one group and syncs it.
     fn write(&mut self, batch: &Batch) -> Result<Durable, Fatal> {
         let started = crate::clock::now();
+        self.failed = true;
         self.log.append(batch)?;
         let durable = self.log.sync()?;
+        self.failed = false;
         let took = crate::clock::now().since(started).as_millis() as u64;
         self.recorder.observe(Summary::Fsynctime, took, 1);
         self.recorder.observe(Summary::SyncProcessorBatchSize, batch.len() as u64, 1);
@@ -126,6 +130,10 @@ impl LogWriter {
             return Ok(false);
         }
         let Some(mut writer) = self.writer.try_lock() else { return Ok(false) };
+        if writer.failed {
+            // The thread has ended; what waits in the mailbox now is never written and never answered.
+            return Ok(false);
+        }
         drop(mail);
         let durable = writer.write(batch)?;
         self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
@@ -158,7 +166,9 @@ impl LogWriter {
                 return writer.log.settle();
             }
             if let Some(up_to) = purge {
+                writer.failed = true;
                 writer.log.roll()?;
+                writer.failed = false;
                 let purge = writer.log.purge(up_to);
                 writer.helper.purge(purge);
             }

@@ -171,8 +171,12 @@ impl Pipeline {
                 self.shared.stop();
                 return;
             }
+            if self.shared.has_failed() {
+                // Some of what was proposed is not in the log: nothing can follow it.
+                return;
+            }
             self.turn();
-            if self.shared.cores_have_ended() && (self.pending.is_empty() || self.shared.has_failed()) {
+            if self.shared.cores_have_ended() && self.pending.is_empty() {
                 return;
             }
         }

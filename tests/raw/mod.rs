@@ -85,6 +85,17 @@ impl Raw {
         Reply { xid: header.xid, zxid: header.zxid, err: header.err.0, body: reader.rest().to_vec() }
     }
 
+    /// The next reply or event; `None` when the connection has ended, be it in the middle of one.
+    pub fn reply_or_end(&mut self) -> Option<Reply> {
+        let mut head = [0; 4];
+        self.socket.read_exact(&mut head).ok()?;
+        let mut frame = vec![0; u32::from_be_bytes(head) as usize];
+        self.socket.read_exact(&mut frame).ok()?;
+        let mut reader = Reader::new(&frame);
+        let header = ReplyHeader::read(&mut reader).unwrap();
+        Some(Reply { xid: header.xid, zxid: header.zxid, err: header.err.0, body: reader.rest().to_vec() })
+    }
+
     pub fn call(&mut self, frame: &[u8]) -> Reply {
         self.send(frame);
         self.reply()
