@@ -27,9 +27,13 @@ pub const FEED_BYTES: usize = 64 << 20;
 
 /// Proposals made and not yet committed. Bounds the pipeline's memory.
 pub const PROPOSALS_OUTSTANDING_MAX: usize = 65_536;
+/// Their records' bytes; beside them the same values wait to be applied.
+pub const PROPOSALS_OUTSTANDING_BYTES: usize = 64 << 20;
 
 /// Bytes of replies that a core encodes before it lets go of the tree.
 pub const READ_GUARD_BYTES: usize = 64 << 10;
+/// Bytes of the reply to one multiRead, which can name the largest znode thirty thousand times.
+pub const MULTI_READ_BYTES: usize = 64 << 20;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
 /// Transactions that the pipeline applies before it lets go of the tree: about 100 microseconds' worth.

@@ -115,6 +115,14 @@ pub struct WatchTable {
     hearers: Vec<ConnectionId>,
 }
 
+/// How many watchers a change met: in the data table, in the child table of the znode, in that of its parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Triggered {
+    pub data: usize,
+    pub child: usize,
+    pub parent: usize,
+}
+
 /// `wchs` of one core: the data table only, as ZooKeeper counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
@@ -174,9 +182,10 @@ impl WatchTable {
         kind: EventKind,
         path: &str,
         deliver: &mut impl FnMut(ConnectionId, EventKind, &str, AclOf),
-    ) {
+    ) -> Triggered {
+        let mut heard = Triggered::default();
         if self.entries.is_empty() {
-            return;
+            return heard;
         }
         let mut hearers = std::mem::take(&mut self.hearers);
         let own = self.find(hash_bytes(path.as_bytes()), path);
@@ -187,6 +196,7 @@ impl WatchTable {
             self.recursive_above(path, &mut hearers);
         }
         hearers.iter().for_each(|&connection| deliver(connection, kind, path, AclOf::Node));
+        heard.data = hearers.len();
         if kind == EventKind::NodeDeleted
             && let Some(slot) = self.find(hash_bytes(path.as_bytes()), path)
         {
@@ -194,6 +204,7 @@ impl WatchTable {
             let told = hearers.len();
             hearers.sort_unstable();
             self.fire(slot, IN_CHILD_TABLE, CHILD, &mut hearers);
+            heard.child = hearers.len() - told;
             for at in told..hearers.len() {
                 if hearers[..told].binary_search(&hearers[at]).is_err() {
                     deliver(hearers[at], kind, path, AclOf::Node);
@@ -208,9 +219,11 @@ impl WatchTable {
             self.fire(slot, IN_CHILD_TABLE, CHILD, &mut hearers);
             let changed = EventKind::NodeChildrenChanged;
             hearers.iter().for_each(|&connection| deliver(connection, changed, parent, AclOf::Parent));
+            heard.parent = hearers.len();
             hearers.clear();
         }
         self.hearers = hearers;
+        heard
     }
 
     /// Whether the connection has such a watch at the path.

@@ -10,6 +10,7 @@ mod watching;
 
 use crate::auth::{self, AuthIds, AuthRules};
 use crate::ids::SessionId;
+use crate::limits;
 use crate::tree::{NodeRef, Tree};
 use crate::watch::{WatchKind, WatchTable};
 use crate::wire::client::{PathWatch, ReplyHeader, read_path};
@@ -230,9 +231,11 @@ fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it).
+/// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it). A reply that no client
+/// would take is refused, as upstream refuses what it can't serialise.
 fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let ops = multi::read_ops(r)?;
+    let first = out.len();
     for op in ops {
         let start = out.len();
         let (code, request) = match &op {
@@ -261,6 +264,9 @@ fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<
         if let Err(Refusal::Code(code) | Refusal::CodeWithBody(code)) = answered {
             out.truncate(start);
             multi::write_error(out, code);
+        }
+        if out.len() - first > limits::MULTI_READ_BYTES {
+            return Err(NULL);
         }
     }
     multi::write_end(out);

@@ -159,7 +159,7 @@ impl AdminThread {
         }
         self.shared.pipeline_reports.lock().push(gather.clone());
         self.shared.pipeline_bell.ring();
-        gather.wait(PATIENCE)
+        gather.wait(PATIENCE, || self.shared.cores_have_ended())
     }
 
     fn status(&self, answers: &Answers) -> ServerStatus {

@@ -272,7 +272,7 @@ fn spawn(
         settings: pipeline_settings(&config),
         tree: writer,
         sessions,
-        ids: SessionIds::new(server_id(&config), clock::wall_ms()),
+        ids: SessionIds::new(STANDALONE_ID, clock::wall_ms()),
         prepare: Prepare::new(prepare_rules(&config)),
         log_writer: log_writer.clone(),
         snapshots: snapshots.clone(),
@@ -349,17 +349,16 @@ fn guarded(
     }
 }
 
-fn server_id(config: &Config) -> ServerId {
-    // A standalone server's sessions have 1 in their top byte, as ZooKeeper's do.
-    ServerId(u8::try_from(config.server_id).unwrap_or(1).max(1))
-}
+/// A standalone server's sessions have 1 in their top byte, as ZooKeeper's do; a lone `server.N` changes nothing of that.
+const STANDALONE_ID: ServerId = ServerId(1);
 
 fn auth_rules(config: &Config) -> AuthRules {
     AuthRules {
         skip_acl: config.skip_acl,
-        digest: config.digest_auth_enabled.then_some(DigestAlgorithm::Sha1),
+        // The configuration takes only names that stand for something; another would be no provider, which lets nobody in.
+        digest: DigestAlgorithm::from_name(&config.digest_alg).filter(|_| config.digest_auth_enabled),
         super_digest: config.super_digest.clone(),
-        ..AuthRules::default()
+        required_schemes: config.required_auth_schemes.clone(),
     }
 }
 
@@ -370,6 +369,7 @@ fn settings(config: &Config) -> Settings {
         session_timeout_max_ms: config.max_session_timeout_ms.min(i32::MAX as u32) as i32,
         frame_max: config.jute_max_buffer,
         sessionless_ms: config.sessionless_cnxn_timeout_ms,
+        tcp_keep_alive: config.client_tcp_keep_alive,
         auth: auth_rules(config),
         words: Whitelist::new(config),
     }
@@ -389,7 +389,7 @@ fn prepare_rules(config: &Config) -> PrepareRules {
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {
     PipelineSettings {
-        server_id: server_id(config),
+        server_id: STANDALONE_ID,
         tick_ms: config.tick_time_ms as u64,
         snap_count: config.snap_count as u64,
         snap_bytes: config.snap_size_limit_bytes.unwrap_or(0),

@@ -11,16 +11,17 @@ use crate::limits;
 use crate::server::queue::ConnId;
 use crate::server::reports::Gather;
 use crate::tree::Touched;
+use crate::watch::Triggered;
 use crate::wire::OpCode;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 /// One thing for a core to deliver. Ranges are into the batch's bytes.
 pub enum Entry {
     /// A znode changed, and this core may have watchers of it.
-    Event { zxid: Zxid, touched: Arc<Touched> },
+    Event { zxid: Zxid, told: Arc<Told> },
     /// The reply to a write or a sync: a whole frame.
     Reply { conn: ConnId, op: OpCode, frame: Range<u32>, zxid: Zxid, received: Now, then_close: bool },
     /// The answer to a connect request: a whole frame; the connection has a session now.
@@ -33,6 +34,34 @@ pub enum Entry {
     Report(Arc<Gather>),
     /// The answer to a four-letter word; then the connection is closed.
     Text { conn: ConnId, text: String },
+}
+
+/// A change on its way to several cores, and how many watchers it has met: an operator is told of all of them at once.
+pub struct Told {
+    pub touched: Touched,
+    /// Cores that have it in their feed and have not delivered it.
+    cores: AtomicU32,
+    heard: [AtomicU32; 3],
+}
+
+impl Told {
+    pub fn new(touched: Touched) -> Told {
+        Told { touched, cores: AtomicU32::new(0), heard: Default::default() }
+    }
+
+    /// Before the feed is pushed.
+    pub fn one_more_core(&self) {
+        self.cores.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds what one core's table has triggered. The last one gets the sums.
+    pub fn add(&self, heard: Triggered) -> Option<[u32; 3]> {
+        for (sum, here) in self.heard.iter().zip([heard.data, heard.child, heard.parent]) {
+            sum.fetch_add(here as u32, Ordering::Relaxed);
+        }
+        let last = self.cores.fetch_sub(1, Ordering::AcqRel) == 1;
+        last.then(|| std::array::from_fn(|at| self.heard[at].load(Ordering::Relaxed)))
+    }
 }
 
 #[derive(Default)]
@@ -82,6 +111,7 @@ impl FeedBatch {
 #[derive(Default)]
 pub struct Feed {
     pending: Mutex<FeedBatch>,
+    /// In one order with `pipeline_waits` and the doorbells.
     size: AtomicUsize,
     /// The pipeline waits for room; the core rings it after draining.
     pub pipeline_waits: AtomicBool,
@@ -90,28 +120,28 @@ pub struct Feed {
 impl Feed {
     /// Whether another batch may be applied: asked before the write guard is taken, so that nothing waits under it.
     pub fn has_room(&self) -> bool {
-        self.size.load(Ordering::Acquire) < limits::FEED_BYTES
+        self.size.load(Ordering::SeqCst) < limits::FEED_BYTES
     }
 
     /// Appends a batch and leaves it empty. The caller rings the core's doorbell after it has let go of the tree.
     pub fn push(&self, batch: &mut FeedBatch) {
-        self.size.fetch_add(batch.size(), Ordering::AcqRel);
+        self.size.fetch_add(batch.size(), Ordering::SeqCst);
         self.pending.lock().append(batch);
     }
 
     /// Swaps what is pending with an empty batch. `false` if there was nothing.
     pub fn take(&self, into: &mut FeedBatch) -> bool {
         assert!(into.entries.is_empty());
-        if self.size.load(Ordering::Acquire) == 0 {
+        if self.size.load(Ordering::SeqCst) == 0 {
             return false;
         }
         std::mem::swap(&mut *self.pending.lock(), into);
-        self.size.fetch_sub(into.size(), Ordering::AcqRel);
+        self.size.fetch_sub(into.size(), Ordering::SeqCst);
         true
     }
 
     pub fn is_empty(&self) -> bool {
-        self.size.load(Ordering::Acquire) == 0
+        self.size.load(Ordering::SeqCst) == 0
     }
 }
 

@@ -42,6 +42,8 @@ struct Pending {
     zxid: Zxid,
     effect: Effect,
     reply: Option<ReplyTo>,
+    /// Of its record in the log; 0 without one.
+    bytes: usize,
 }
 
 enum Effect {
@@ -95,6 +97,7 @@ pub struct Pipeline {
     leading: Leading,
     outputs: Vec<Output>,
     pending: VecDeque<Pending>,
+    pending_bytes: usize,
     log_writer: Arc<LogWriter>,
     batch: log::Batch,
     snapshots: Arc<SnapshotMail>,
@@ -102,6 +105,7 @@ pub struct Pipeline {
     rng: Rng,
     recorder: Recorder,
     batches: Vec<Batch>,
+    first_core: usize,
     feeds: Vec<FeedBatch>,
     applied: Applied,
     reconnects: Vec<Reconnect>,
@@ -148,6 +152,7 @@ impl Pipeline {
             prepare,
             outputs: Vec::new(),
             pending: VecDeque::new(),
+            pending_bytes: 0,
             log_writer,
             batch: log::Batch::new(),
             snapshots,
@@ -155,6 +160,7 @@ impl Pipeline {
             rng,
             recorder,
             batches: Vec::new(),
+            first_core: 0,
             applied: Applied::default(),
             reconnects: Vec::new(),
         };
@@ -203,13 +209,14 @@ impl Pipeline {
         let room = self.has_room();
         (room && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
             || (self.log_writer.mailbox.durable() > self.leading.committed())
-            || (self.can_apply() && self.feeds_have_room())
+            || (self.can_apply() && self.feeds_have_room() && self.snapshots.has_room(self.tree.peek()))
             || !self.shared.pipeline_reports.lock().is_empty()
             || self.shared.cores_have_ended()
     }
 
     fn has_room(&self) -> bool {
         self.pending.len() < limits::PROPOSALS_OUTSTANDING_MAX
+            && self.pending_bytes < limits::PROPOSALS_OUTSTANDING_BYTES
     }
 
     fn next_deadline(&self) -> Option<Now> {
@@ -242,10 +249,14 @@ impl Pipeline {
 
     fn take_requests(&mut self, now: Now) {
         let time_ms = clock::wall_ms();
-        for core in 0..self.shared.cores.len() {
+        self.first_core = (self.first_core + 1) % self.shared.cores.len();
+        let cores = self.shared.cores.len();
+        for at in 0..cores {
             if !self.has_room() {
                 return;
             }
+            // When there is not room for all, each is the first in its turn.
+            let core = (self.first_core + at) % cores;
             let mut batches = std::mem::take(&mut self.batches);
             self.shared.cores[core].queue.take(&mut batches);
             for mut batch in batches.drain(..) {
@@ -284,13 +295,10 @@ impl Pipeline {
                 let zxid = self.next_zxid();
                 match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
                     Prepared::Txn { header, txn, digest } => {
-                        self.propose(header, &txn, digest);
+                        let bytes = self.propose(header, &txn, digest);
                         let shape = Shape::of(op, &txn);
-                        self.pending.push_back(Pending {
-                            zxid,
-                            effect: Effect::Txn { header, txn, shape },
-                            reply: Some(reply),
-                        });
+                        let effect = Effect::Txn { header, txn, shape };
+                        self.pending.push_back(Pending { zxid, effect, reply: Some(reply), bytes });
                     }
                     Prepared::Refused(code) => self.wait_in_line(Effect::Refused(code), Some(reply)),
                 }
@@ -322,19 +330,21 @@ impl Pipeline {
         }
     }
 
-    /// Numbers a transaction and sends it on its way to the log.
-    fn propose(&mut self, header: TxnHeader, txn: &Txn, digest: Option<crate::wire::txn::TxnDigest>) {
+    /// Numbers a transaction and sends it on its way to the log. Returns the bytes of its record.
+    fn propose(&mut self, header: TxnHeader, txn: &Txn, digest: Option<crate::wire::txn::TxnDigest>) -> usize {
         self.leading.step(Input::Proposed { zxid: header.zxid }, &mut self.outputs);
         let before = self.batch.body_bytes();
         self.batch.push_with(header.zxid, |bytes| write_txn(&header, txn, digest, bytes));
         let written = self.batch.body_bytes() - before;
         self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(1);
         self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(written as u64);
+        self.pending_bytes += written;
+        written
     }
 
     /// Gives something without a transaction its place in the order: behind all that has been proposed.
     fn wait_in_line(&mut self, effect: Effect, reply: Option<ReplyTo>) {
-        self.pending.push_back(Pending { zxid: self.leading.proposed(), effect, reply });
+        self.pending.push_back(Pending { zxid: self.leading.proposed(), effect, reply, bytes: 0 });
     }
 
     fn close_session(&mut self, session: SessionId, xid: i32, time_ms: i64, reply: Option<ReplyTo>) {
@@ -349,15 +359,20 @@ impl Pipeline {
             let Prepared::Txn { header, txn, digest } = prepared else {
                 unreachable!("closing a session is never refused")
             };
-            self.propose(header, &txn, digest);
+            let bytes = self.propose(header, &txn, digest);
             let reply = if all.peek().is_none() { reply } else { None };
             let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
-            self.pending.push_back(Pending { zxid: header.zxid, effect, reply });
+            self.pending.push_back(Pending { zxid: header.zxid, effect, reply, bytes });
         }
     }
 
     fn expire_sessions(&mut self, now: Now) {
         if now < self.next_session_check {
+            return;
+        }
+        if !self.has_room() {
+            // The news that sessions were heard from stands in queues that are not read now.
+            self.next_session_check = now.plus_ms((self.settings.tick_ms / 2).max(1));
             return;
         }
         let time_ms = clock::wall_ms();
@@ -384,9 +399,9 @@ impl Pipeline {
             let zxid = self.next_zxid();
             if let Some(Prepared::Txn { header, txn, digest }) = self.prepare.reap(self.tree.peek(), &path, zxid, wall)
             {
-                self.propose(header, &txn, digest);
+                let bytes = self.propose(header, &txn, digest);
                 let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
-                self.pending.push_back(Pending { zxid, effect, reply: None });
+                self.pending.push_back(Pending { zxid, effect, reply: None, bytes });
             }
         }
     }

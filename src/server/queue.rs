@@ -141,8 +141,9 @@ pub struct CoreQueue {
 impl CoreQueue {
     /// Whether the core may hand over more. Only the core itself adds, so the answer can only get better.
     pub fn has_room(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) < limits::CORE_TO_PIPELINE_REQUESTS
-            && self.bytes.load(Ordering::Relaxed) < limits::CORE_TO_PIPELINE_BYTES
+        // In one order with `core_waits` and the doorbell, so that one of the two threads sees what the other did.
+        self.requests.load(Ordering::SeqCst) < limits::CORE_TO_PIPELINE_REQUESTS
+            && self.bytes.load(Ordering::SeqCst) < limits::CORE_TO_PIPELINE_BYTES
     }
 
     /// Hands a batch over and leaves an empty one in its place.
@@ -160,8 +161,8 @@ impl CoreQueue {
 
     /// Gives a batch back whose items, so many, have been worked off.
     pub fn recycle(&self, mut batch: Batch, items: usize) {
-        self.requests.fetch_sub(items, Ordering::Relaxed);
-        self.bytes.fetch_sub(batch.bytes.len(), Ordering::Relaxed);
+        self.requests.fetch_sub(items, Ordering::SeqCst);
+        self.bytes.fetch_sub(batch.bytes.len(), Ordering::SeqCst);
         batch.clear();
         let mut empty = self.empty.lock();
         if empty.len() < 4 {

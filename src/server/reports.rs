@@ -59,10 +59,16 @@ impl Gather {
         Gather { wants, state: Mutex::new((parts, Answers::default())), complete: Condvar::new() }
     }
 
-    /// Waits for all parts; `None` if one does not come in time (the server is stopping, or stuck).
-    pub fn wait(&self, patience: Duration) -> Option<Answers> {
+    /// Waits for all parts; `None` if one does not come in time (the server is stuck), or will not come any more: asked
+    /// now and then, `is_over` says so.
+    pub fn wait(&self, patience: Duration, is_over: impl Fn() -> bool) -> Option<Answers> {
+        const LOOK: Duration = Duration::from_millis(50);
         let mut state = self.state.lock();
-        self.complete.wait_while_for(&mut state, |(missing, _)| *missing > 0, patience);
+        let mut waited = Duration::ZERO;
+        while state.0 > 0 && waited < patience && !is_over() {
+            self.complete.wait_while_for(&mut state, |(missing, _)| *missing > 0, LOOK);
+            waited += LOOK;
+        }
         (state.0 == 0).then(|| std::mem::take(&mut state.1))
     }
 

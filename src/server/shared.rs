@@ -23,6 +23,8 @@ pub struct Settings {
     pub frame_max: usize,
     /// A connection that never asks for a session is closed after this (`nio.sessionlessCnxnTimeout`).
     pub sessionless_ms: u64,
+    /// SO_KEEPALIVE on client sockets (`clientTcpKeepAlive`).
+    pub tcp_keep_alive: bool,
     pub auth: AuthRules,
     pub words: Whitelist,
 }

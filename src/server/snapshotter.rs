@@ -55,11 +55,13 @@ impl SnapshotMail {
 
     /// Whether more may be changed while a snapshot is read; if not, the pipeline is rung when it may.
     pub fn has_room(&self, tree: &Tree) -> bool {
-        if !self.is_busy() || tree.frozen_bytes() < limits::SNAPSHOT_SAVED_BYTES {
+        let room = || !self.is_busy() || tree.frozen_bytes() < limits::SNAPSHOT_SAVED_BYTES;
+        if room() {
             return true;
         }
         self.pipeline_waits.store(true, Ordering::SeqCst);
-        false
+        // It may have been made before anybody knew that it is waited for.
+        room()
     }
 
     pub fn stop(&self) {

@@ -95,7 +95,7 @@ impl Tree {
 
     /// Bytes of images that were saved and not fetched yet; 0 when nothing is frozen. Waits for nobody.
     pub fn frozen_bytes(&self) -> usize {
-        self.saved_bytes.load(Ordering::Relaxed)
+        self.saved_bytes.load(Ordering::SeqCst)
     }
 
     /// Appends the next images to `out`, whole ones, until there are about `bytes` more. Bounded work.
@@ -108,7 +108,7 @@ impl Tree {
         } else {
             out.append(&mut freeze.saved);
         }
-        self.saved_bytes.store(0, Ordering::Relaxed);
+        self.saved_bytes.store(0, Ordering::SeqCst);
         let stop = freeze.end.min(freeze.cursor + SLICE_SLOTS);
         while freeze.cursor < stop && out.len() < full {
             let slot = freeze.cursor;
@@ -135,7 +135,7 @@ impl Tree {
     /// Lets go of the image, finished or not. Nothing happens if nothing is frozen.
     pub fn end_freeze(&self) {
         *self.freeze.lock() = None;
-        self.saved_bytes.store(0, Ordering::Relaxed);
+        self.saved_bytes.store(0, Ordering::SeqCst);
     }
 }
 

@@ -67,6 +67,9 @@ impl IoCore {
             }
             // Replies are small and whole; waiting to join them would only delay them.
             let _ = socket.set_nodelay(true);
+            if self.shared.settings.tcp_keep_alive {
+                let _ = socket2::SockRef::from(&socket).set_keepalive(true);
+            }
             let cores = &self.shared.cores;
             let fewest = (0..cores.len()).min_by_key(|&core| cores[core].connections.load(Ordering::Relaxed));
             let core = &cores[fewest.expect("there is a core")];
@@ -98,6 +101,7 @@ impl IoCore {
                 auth: AuthIds::of_peer(address.ip()),
                 in_flight: 0,
                 readable: true,
+                received_in: self.parts.turn,
                 blocked: false,
                 to_flush: false,
                 heard_round: self.parts.heard_round.wrapping_sub(1),

@@ -5,13 +5,12 @@ use super::connection::{Connection, State, Wait};
 use crate::auth;
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
-use crate::server::feed::{Entry, FeedBatch};
+use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::{ConnId, Item};
 use crate::server::shared::{CoreLink, Shared};
-use crate::tree::Touched;
 use crate::watch::AclOf;
 use crate::wire::OpCode;
-use crate::wire::client::write_event;
+use crate::wire::client::{EventKind, write_event};
 use crate::wire::txn::Acl;
 
 impl Parts {
@@ -23,7 +22,7 @@ impl Parts {
         let mut entries = std::mem::take(&mut batch.entries);
         for entry in entries.drain(..) {
             match entry {
-                Entry::Event { zxid, touched } => self.deliver_event(zxid, &touched, shared),
+                Entry::Event { zxid, told } => self.deliver_event(zxid, &told, shared),
                 Entry::Reply { conn, op, frame, zxid, received, then_close } => {
                     self.deliver_reply(conn, op, batch.frame(&frame), zxid, received, then_close);
                 }
@@ -39,6 +38,8 @@ impl Parts {
                 Entry::Refused { conn, frame } => {
                     let Some(connection) = self.get(conn) else { continue };
                     connection.state = State::Closing;
+                    connection.facts.sent += 1;
+                    self.tally.sent();
                     self.append(conn.slot(), batch.frame(&frame));
                 }
                 Entry::Close { conn } => match self.get(conn) {
@@ -56,6 +57,8 @@ impl Parts {
                 Entry::Text { conn, text } => {
                     let Some(connection) = self.get(conn) else { continue };
                     connection.state = State::Closing;
+                    connection.facts.sent += 1;
+                    self.tally.sent();
                     self.append(conn.slot(), text.as_bytes());
                 }
             }
@@ -71,7 +74,6 @@ impl Parts {
 
     fn append(&mut self, slot: usize, bytes: &[u8]) {
         self.connections[slot].output.buffer(&mut self.pool).extend_from_slice(bytes);
-        self.tally.response(bytes.len());
         self.wants_flush(slot);
     }
 
@@ -86,6 +88,7 @@ impl Parts {
         if then_close {
             connection.state = State::Closing;
         }
+        self.tally.response(frame.len());
         self.append(conn.slot(), frame);
         let xid = i32::from_be_bytes(frame[4..8].try_into().expect("a reply has a header"));
         self.answered(conn.slot(), op, xid, zxid, received);
@@ -112,29 +115,35 @@ impl Parts {
         }
     }
 
-    fn deliver_event(&mut self, zxid: Zxid, touched: &Touched, shared: &Shared) {
+    fn deliver_event(&mut self, zxid: Zxid, told: &Told, shared: &Shared) {
         let Parts { watches, connections, pool, flush, tally, .. } = self;
-        watches.trigger(touched.kind, &touched.path, &mut |conn, kind, path, acl_of| {
+        let touched = &told.touched;
+        let heard = watches.trigger(touched.kind, &touched.path, &mut |conn, kind, path, acl_of| {
             let slot = conn as usize;
             let connection = &mut connections[slot];
             let acl = match acl_of {
                 AclOf::Node => &touched.acl,
                 AclOf::Parent => &touched.parent_acl,
             };
-            let told = match acl {
+            let may_know = match acl {
                 None => true,
                 Some(acl) => auth::permits(acl, Acl::READ, &connection.auth, &shared.settings.auth),
             };
-            if !told || !matches!(connection.state, State::Open | State::Ending) {
+            if !may_know || !matches!(connection.state, State::Open | State::Ending) {
                 return;
             }
             write_event(connection.output.buffer(pool), kind, path, zxid.to_wire());
             connection.facts.sent += 1;
-            tally.event(kind);
+            tally.sent();
             if !connection.to_flush {
                 connection.to_flush = true;
                 flush.push(slot);
             }
         });
+        if let Some([data, child, parent]) = told.add(heard) {
+            tally.triggered(touched.kind, data);
+            tally.triggered(touched.kind, child);
+            tally.triggered(EventKind::NodeChildrenChanged, parent);
+        }
     }
 }

@@ -94,6 +94,8 @@ pub struct Parts {
     /// Sessions heard from since the last report.
     pub heard: Vec<SessionId>,
     pub heard_round: u32,
+    /// Counts turns, for `Connection::received_in`.
+    turn: u32,
     pub generation: u32,
     pub now: Now,
     pub tally: Tally,
@@ -145,6 +147,7 @@ impl IoCore {
                 want_room: Vec::new(),
                 heard: Vec::new(),
                 heard_round: 0,
+                turn: 0,
                 generation: 0,
                 now: clock::now(),
                 tally: Tally::new(recorder),
@@ -186,7 +189,12 @@ impl IoCore {
 
     /// Everything that was read before the stop has been answered, and the answers have been sent.
     fn is_drained(&self) -> bool {
-        self.parts.connections.iter().all(|(_, connection)| connection.in_flight == 0 && connection.output.is_empty())
+        let idle = |connection: &Connection| {
+            connection.in_flight == 0 && connection.output.is_empty() && connection.state != State::Connecting
+        };
+        self.parts.ready.is_empty()
+            && self.parts.want_room.is_empty()
+            && self.parts.connections.iter().all(|(_, connection)| idle(connection))
     }
 
     fn sleep(&mut self, events: &mut Events, drain_until: Option<Now>) -> std::io::Result<()> {
@@ -196,6 +204,8 @@ impl IoCore {
             || !self.parts.ready.is_empty()
             || !link.feed.is_empty()
             || !link.arrivals.lock().is_empty()
+            // Room that came before the pipeline was told that somebody waits for it.
+            || (!self.parts.want_room.is_empty() && link.queue.has_room())
             || (self.shared.is_stopping() && drain_until.is_none());
         let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
         let timeout = if pending { Some(Duration::ZERO) } else { at.map(|at| at.since(clock::now())) };
@@ -255,13 +265,16 @@ impl IoCore {
     /// connection's own input is joined there. What does not fit stays for the next turn, so that the feed gets its turn.
     fn receive(&mut self) {
         self.arrived.clear();
+        self.parts.turn = self.parts.turn.wrapping_add(1);
         let mut filled = 0;
         let mut again = Vec::new();
         for slot in std::mem::take(&mut self.readable) {
             let Some(connection) = self.parts.connections.get_mut(slot) else { continue };
-            if !connection.readable {
+            // Slots are used again, so a list of them may name one twice; what came second would be taken for first.
+            if !connection.readable || connection.received_in == self.parts.turn {
                 continue;
             }
+            connection.received_in = self.parts.turn;
             let kept_max = self.shared.settings.frame_max + 4 + limits::CONNECTION_INPUT_SLACK;
             if matches!(connection.state, State::Closing | State::Ending | State::FourLetter) {
                 // What it sends now is not looked at; whether it has gone shows when its answer is sent.
@@ -299,6 +312,9 @@ impl IoCore {
                 connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
                 if connection.wait == Wait::Nothing {
                     self.parts.ready.push(slot);
+                } else if connection.state == State::Open {
+                    // What it says has to wait, perhaps for a slow disk; that it says something counts at once.
+                    self.parts.heard_from(slot);
                 }
             }
         }
@@ -419,7 +435,7 @@ impl IoCore {
 
     /// A connection that goes on may have left bytes in its socket.
     fn take_up(&mut self, slot: usize) {
-        if self.parts.connections[slot].readable && !self.readable.contains(&slot) {
+        if self.parts.connections[slot].readable {
             self.readable.push(slot);
         }
     }

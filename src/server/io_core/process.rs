@@ -9,6 +9,7 @@ use crate::read::{self, Asker};
 use crate::server::admin_thread::FourLetterRequest;
 use crate::server::queue::Item;
 use crate::server::shared::Shared;
+use crate::session;
 use crate::tree::Tree;
 use crate::wire::client::{AuthPacket, ConnectRequest, ReplyHeader, RequestHeader, xid};
 use crate::wire::writer::{Frame, Jute};
@@ -73,6 +74,10 @@ impl Parts {
         match connection.state {
             State::Fresh | State::Connecting | State::Open => connection.input = input,
             _ => input.release(&mut self.pool),
+        }
+        if connection.readable && connection.wait == Wait::Nothing {
+            // What is in its socket was left there while its input was full.
+            self.taken_up.push(slot);
         }
     }
 
@@ -153,7 +158,9 @@ impl Parts {
         self.tally.received();
         if !shared.settings.words.allows(word) {
             connection.state = State::Closing;
+            connection.facts.sent += 1;
             connection.output.buffer(&mut self.pool).extend_from_slice(admin::refusal(word).as_bytes());
+            self.tally.sent();
             self.wants_flush(slot);
             return Some(Step::Stop);
         }
@@ -180,7 +187,8 @@ impl Parts {
             return Step::Close("the client has seen a newer zxid than this server's; it must try another server");
         }
         let settings = &shared.settings;
-        let timeout_ms = request.timeout_ms.clamp(settings.session_timeout_min_ms, settings.session_timeout_max_ms);
+        let timeout_ms =
+            session::negotiate(request.timeout_ms, settings.session_timeout_min_ms, settings.session_timeout_max_ms);
         connection.state = State::Connecting;
         connection.session = request.session;
         let password = self.outgoing.keep(request.password.unwrap_or_default());
@@ -259,6 +267,13 @@ impl Parts {
         let connection = &mut self.connections[slot];
         connection.facts.received += 1;
         self.tally.received();
+        self.heard_from(slot);
+    }
+
+    #[inline]
+    pub(super) fn heard_from(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        connection.last_heard = self.now;
         if connection.heard_round != self.heard_round {
             connection.heard_round = self.heard_round;
             self.heard.push(connection.session);

@@ -34,7 +34,7 @@ impl Tally {
         self.dirty = true;
     }
 
-    /// A reply or an event of so many bytes joined an output buffer.
+    /// A reply of so many bytes joined an output buffer.
     pub fn response(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
         self.last_response = bytes as u64;
@@ -54,15 +54,19 @@ impl Tally {
         self.recorder.observe(Summary::Updatelatency, latency_ms, 1);
     }
 
-    pub fn event(&mut self, kind: EventKind) {
+    /// A change was told to so many watchers.
+    pub fn triggered(&mut self, kind: EventKind, watchers: u32) {
+        if watchers == 0 {
+            return;
+        }
         let summary = match kind {
             EventKind::NodeCreated => Summary::NodeCreatedWatchCount,
             EventKind::NodeDeleted => Summary::NodeDeletedWatchCount,
             EventKind::NodeDataChanged => Summary::NodeChangedWatchCount,
             EventKind::NodeChildrenChanged => Summary::NodeChildrenWatchCount,
         };
-        self.recorder.observe(summary, 1, 1);
-        self.sent();
+        self.recorder.observe(summary, watchers as u64, 1);
+        self.dirty = true;
     }
 
     pub fn connection_request(&self) {

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::ids::Zxid;
 use crate::limits;
 use crate::prepare::reply::{self, Reply};
-use crate::server::feed::{Entry, FeedBatch};
+use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::ConnId;
 use crate::server::shared::Shared;
 use crate::tree::{Applied, Tree};
@@ -48,11 +48,12 @@ impl Pipeline {
         let mut attach = None;
         let now = clock::now();
         {
-            let Pipeline { tree, pending, feeds, applied, shared, sessions, .. } = self;
+            let Pipeline { tree, pending, pending_bytes, feeds, applied, shared, sessions, .. } = self;
             let mut tree = tree.write();
             while transactions < limits::WRITE_GUARD_TXNS && pending.front().is_some_and(|p| p.zxid <= committed) {
-                let Some(Pending { effect, reply, .. }) = pending.pop_front() else { break };
+                let Some(Pending { effect, reply, bytes, .. }) = pending.pop_front() else { break };
                 transactions += 1;
+                *pending_bytes -= bytes;
                 match effect {
                     Effect::Txn { header, txn, shape } => {
                         let closes = matches!(txn, Txn::CloseSession { .. });
@@ -155,11 +156,12 @@ fn apply(
     tree.apply(header, txn, applied);
     for touched in &applied.touched {
         let hashes = PathHashes::new(touched.kind, &touched.path);
-        let mut told: Option<Arc<crate::tree::Touched>> = None;
+        let mut told: Option<Arc<Told>> = None;
         for (feed, core) in feeds.iter_mut().zip(&shared.cores) {
             if core.watches.might_watch(&hashes) {
-                let touched = told.get_or_insert_with(|| Arc::new(touched.clone())).clone();
-                feed.entries.push(Entry::Event { zxid: header.zxid, touched });
+                let told = told.get_or_insert_with(|| Arc::new(Told::new(touched.clone())));
+                told.one_more_core();
+                feed.entries.push(Entry::Event { zxid: header.zxid, told: told.clone() });
             }
         }
     }

@@ -40,9 +40,9 @@ impl Pipeline {
         let Prepared::Txn { header, txn, digest } = prepared else {
             unreachable!("a new session is never refused by prepare")
         };
-        self.propose(header, &txn, digest);
+        let bytes = self.propose(header, &txn, digest);
         let effect = Effect::Open { header, timeout_ms, conn, read_only, received };
-        self.pending.push_back(Pending { zxid, effect, reply: None });
+        self.pending.push_back(Pending { zxid, effect, reply: None, bytes });
     }
 
     /// First step: the old connection is shut, before the password is looked at, as upstream.

@@ -1,0 +1,182 @@
+//! A whole server in this process, at its limits: full buffers, replies that grow too large, who may come in at all, and
+//! what an operator is told about it.
+
+mod raw;
+
+use ostler::auth::{DigestAlgorithm, derive};
+use ostler::config::Config;
+use ostler::server::boot;
+use ostler::wire::OpCode;
+use ostler::wire::client::xid::AUTH;
+use ostler::wire::txn::Acl;
+use ostler::wire::writer::Jute;
+use raw::{Raw, create, data, get, ping, request, set};
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+fn config(dir: &Path, cores: usize) -> Config {
+    let mut config = Config::defaults(cores);
+    config.client_port = 0;
+    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
+    config.data_dir = dir.to_owned();
+    config.data_log_dir = dir.to_owned();
+    config.max_client_cnxns = 0;
+    config.four_letter_words.all = true;
+    config.cores = cores;
+    config
+}
+
+fn auth(scheme: &str, secret: &[u8]) -> Vec<u8> {
+    request(AUTH, OpCode::Auth.to_wire(), |out| {
+        out.put_int(0);
+        out.put_text(scheme);
+        out.put_buffer(Some(secret));
+    })
+}
+
+fn mntr(address: SocketAddr) -> impl Fn(&str) -> String {
+    let mut raw = Raw::open(address);
+    raw.send(b"mntr");
+    let text = String::from_utf8(raw.rest()).unwrap();
+    move |name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("zk_{name}\t")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).to_string()
+    }
+}
+
+/// The input of the connection is full while it waits, first for its write and then for its client to read; what was
+/// left in the socket meanwhile has to be taken up in the end, although the socket says nothing more of it.
+#[test]
+fn a_connection_whose_input_was_full_while_it_waited_goes_on_to_the_last_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut client = Raw::connect(server.address);
+    assert_eq!(client.call(&create(1, "/big", &vec![7; 1_000_000], 0)).err, 0);
+    // So that the write of the one waits in the log behind these.
+    let mut load = Raw::connect(server.address);
+    let load_bytes: Vec<u8> = (0..30).flat_map(|xid| set(xid, "/big", &vec![8; 1_000_000])).collect();
+    const PACKETS: usize = 150_000;
+    let mut bytes = set(2, "/big", &vec![9; 1_000_000]);
+    for xid in 3..6 {
+        bytes.extend(get(xid, "/big", false));
+    }
+    for _ in 0..PACKETS {
+        bytes.extend(auth("ip", b""));
+    }
+    let mut writer = client.socket.try_clone().unwrap();
+    load.send(&load_bytes);
+    let sender = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
+    for _ in 0..30 {
+        assert_eq!(load.reply().err, 0);
+    }
+    assert_eq!(client.reply().xid, 2);
+    for xid in 3..6 {
+        let reply = client.reply();
+        assert_eq!((reply.xid, data(&reply).len()), (xid, 1_000_000));
+    }
+    for _ in 0..PACKETS {
+        assert_eq!(client.reply().xid, AUTH);
+    }
+    sender.join().unwrap();
+    assert_eq!(client.call(&ping()).xid, -2);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_multi_read_of_more_than_any_client_takes_is_refused_and_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut client = Raw::connect(server.address);
+    assert_eq!(client.call(&create(1, "/big", &vec![7; 1_000_000], 0)).err, 0);
+    let reads = |count: usize| {
+        request(2, OpCode::MultiRead.to_wire(), |out| {
+            for _ in 0..count {
+                out.put_int(OpCode::GetData.to_wire());
+                out.put_bool(false);
+                out.put_int(-1);
+                out.put_text("/big");
+                out.put_bool(false);
+            }
+            out.put_int(-1);
+            out.put_bool(true);
+            out.put_int(-1);
+        })
+    };
+    let reply = client.call(&reads(3));
+    assert!(reply.err == 0 && reply.body.len() > 3_000_000, "{}", reply.err);
+    // Without a bound this would be 40 GB.
+    let reply = client.call(&reads(40_000));
+    assert_eq!((reply.err, reply.body.len()), (-5, 0));
+    assert_eq!(client.call(&ping()).xid, -2);
+    server.stop().unwrap();
+}
+
+#[test]
+fn an_answer_to_an_operator_is_one_packet_and_no_response() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 2)).unwrap();
+    let mut client = Raw::connect(server.address);
+    assert_eq!(client.call(&create(1, "/a", b"", 0)).err, 0);
+    let (before, after) = (mntr(server.address), mntr(server.address));
+    let sent = |mntr: &dyn Fn(&str) -> String| mntr("packets_sent").parse::<u64>().unwrap();
+    assert_eq!(sent(&after), sent(&before) + 1);
+    for name in ["response_bytes", "last_client_response_size", "max_client_response_size"] {
+        assert_eq!(after(name), before(name), "{name}");
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_change_is_counted_once_with_all_of_its_watchers_whichever_core_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 2)).unwrap();
+    let mut watchers: Vec<Raw> = (0..5).map(|_| Raw::connect(server.address)).collect();
+    assert_eq!(watchers[0].call(&create(1, "/w", b"", 0)).err, 0);
+    for watcher in &mut watchers {
+        assert_eq!(watcher.call(&get(2, "/w", true)).err, 0);
+    }
+    watchers[0].send(&set(3, "/w", b"x"));
+    for watcher in &mut watchers {
+        assert_eq!(watcher.reply().xid, -1);
+    }
+    let mntr = mntr(server.address);
+    assert_eq!((mntr("cnt_node_changed_watch_count"), mntr("sum_node_changed_watch_count")), ("1".into(), "5".into()));
+    server.stop().unwrap();
+}
+
+#[test]
+fn sessions_of_a_standalone_server_begin_with_1_whatever_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut numbered = config(dir.path(), 1);
+    numbered.server_id = 7;
+    let server = boot::start(numbered).unwrap();
+    let client = Raw::connect(server.address);
+    assert_eq!(client.session.0 >> 56, 1);
+    server.stop().unwrap();
+}
+
+#[test]
+fn who_has_no_identity_of_a_required_scheme_is_answered_once_and_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut strict = config(dir.path(), 1);
+    strict.required_auth_schemes = vec!["digest".into()];
+    strict.digest_alg = "SHA-256".into();
+    let server = boot::start(strict).unwrap();
+    let mut stranger = Raw::connect(server.address);
+    let reply = stranger.call(&get(1, "/", false));
+    assert_eq!((reply.xid, reply.zxid, reply.err), (1, 0, -124));
+    assert_eq!(stranger.frame(), None);
+    let mut friend = Raw::connect(server.address);
+    assert_eq!(friend.call(&auth("digest", b"me:secret")).err, 0);
+    let mine = request(1, OpCode::Create.to_wire(), |out| {
+        out.put_text("/mine");
+        out.put_buffer(Some(b"x"));
+        let id = derive("me:secret", DigestAlgorithm::Sha256);
+        Acl::write_list(&[Acl { perms: Acl::ALL, scheme: "digest".into(), id: id.into() }], out);
+        out.put_int(0);
+    });
+    assert_eq!(friend.call(&mine).err, 0);
+    assert_eq!(data(&friend.call(&get(2, "/mine", false))), b"x", "the algorithm is the configured one");
+    server.stop().unwrap();
+}
