@@ -168,15 +168,11 @@ pub const STRICT_NUMBERS: &[&str] = &[
     "jvm.pause.sleep.time.ms",
 ];
 
-/// Keys that are read into `Config` and that nothing in this build acts on yet: a line says so, and where that would
-/// weaken protection (`enforce.auth.enabled`, another `digestAlg`) the start stops. Whoever makes something act on one
-/// takes it out here.
+/// Keys that are read into `Config` and that nothing in this build acts on yet: a line says so. Whoever makes something
+/// act on one takes it out here.
 const NOT_ACTED_ON: &[&str] = &[
-    "clientTcpKeepAlive",
     "closeSessionTxn.enabled",
     "connection_throttle_",
-    "DigestAuthenticationProvider.digestAlg",
-    "enforce.auth.enabled",
     "flushDelay",
     "forceSync",
     "globalOutstandingLimit",

@@ -317,9 +317,7 @@ impl Reader<'_> {
         config.super_digest = digest.map(str::to_owned);
         if let Some(given) = self.gathered.get("DigestAuthenticationProvider.digestAlg") {
             config.digest_alg = given.value.to_ascii_uppercase();
-            let is_default = matches!(config.digest_alg.as_str(), "SHA1" | "SHA-1" | "SHA");
-            let computed = DIGEST_ALGORITHMS.contains(&config.digest_alg.as_str());
-            if !computed || !is_default && !keys::is_acted_on("DigestAuthenticationProvider.digestAlg") {
+            if !DIGEST_ALGORITHMS.contains(&config.digest_alg.as_str()) {
                 let problem = format!(
                     "DigestAuthenticationProvider.digestAlg={}: not in this build; the ids in existing ACLs would match nobody",
                     given.value
@@ -347,11 +345,6 @@ impl Reader<'_> {
                 let problem = format!("enforce.auth.schemes: this build has no authentication scheme {scheme}");
                 return Err(self.fatal_key("enforce.auth.schemes", problem));
             }
-        }
-        if !keys::is_acted_on("enforce.auth.enabled") {
-            let problem = "enforce.auth.enabled=true, with enforce.auth.schemes: this build cannot require clients to \
-                           authenticate, and would let everyone in";
-            return Err(self.fatal_key("enforce.auth.enabled", problem.into()));
         }
         config.required_auth_schemes = schemes;
         Ok(())
