@@ -173,7 +173,7 @@ fn who_has_no_identity_of_a_required_scheme_is_answered_once_and_closed() {
         out.put_text("/mine");
         out.put_buffer(Some(b"x"));
         let id = derive("me:secret", DigestAlgorithm::Sha256);
-        Acl::write_list(&[Acl { perms: Acl::ALL, scheme: "digest".into(), id: id.into() }], out);
+        Acl::write_list(&[Acl { perms: Acl::ALL, scheme: "digest".into(), id }], out);
         out.put_int(0);
     });
     assert_eq!(friend.call(&mine).err, 0);
