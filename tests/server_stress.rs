@@ -17,7 +17,7 @@ use std::path::Path;
 const CORES: usize = 2;
 const THREADS: u64 = 4;
 const CLIENTS: u64 = 6;
-const STEPS: u64 = 150;
+const STEPS: u64 = 600;
 
 fn config(dir: &Path) -> Config {
     let mut config = Config::defaults(CORES);
