@@ -128,6 +128,32 @@ fn an_answer_to_an_operator_is_one_packet_and_no_response() {
 }
 
 #[test]
+fn mntr_shows_limits_and_usage_added_up_by_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut client = Raw::connect(server.address);
+    let quota = "/zookeeper/quota";
+    let znodes = [
+        ("/a".to_string(), "12345"),
+        ("/a/b".into(), "123"),
+        (format!("{quota}/a"), ""),
+        (format!("{quota}/a/zookeeper_limits"), "count=5,bytes=100=;byteHardLimit=50"),
+        (format!("{quota}/a/zookeeper_stats"), ""),
+        (format!("{quota}/a/b"), ""),
+        (format!("{quota}/a/b/zookeeper_limits"), "count=7,bytes=-1"),
+        (format!("{quota}/a/b/zookeeper_stats"), ""),
+    ];
+    for (path, data) in znodes {
+        assert_eq!(client.call(&create(1, &path, data.as_bytes(), 0)).err, 0, "{path}");
+    }
+    let mntr = mntr(server.address);
+    let shown = ["count_limit", "bytes_limit", "count_usage", "bytes_usage"]
+        .map(|what| mntr(&format!("a_quota_{what}_per_namespace")).parse::<i64>().unwrap());
+    assert_eq!(shown, [12, 49, 3, 11]);
+    server.stop().unwrap();
+}
+
+#[test]
 fn a_change_is_counted_once_with_all_of_its_watchers_whichever_core_has_them() {
     let dir = tempfile::tempdir().unwrap();
     let server = boot::start(config(dir.path(), 2)).unwrap();

@@ -117,7 +117,11 @@ impl AdminThread {
                 admin::dirs(data, log)
             }
             Word::Srvr => admin::srvr(&self.status(&self.gather(Wants::default())?), metrics),
-            Word::Mntr => admin::mntr(&self.status(&self.gather(Wants::default())?), metrics),
+            Word::Mntr => {
+                let answers = self.gather(Wants { quotas: true, ..Wants::default() })?;
+                let namespaces = answers.namespaces.clone();
+                admin::mntr(&ServerStatus { namespaces, ..self.status(&answers) }, metrics)
+            }
             Word::Stat => {
                 let answers = self.gather(Wants { connections: true, ..Wants::default() })?;
                 admin::stat(&self.status(&answers), metrics, &answers.connections)

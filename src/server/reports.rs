@@ -3,13 +3,14 @@
 //!
 //! Runs on: the admin thread waits; cores (in the feed's order) and the pipeline fill in.
 
-use crate::admin::status::{ConnectionStatus, SessionConnection};
+use crate::admin::status::{ConnectionStatus, NamespaceStatus, SessionConnection};
 use crate::ids::{SessionId, Zxid};
 use crate::server::io_core::{Connection, Parts};
 use crate::session::SessionTable;
-use crate::tree::Tree;
+use crate::tree::{Track, Tree};
 use crate::wire::OpCode;
 use parking_lot::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Wants {
     pub watches: bool,
     pub sessions: bool,
     pub digests: bool,
+    /// Limits and usage, by namespace.
+    pub quotas: bool,
     /// Set the connections' numbers back (`crst`, `srst`).
     pub reset_connections: bool,
 }
@@ -45,6 +48,7 @@ pub struct Answers {
     pub sessions: Vec<(i64, Vec<SessionId>)>,
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
     pub digests: Vec<(Zxid, u64)>,
+    pub namespaces: Vec<NamespaceStatus>,
 }
 
 pub struct Gather {
@@ -126,11 +130,36 @@ impl Gather {
                     })
                     .collect();
             }
+            if self.wants.quotas {
+                answers.namespaces = namespaces(tree);
+            }
             if self.wants.digests {
                 answers.digests = tree.digest_history().collect();
             }
         });
     }
+}
+
+/// Limits and usage of all quotas below each child of the root, added up (upstream: `QuotaMetricsUtils`). Of limits the
+/// hard one counts, if there is one. A text that can't be read is passed over.
+fn namespaces(tree: &Tree) -> Vec<NamespaceStatus> {
+    let mut by_name: BTreeMap<&str, NamespaceStatus> = BTreeMap::new();
+    for quota in tree.quotas() {
+        let name = quota.path.split('/').nth(1).unwrap_or_default();
+        let namespace = by_name.entry(name).or_default();
+        let add = |sum: &mut Option<i64>, value: i64| *sum = Some(sum.unwrap_or(0).wrapping_add(value));
+        if let Ok(limits) = Track::parse(quota.limits) {
+            let harder = |hard: i64, soft: i64| if hard > -1 { hard } else { soft };
+            add(&mut namespace.quota_count_limit, harder(limits.count_hard_limit(), limits.count()));
+            add(&mut namespace.quota_bytes_limit, harder(limits.byte_hard_limit(), limits.bytes()));
+        }
+        if let Ok(usage) = Track::parse(quota.stats) {
+            add(&mut namespace.quota_count_usage, usage.count());
+            add(&mut namespace.quota_bytes_usage, usage.bytes());
+        }
+    }
+    let named = by_name.into_iter().map(|(name, status)| NamespaceStatus { name: name.to_owned(), ..status });
+    named.collect()
 }
 
 fn status(connection: &Connection) -> ConnectionStatus {

@@ -124,6 +124,11 @@ impl fmt::Display for Track {
 }
 
 impl Tree {
+    /// Every path with limits, in no order.
+    pub fn quotas(&self) -> impl Iterator<Item = QuotaRef<'_>> {
+        self.quotas.iter().filter_map(|path| self.quota_of(path))
+    }
+
     /// The quota that `path` is under: that of the deepest path with limits, `path` itself included.
     pub fn quota_of(&self, path: &str) -> Option<QuotaRef<'_>> {
         let path = self.quota_path(path)?;
