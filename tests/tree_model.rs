@@ -547,3 +547,23 @@ proptest! {
         assert_eq!(again.digest(), tree.digest());
     }
 }
+
+/// Found by the property above: a session without a list of paths owned a quota's limits and what they count.
+#[test]
+fn a_session_that_ends_without_a_list_of_paths_loses_them_in_the_order_of_their_names() {
+    let dice = [
+        [90, 204, 32, 0, 0],
+        [120, 126, 112, 0, 17],
+        [160, 205, 112, 0, 107],
+        [130, 108, 0, 0, 0],
+        [233, 0, 0, 0, 0],
+        [253, 0, 0, 0, 16],
+    ];
+    let (mut tree, mut model) = (Tree::new(options()), Model::new());
+    for (at, dice) in dice.into_iter().enumerate() {
+        let (header, txn) = make_txn(&model, dice, at as u64 + 1, PATHS.len());
+        tree.apply(&header, txn.clone(), &mut Applied::default());
+        model.apply(&header, &txn, &mut Applied::default());
+    }
+    assert_same(&tree, &model);
+}

@@ -223,11 +223,14 @@ impl Tree {
             // Gone already, in a replay.
             let _ = self.delete(at, path, out);
         }
-        while let Some(&slot) = self.owned.of_session(at.session).last() {
-            let path = super::index::path_of(&self.nodes, slot);
-            let deleted = self.delete(at, path, out);
-            assert!(deleted.is_ok(), "it is there");
+        // In an order that does not depend on how the list came about: a quota among them is counted by what is left.
+        let mut left: Vec<String> = self.ephemerals(at.session).collect();
+        left.sort_unstable();
+        for path in left {
+            // Gone already, with a parent that went before it.
+            let _ = self.delete(at, path, out);
         }
+        assert!(self.owned.of_session(at.session).is_empty(), "nothing outlives its session");
     }
 
     fn set_data(
