@@ -3,7 +3,6 @@
 
 mod raw;
 
-use ostler::config::Config;
 use ostler::disk::RealDisk;
 use ostler::ids::{OwnerRules, SessionId};
 use ostler::log::{Recovery, Sizes};
@@ -13,21 +12,8 @@ use ostler::tree::{Applied, TreeOptions};
 use ostler::wire::OpCode;
 use ostler::wire::txn::{Acl, Txn, read_txn};
 use ostler::wire::writer::Jute;
-use raw::{Raw, close, create, data, delete, get, ping, read, request, set};
-use std::net::IpAddr;
+use raw::{Raw, close, config, create, data, delete, get, ping, read, request, set};
 use std::path::Path;
-
-fn config(dir: &Path, cores: usize) -> Config {
-    let mut config = Config::defaults(cores);
-    config.client_port = 0;
-    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
-    config.data_dir = dir.to_owned();
-    config.data_log_dir = dir.to_owned();
-    config.max_client_cnxns = 0;
-    config.four_letter_words.all = true;
-    config.cores = cores;
-    config
-}
 
 fn server(dir: &Path) -> Running {
     boot::start(config(dir, 2)).unwrap()
@@ -305,6 +291,31 @@ fn connections_over_the_limit_of_an_address_are_closed_without_a_word() {
     let admitted = (0..1000).any(|_| Raw::open(server.address).handshake(SessionId::NONE, &[], 0).timeout_ms > 0);
     assert!(admitted);
     server.stop().unwrap();
+}
+
+#[test]
+fn a_server_that_never_runs_for_long_has_its_snapshot_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut often = config(dir.path(), 1);
+    often.snap_count = 100;
+    let snapshots = || snapshot::list(&RealDisk, &dir.path().join("version-2")).unwrap();
+    // Each run writes less than the least after which a snapshot is due; all of them together much more.
+    for run in 0..6 {
+        let server = boot::start(often.clone()).unwrap();
+        let mut client = Raw::connect(server.address);
+        for at in 0..30 {
+            assert_eq!(client.call(&create(at + 1, &format!("/n{run}-{at}"), b"x", 0)).err, 0);
+        }
+        // It is written while the server goes on; only a look tells when it is done.
+        for _ in 0..2_000 {
+            if run < 5 || !snapshots().is_empty() {
+                break;
+            }
+            client.call(&ping());
+        }
+        server.stop().unwrap();
+    }
+    assert!(!snapshots().is_empty(), "180 transactions and more, and no snapshot at every 100");
 }
 
 /// Writers that don't stop while snapshot after snapshot is taken; then each snapshot, with the log up to the next one

@@ -4,28 +4,14 @@
 mod raw;
 
 use ostler::auth::{DigestAlgorithm, derive};
-use ostler::config::Config;
 use ostler::server::boot;
 use ostler::wire::OpCode;
 use ostler::wire::client::xid::AUTH;
 use ostler::wire::txn::Acl;
 use ostler::wire::writer::Jute;
-use raw::{Raw, create, data, get, ping, request, set};
+use raw::{Raw, config, create, data, get, ping, request, set};
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-
-fn config(dir: &Path, cores: usize) -> Config {
-    let mut config = Config::defaults(cores);
-    config.client_port = 0;
-    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
-    config.data_dir = dir.to_owned();
-    config.data_log_dir = dir.to_owned();
-    config.max_client_cnxns = 0;
-    config.four_letter_words.all = true;
-    config.cores = cores;
-    config
-}
+use std::net::SocketAddr;
 
 fn auth(scheme: &str, secret: &[u8]) -> Vec<u8> {
     request(AUTH, OpCode::Auth.to_wire(), |out| {

@@ -4,32 +4,18 @@
 
 mod raw;
 
-use ostler::config::Config;
 use ostler::random::Rng;
 use ostler::server::boot;
 use ostler::wire::OpCode;
 use ostler::wire::client::{ConnectRequest, ConnectResponse};
 use ostler::wire::writer::Jute;
-use raw::{Raw, Reply, close, create, data, delete, get, ping, read, request, set};
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use raw::{Raw, Reply, close, config, create, data, delete, get, ping, read, request, set};
+use std::net::SocketAddr;
 
 const CORES: usize = 2;
 const THREADS: u64 = 4;
 const CLIENTS: u64 = 6;
 const STEPS: u64 = 600;
-
-fn config(dir: &Path) -> Config {
-    let mut config = Config::defaults(CORES);
-    config.client_port = 0;
-    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
-    config.data_dir = dir.to_owned();
-    config.data_log_dir = dir.to_owned();
-    config.max_client_cnxns = 0;
-    config.four_letter_words.all = true;
-    config.cores = CORES;
-    config
-}
 
 fn mntr(address: SocketAddr, name: &str) -> i64 {
     let mut raw = Raw::open(address);
@@ -283,7 +269,7 @@ fn live(address: SocketAddr, thread: u64) -> Vec<(String, u64)> {
 #[test]
 fn what_is_promised_holds_under_everything_at_once_and_nothing_is_left_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let server = boot::start(config(dir.path())).unwrap();
+    let server = boot::start(config(dir.path(), CORES)).unwrap();
     let address = server.address;
     let nodes = mntr(address, "znode_count");
     let mut observer = Raw::connect(address);

@@ -76,6 +76,8 @@ struct Recovered {
     sessions: SessionTable,
     keeper: Keeper<RealDisk>,
     log: Log<RealDisk>,
+    /// Records behind the snapshot, and their bytes.
+    replayed: (u64, u64),
 }
 
 /// Recovers and starts; returns when clients can connect.
@@ -169,13 +171,15 @@ fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {
     };
     let mut applied = Applied::default();
     let mut recovery = Recovery::open(*disk, &config.log_dir(), tree.zxid(), Sizes::default())?;
+    let mut replayed = (0, 0);
     while let Some((zxid, record)) = recovery.next()? {
+        replayed = (replayed.0 + 1, replayed.1 + record.len() as u64);
         replay(zxid, record, &mut tree, &mut sessions, &mut applied, config.digest_enabled)
             .map_err(|problem| Fatal::LogRecord { dir: config.log_dir(), zxid, problem })?;
     }
     let log = recovery.finish()?;
     sessions.restart_clocks(clock::now());
-    Ok(Recovered { tree, sessions, keeper, log })
+    Ok(Recovered { tree, sessions, keeper, log, replayed })
 }
 
 /// One record of the log. What does not decode or does not fit is damage that the checksums did not see, or a bug: the
@@ -216,7 +220,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log } = recovered;
+    let Recovered { tree, sessions, keeper, log, replayed } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -276,6 +280,7 @@ fn spawn(
         prepare: Prepare::new(prepare_rules(&config)),
         log_writer: log_writer.clone(),
         snapshots: snapshots.clone(),
+        replayed,
         rng: Rng::new(random::seed()),
         recorder: recorder(),
     });

@@ -21,6 +21,8 @@ struct Mail {
     batch: Batch,
     /// Everything up to here is in the oldest snapshot that is kept; older segments may go.
     purge: Option<Zxid>,
+    /// Nothing has come for a while: the watermark takes in the last group too.
+    settle: bool,
     stop: bool,
 }
 
@@ -54,6 +56,13 @@ impl Mailbox {
 
     pub fn purge(&self, up_to: Zxid) {
         self.mail.lock().purge = Some(up_to);
+        self.arrived.notify_one();
+    }
+
+    /// Tells the log on disk how far it is durable, the last group included: until then damage to exactly that group could
+    /// pass for an append that a crash has interrupted.
+    pub fn settle(&self) {
+        self.mail.lock().settle = true;
         self.arrived.notify_one();
     }
 
@@ -147,15 +156,15 @@ impl LogWriter {
         loop {
             {
                 let mut mail = self.mailbox.mail.lock();
-                while mail.batch.is_empty() && mail.purge.is_none() && !mail.stop {
+                while mail.batch.is_empty() && mail.purge.is_none() && !mail.settle && !mail.stop {
                     self.mailbox.arrived.wait(&mut mail);
                 }
             }
             let mut writer = self.writer.lock();
-            let (purge, stop) = {
+            let (purge, settle, stop) = {
                 let mut mail = self.mailbox.mail.lock();
                 std::mem::swap(&mut mail.batch, &mut batch);
-                (mail.purge.take(), mail.stop)
+                (mail.purge.take(), std::mem::take(&mut mail.settle), mail.stop)
             };
             if !batch.is_empty() {
                 let durable = writer.write(&batch)?;
@@ -164,6 +173,10 @@ impl LogWriter {
                 batch.clear();
             } else if stop {
                 return writer.log.settle();
+            } else if settle {
+                writer.failed = true;
+                writer.log.settle()?;
+                writer.failed = false;
             }
             if let Some(up_to) = purge {
                 writer.failed = true;

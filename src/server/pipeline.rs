@@ -72,6 +72,9 @@ struct ReplyTo {
     received: Now,
 }
 
+/// Idleness after which the log is settled.
+const SETTLE_MS: u64 = 1_000;
+
 /// Settings of the pipeline alone.
 pub struct PipelineSettings {
     pub server_id: ServerId,
@@ -101,7 +104,10 @@ pub struct Pipeline {
     log_writer: Arc<LogWriter>,
     batch: log::Batch,
     snapshots: Arc<SnapshotMail>,
+    /// Transactions and bytes of log.
     until_snapshot: (u64, u64),
+    /// When the log is told that nothing more has come.
+    settle_at: Option<Now>,
     rng: Rng,
     recorder: Recorder,
     batches: Vec<Batch>,
@@ -127,14 +133,29 @@ pub struct Ingredients {
     pub prepare: Prepare,
     pub log_writer: Arc<LogWriter>,
     pub snapshots: Arc<SnapshotMail>,
+    /// Records behind the snapshot that were replayed, and their bytes: they count towards the next one, or a server that
+    /// never runs for long would replay more with each start.
+    pub replayed: (u64, u64),
     pub rng: Rng,
     pub recorder: Recorder,
 }
 
 impl Pipeline {
     pub fn new(from: Ingredients) -> Pipeline {
-        let Ingredients { poll, shared, settings, tree, sessions, ids, prepare, log_writer, snapshots, rng, recorder } =
-            from;
+        let Ingredients {
+            poll,
+            shared,
+            settings,
+            tree,
+            sessions,
+            ids,
+            prepare,
+            log_writer,
+            snapshots,
+            replayed,
+            rng,
+            recorder,
+        } = from;
         let last = tree.peek().zxid();
         let now = clock::now();
         let mut pipeline = Pipeline {
@@ -157,6 +178,7 @@ impl Pipeline {
             batch: log::Batch::new(),
             snapshots,
             until_snapshot: (0, 0),
+            settle_at: None,
             rng,
             recorder,
             batches: Vec::new(),
@@ -165,6 +187,7 @@ impl Pipeline {
             reconnects: Vec::new(),
         };
         pipeline.draw_next_snapshot();
+        pipeline.count_towards_snapshot(replayed.0, replayed.1);
         pipeline
     }
 
@@ -224,7 +247,7 @@ impl Pipeline {
         let tree = self.tree.peek();
         let reapable = tree.containers().next().is_some() || tree.ttl_nodes().next().is_some();
         let containers = reapable.then_some(self.next_container_check);
-        [sessions, containers].into_iter().flatten().min()
+        [sessions, containers, self.settle_at].into_iter().flatten().min()
     }
 
     fn turn(&mut self) {
@@ -233,7 +256,7 @@ impl Pipeline {
         self.take_requests(now);
         self.expire_sessions(now);
         self.reap(now);
-        self.post();
+        self.post(now);
         self.commit();
         self.answer_reports();
     }
@@ -336,8 +359,7 @@ impl Pipeline {
         let before = self.batch.body_bytes();
         self.batch.push_with(header.zxid, |bytes| write_txn(&header, txn, digest, bytes));
         let written = self.batch.body_bytes() - before;
-        self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(1);
-        self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(written as u64);
+        self.count_towards_snapshot(1, written as u64);
         self.pending_bytes += written;
         written
     }
@@ -406,10 +428,14 @@ impl Pipeline {
         }
     }
 
-    fn post(&mut self) {
+    fn post(&mut self, now: Now) {
         if self.batch.is_empty() {
+            if self.settle_at.take_if(|at| *at <= now).is_some() {
+                self.log_writer.mailbox.settle();
+            }
             return;
         }
+        self.settle_at = Some(now.plus_ms(SETTLE_MS));
         match self.log_writer.write_inline(&mut self.batch) {
             Ok(true) => {}
             Ok(false) => self.log_writer.mailbox.post(&mut self.batch),
@@ -443,6 +469,11 @@ impl Pipeline {
         for gather in reports {
             gather.pipeline(&self.sessions, self.tree.peek());
         }
+    }
+
+    fn count_towards_snapshot(&mut self, transactions: u64, bytes: u64) {
+        self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(transactions);
+        self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(bytes);
     }
 
     fn draw_next_snapshot(&mut self) {

@@ -128,7 +128,6 @@ impl Snapshotter {
                 self.recorder.observe(Summary::Snapshottime, took, 1);
                 self.recorder.count(Counter::SnapCount, 1);
                 tracing::info!("snapshot of {} znodes at zxid {zxid}: {} bytes in {took} ms", info.nodes, info.bytes);
-                self.keeper.loaded(zxid);
                 if self.purge.when == PurgeWhen::AfterSnapshot {
                     self.remove_old()?;
                 }

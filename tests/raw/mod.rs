@@ -1,14 +1,29 @@
 //! A client of bytes for tests: says exactly what it is told to, and shows exactly what comes back.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use ostler::config::Config;
 use ostler::ids::SessionId;
 use ostler::wire::client::{ConnectRequest, ConnectResponse, ReplyHeader, RequestHeader};
 use ostler::wire::txn::Acl;
 use ostler::wire::writer::Jute;
 use ostler::wire::{OpCode, Reader};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
+
+/// A server on a port of the kernel's choice, with its data in `dir`, without limits and with all four-letter words.
+pub fn config(dir: &Path, cores: usize) -> Config {
+    let mut config = Config::defaults(cores);
+    config.client_port = 0;
+    config.client_port_address = Some(IpAddr::from([127, 0, 0, 1]));
+    config.data_dir = dir.to_owned();
+    config.data_log_dir = dir.to_owned();
+    config.max_client_cnxns = 0;
+    config.four_letter_words.all = true;
+    config.cores = cores;
+    config
+}
 
 /// A frame from the server, taken apart.
 #[derive(Clone, PartialEq, Eq, Debug)]

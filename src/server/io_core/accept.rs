@@ -62,7 +62,12 @@ impl IoCore {
             let address = canonical(address);
             if !self.shared.admission.admit(address.ip()) {
                 self.parts.tally.rejected();
-                tracing::warn!("Too many connections from {} - closed (see maxClientCnxns, maxCnxns)", address.ip());
+                if self.parts.log_rate.allows(self.parts.now) {
+                    tracing::warn!(
+                        "Too many connections from {} - closed (see maxClientCnxns, maxCnxns)",
+                        address.ip()
+                    );
+                }
                 continue;
             }
             // Replies are small and whole; waiting to join them would only delay them.

@@ -15,6 +15,7 @@
 mod accept;
 mod connection;
 mod deliver;
+mod log_rate;
 mod process;
 mod tally;
 
@@ -32,6 +33,7 @@ use crate::server::queue::{Batch, Item};
 use crate::server::shared::{CoreLink, Shared};
 use crate::server::tree_lock;
 use crate::watch::WatchTable;
+use log_rate::LogRate;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::net::Shutdown;
@@ -87,6 +89,7 @@ pub struct Parts {
     pub doomed: Vec<usize>,
     /// What the log says of connections that end badly; written when no guard is held.
     pub farewells: Vec<(usize, String)>,
+    pub log_rate: LogRate,
     /// Connections that go on and have bytes left in their sockets.
     pub taken_up: Vec<usize>,
     /// Connections that wait for room in the pipeline.
@@ -143,6 +146,7 @@ impl IoCore {
                 flush: Vec::new(),
                 doomed: Vec::new(),
                 farewells: Vec::new(),
+                log_rate: LogRate::default(),
                 taken_up: Vec::new(),
                 want_room: Vec::new(),
                 heard: Vec::new(),
@@ -373,7 +377,11 @@ impl IoCore {
         self.parts.flush = flush;
         self.parts.flush.clear();
         for (slot, why) in self.parts.farewells.drain(..) {
-            process::farewell(&self.parts.connections[slot], &why);
+            let connection = &self.parts.connections[slot];
+            if self.parts.log_rate.allows(self.parts.now) {
+                let (address, session) = (connection.address, connection.session);
+                tracing::info!("closing the connection of {address} (session {session}): {why}");
+            }
         }
         for slot in std::mem::take(&mut self.parts.taken_up) {
             if self.parts.connections.contains(slot) {
@@ -494,7 +502,15 @@ impl IoCore {
             }
             let limit = connection.silence_max_ms(sessionless);
             if now.since(connection.last_heard).as_millis() as u64 > limit {
-                tracing::info!("{} has been silent for over {limit} ms; closing its connection", connection.address);
+                if connection.session == SessionId::NONE {
+                    self.parts.tally.sessionless_expired();
+                }
+                if self.parts.log_rate.allows(now) {
+                    tracing::info!(
+                        "{} has been silent for over {limit} ms; closing its connection",
+                        connection.address
+                    );
+                }
                 self.parts.doomed.push(slot);
             }
         }

@@ -1,7 +1,7 @@
 //! Works off what a connection has sent: frames, the handshake, reads answered on the spot, writes for the pipeline.
 
 use super::Parts;
-use super::connection::{Connection, State, Wait};
+use super::connection::{State, Wait};
 use crate::admin::{self, Word};
 use crate::ids::Zxid;
 use crate::limits;
@@ -182,6 +182,7 @@ impl Parts {
         };
         connection.facts.received += 1;
         self.tally.received();
+        self.tally.connection_request();
         // The newest zxid that a client has seen never goes back, whichever server it reconnects to.
         if request.last_zxid_seen > tree.zxid().to_wire() {
             return Step::Close("the client has seen a newer zxid than this server's; it must try another server");
@@ -368,9 +369,4 @@ impl Parts {
         self.tally.sent();
         self.wants_flush(slot);
     }
-}
-
-/// Whether a connection is worth a line in the log when it ends badly.
-pub fn farewell(connection: &Connection, why: &str) {
-    tracing::info!("closing the connection of {} (session {}): {why}", connection.address, connection.session);
 }
