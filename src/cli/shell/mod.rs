@@ -15,7 +15,7 @@ mod nodes;
 mod options;
 mod print;
 mod quota;
-mod words;
+pub mod words;
 mod zone;
 
 use crate::client::{Client, Event, Options, State};

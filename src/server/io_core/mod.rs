@@ -271,8 +271,10 @@ impl IoCore {
         self.arrived.clear();
         self.parts.turn = self.parts.turn.wrapping_add(1);
         let mut filled = 0;
-        let mut again = Vec::new();
-        for slot in std::mem::take(&mut self.readable) {
+        // Those that go on in the next turn are put behind those of this one, in the same list: it keeps its memory.
+        let candidates = self.readable.len();
+        for at in 0..candidates {
+            let slot = self.readable[at];
             let Some(connection) = self.parts.connections.get_mut(slot) else { continue };
             // Slots are used again, so a list of them may name one twice; what came second would be taken for first.
             if !connection.readable || connection.received_in == self.parts.turn {
@@ -291,14 +293,14 @@ impl IoCore {
             }
             let room = self.arena.len() - filled;
             if room < ARENA_MIN {
-                again.push(slot);
+                self.readable.push(slot);
                 continue;
             }
             let into = &mut self.arena[filled..filled + room.min(RECEIVE_BYTES)];
             let (len, end) = receive(&mut connection.socket, into);
             match end {
                 Received::Drained => connection.readable = false,
-                Received::More => again.push(slot),
+                Received::More => self.readable.push(slot),
                 Received::Gone => {
                     connection.readable = false;
                     self.parts.doomed.push(slot);
@@ -322,7 +324,7 @@ impl IoCore {
                 }
             }
         }
-        self.readable.append(&mut again);
+        self.readable.drain(..candidates);
     }
 
     /// Feed first, reads second, under one guard. The pipeline appends to the feed *before* it lets go of the tree; so
@@ -338,8 +340,7 @@ impl IoCore {
             return;
         }
         if !self.parts.want_room.is_empty() && link.queue.has_room() {
-            let waiting = std::mem::take(&mut self.parts.want_room);
-            self.parts.ready.extend(waiting);
+            self.parts.ready.append(&mut self.parts.want_room);
         }
         let mut guard = self.reader.read();
         self.parts.deliver(&mut self.feed, link, &self.shared);
@@ -383,7 +384,7 @@ impl IoCore {
                 tracing::info!("closing the connection of {address} (session {session}): {why}");
             }
         }
-        for slot in std::mem::take(&mut self.parts.taken_up) {
+        while let Some(slot) = self.parts.taken_up.pop() {
             if self.parts.connections.contains(slot) {
                 self.take_up(slot);
             }
