@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the ignored tests compare ostler with: Apache ZooKeeper and Curator, Java, kazoo, the C client, strace.
+# Brings what the ignored tests compare ostler with: Apache ZooKeeper and Curator, Java, kazoo, the C client, strace,
+# valgrind.
 #
 # Each comes out of a package of the registries that every build machine reaches (Debian's and Python's), through their
 # ordinary clients. ZooKeeper's and Curator's jars travel inside the Python package pyspark, the only one of those
@@ -50,6 +51,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || debian /nonexistent python3-v
 debian javac default-jdk-headless
 debian java default-jre-headless
 debian strace strace
+debian valgrind valgrind
 debian /usr/lib/zookeeper/bin/cli_mt zookeeper-bin
 
 # --- ZooKeeper and Curator ------------------------------------------------------------------------------------------
