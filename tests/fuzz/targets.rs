@@ -4,6 +4,8 @@
 //! Every target asserts more than "no panic" where there is more to assert: what was decoded survives its own bytes,
 //! a transaction's announced digest is the tree's, a changed byte on disk is never taken for data.
 
+mod peers;
+
 use ostler::admin::{Whitelist, Word};
 use ostler::auth::{AuthIds, AuthRules};
 use ostler::cli::shell::words;
@@ -55,6 +57,8 @@ pub const ALL: &[Target] = &[
     // A server in memory has a filter of watched paths of this size.
     target("requests", requests, streams, 1 << 18, 32),
     target("txn", txn, txns, 1 << 10, 32),
+    target("quorum_packets", peers::quorum_packets, peers::packet_seeds, 1 << 10, 8),
+    target("election_messages", peers::election_messages, peers::election_seeds, 1 << 12, 8),
     target("replies", replies, server_bodies, 1 << 10, 16),
     target("client", client, reply_streams, usize::MAX, 0),
     target("properties", properties, config_files, 1 << 12, 64),
