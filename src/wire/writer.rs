@@ -44,8 +44,9 @@ impl Jute for Vec<u8> {
 
     #[inline]
     fn put_text(&mut self, value: &str) {
-        // Only a lead byte of 0xf0 or above begins a character outside the basic plane.
-        if value.bytes().any(|byte| byte >= 0xf0) {
+        // Only a lead byte of 0xf0 or above begins a character outside the basic plane. Nearly all text is ASCII, which
+        // is seen a word at a time; the search for that byte stops where it finds it, and so goes byte by byte.
+        if !value.is_ascii() && value.bytes().any(|byte| byte >= 0xf0) {
             put_cesu8(self, value);
         } else {
             self.put_buffer(Some(value.as_bytes()));
@@ -142,5 +143,13 @@ mod tests {
         let mut out = Vec::new();
         out.put_text("a\u{1f600}:x");
         assert_eq!(out, b"\0\0\0\x09a\xed\xa0\xbd\xed\xb8\x80:x");
+        // Behind more ASCII than a word holds, and after a character of the basic plane.
+        out.clear();
+        out.put_text("/services/instance-\u{e9}-\u{1f600}");
+        assert_eq!(out[4..], *b"/services/instance-\xc3\xa9-\xed\xa0\xbd\xed\xb8\x80");
+        assert_eq!(out[..4], (out.len() as i32 - 4).to_be_bytes());
+        out.clear();
+        out.put_text("/services/instance-\u{e9}");
+        assert_eq!(out[4..], *b"/services/instance-\xc3\xa9");
     }
 }
