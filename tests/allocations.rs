@@ -102,12 +102,12 @@ const PIPELINED: usize = 16;
 /// 12,800 requests.
 const ROUNDS: usize = 16;
 
-/// Sends `segment` on every connection and waits for all replies, again and again.
-fn rounds(clients: &mut [Raw], segment: &[u8], reply_bytes: usize, rounds: usize) {
+/// Sends each connection its segment and waits for all replies, again and again.
+fn rounds(clients: &mut [Raw], segments: &[Vec<u8>], reply_bytes: usize, rounds: usize) {
     use std::io::Read;
     let mut replies = vec![0; reply_bytes * PIPELINED];
     for _ in 0..rounds {
-        for client in &mut *clients {
+        for (client, segment) in clients.iter_mut().zip(segments) {
             client.send(segment);
         }
         for client in &mut *clients {
@@ -125,9 +125,20 @@ fn a_pipelined_read_allocates_nothing_on_its_core_and_a_write_no_more_than_it_di
     let dir = tempfile::tempdir().unwrap();
     let server = boot::start(config(dir.path(), 2)).unwrap();
     let mut clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::connect(server.address)).collect();
-    assert_eq!(clients[0].call(&create(1, "/node", &[7; 128], 0)).err, 0);
+    // Each request names a znode of its own: what is kept for each path must not be shared by chance.
+    let path = |connection: usize, xid: usize| format!("/node-{connection:02}-{xid:02}");
+    for (connection, client) in clients.iter_mut().enumerate() {
+        for xid in 0..PIPELINED {
+            client.send(&create(xid as i32, &path(connection, xid), &[7; 128], 0));
+        }
+        (0..PIPELINED).for_each(|_| assert_eq!(client.reply().err, 0));
+    }
+    let segments = |one: &dyn Fn(i32, &str) -> Vec<u8>| -> Vec<Vec<u8>> {
+        let segment = |connection| (0..PIPELINED).flat_map(|xid| one(xid as i32, &path(connection, xid))).collect();
+        (0..CONNECTIONS).map(segment).collect()
+    };
 
-    let reads: Vec<u8> = (0..PIPELINED).flat_map(|xid| get(xid as i32, "/node", false)).collect();
+    let reads = segments(&|xid, path| get(xid, path, false));
     let read_reply = 4 + 16 + 4 + 128 + 68;
     rounds(&mut clients, &reads, read_reply, 8);
     let counts = counted(|| rounds(&mut clients, &reads, read_reply, ROUNDS));
@@ -137,7 +148,7 @@ fn a_pipelined_read_allocates_nothing_on_its_core_and_a_write_no_more_than_it_di
     // Buffers that grow once to a size that they then keep; nothing that comes with each request or each turn.
     assert!(on_cores <= 64, "{on_cores} allocations on the cores for {requests} reads");
 
-    let writes: Vec<u8> = (0..PIPELINED).flat_map(|xid| set(xid as i32, "/node", &[8; 128])).collect();
+    let writes = segments(&|xid, path| set(xid, path, &[8; 128]));
     let write_reply = 4 + 16 + 68;
     rounds(&mut clients, &writes, write_reply, 8);
     let counts = counted(|| rounds(&mut clients, &writes, write_reply, ROUNDS));

@@ -28,6 +28,7 @@ impl InitialMessage {
     /// In the form with one address, unless there are several. To be sent in one segment: ZooKeeper reads the addresses
     /// with a single read.
     pub fn write(&self, out: &mut Vec<u8>) {
+        assert!(!self.addresses.is_empty(), "the form without addresses is only read");
         out.put_long(if self.addresses.len() > 1 { SEVERAL_ADDRESSES } else { ONE_ADDRESS });
         out.put_long(self.server);
         out.put_text(&self.addresses.join("|"));

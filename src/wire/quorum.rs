@@ -7,6 +7,7 @@
 use super::reader::{Malformed, Reader};
 use super::writer::Jute;
 use crate::ids::{Epoch, SessionId, Zxid};
+use crate::limits;
 
 macro_rules! packet_types {
     ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
@@ -106,55 +107,64 @@ impl<'a> QuorumPacket<'a> {
 
     /// Reads the packet at the start of what has arrived, and how many bytes it took; `None` if it isn't all there.
     ///
-    /// `limit` is the most bytes that the data, and all identities together, may have. More is `Malformed::Length`, as
-    /// soon as it is announced: the connection is to be closed. So a caller never has to hold more than twice the limit.
+    /// `limit` is the most bytes that the data may have, and that all identities together may have; more is
+    /// `Malformed::Length` as soon as it is announced, and the connection is to be closed. So a packet that is still
+    /// waited for never has more than twice the limit and `FIXED` bytes. Nothing is decoded or allocated before the
+    /// packet is whole: a peer that sends it byte by byte costs a look at its lengths each time.
     pub fn read(bytes: &'a [u8], limit: usize) -> Result<Option<(QuorumPacket<'a>, usize)>, Malformed> {
-        match QuorumPacket::read_whole(bytes, limit) {
-            Err(Malformed::Short(_)) => Ok(None),
-            Err(other) => Err(other),
-            Ok(read) => Ok(Some(read)),
-        }
-    }
-
-    fn read_whole(bytes: &'a [u8], limit: usize) -> Result<(QuorumPacket<'a>, usize), Malformed> {
-        let mut reader = Reader::new(bytes);
+        let taken = match packet_length(bytes, limit) {
+            Err(Malformed::Short(_)) => return Ok(None),
+            other => other?,
+        };
+        let mut reader = Reader::new(&bytes[..taken]);
         let kind = reader.int("type")?;
         let zxid = reader.long("zxid")?;
-        check_length(&reader, "data", limit)?;
         let data = reader.buffer("data")?;
-        let before_ids = reader.rest().len();
         let auth = match reader.count("authinfo")? {
             None => None,
             Some(count) => {
-                // An identity has two lengths at least.
-                if count > limit / 8 {
-                    return Err(Malformed::Length("authinfo", count as i32));
-                }
                 let mut ids = Vec::with_capacity(reader.capacity(count, 8));
                 for _ in 0..count {
-                    check_length(&reader, "scheme", limit)?;
-                    let scheme = reader.string("scheme")?.into_owned();
-                    check_length(&reader, "id", limit)?;
-                    let id = reader.string("id")?.into_owned();
-                    if before_ids - reader.rest().len() > limit {
-                        return Err(Malformed::Length("authinfo", count as i32));
-                    }
-                    ids.push((scheme, id));
+                    ids.push((reader.string("scheme")?.into_owned(), reader.string("id")?.into_owned()));
                 }
                 Some(ids)
             }
         };
-        Ok((QuorumPacket { kind, zxid, data, auth }, bytes.len() - reader.rest().len()))
+        Ok(Some((QuorumPacket { kind, zxid, data, auth }, taken)))
     }
 }
 
-/// Refuses an announced length before its bytes are waited for.
-fn check_length(reader: &Reader<'_>, field: &'static str, limit: usize) -> Result<(), Malformed> {
-    let raw = Reader::new(reader.rest()).int(field)?;
-    match usize::try_from(raw) {
-        Ok(len) if len > limit => Err(Malformed::Length(field, raw)),
-        _ => Ok(()),
+/// Bytes of a packet beside its data and its identities: type, zxid, and the length of each.
+pub const FIXED: usize = 20;
+
+/// How many bytes the packet at the start takes; `Malformed::Short` if that can't be said yet.
+fn packet_length(bytes: &[u8], limit: usize) -> Result<usize, Malformed> {
+    let mut reader = Reader::new(bytes);
+    reader.int("type")?;
+    reader.long("zxid")?;
+    skip(&mut reader, "data", limit)?;
+    let count = reader.int("authinfo")?;
+    // A client has gathered no more than so many; each has two lengths.
+    if count > limits::CONNECTION_AUTH_IDS as i32 {
+        return Err(Malformed::Length("authinfo", count));
     }
+    let before = reader.rest().len();
+    for _ in 0..count.max(0) {
+        for field in ["scheme", "id"] {
+            let used = before - reader.rest().len();
+            skip(&mut reader, field, limit.saturating_sub(used + 4))?;
+        }
+    }
+    Ok(bytes.len() - reader.rest().len())
+}
+
+/// Passes over a buffer; one that announces more than `most` bytes is refused before they are waited for.
+fn skip(reader: &mut Reader<'_>, field: &'static str, most: usize) -> Result<(), Malformed> {
+    let announced = Reader::new(reader.rest()).int(field)?;
+    if usize::try_from(announced).is_ok_and(|length| length > most) {
+        return Err(Malformed::Length(field, announced));
+    }
+    reader.buffer(field).map(drop)
 }
 
 /// Who a learner is: the data of its first packet.

@@ -1,5 +1,5 @@
 //! One function for each parser: bytes in, and a panic if they break a promise. `tests/fuzz.rs` calls them with mutated
-//! real inputs in every `cargo test`, `tools/fuzz` with what libFuzzer thinks up.
+//! real inputs in every `cargo test`.
 //!
 //! Every target asserts more than "no panic" where there is more to assert: what was decoded survives its own bytes,
 //! a transaction's announced digest is the tree's, a changed byte on disk is never taken for data.

@@ -384,11 +384,13 @@ impl IoCore {
                 tracing::info!("closing the connection of {address} (session {session}): {why}");
             }
         }
-        while let Some(slot) = self.parts.taken_up.pop() {
+        let mut taken_up = std::mem::take(&mut self.parts.taken_up);
+        for slot in taken_up.drain(..) {
             if self.parts.connections.contains(slot) {
                 self.take_up(slot);
             }
         }
+        self.parts.taken_up = taken_up;
         if !self.parts.doomed.is_empty() {
             let mut doomed = std::mem::take(&mut self.parts.doomed);
             for slot in doomed.drain(..) {

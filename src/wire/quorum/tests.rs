@@ -82,6 +82,12 @@ fn the_records_inside_real_packets_mean_what_they_should() {
     let wire = bytes(CAPTURED[2].0);
     let (packet, _) = QuorumPacket::read(&wire, LIMIT).unwrap().unwrap();
     assert_eq!(read_current_epoch(packet.data.unwrap()), Ok(None));
+    for epoch in [None, Some(Epoch(0)), Some(Epoch(7))] {
+        let mut data = Vec::new();
+        write_current_epoch(epoch, &mut data);
+        assert_eq!(read_current_epoch(&data), Ok(epoch));
+    }
+    assert!(read_current_epoch(&(-2i32).to_be_bytes()).is_err());
 
     let wire = bytes(CAPTURED[7].0);
     let (packet, _) = QuorumPacket::read(&wire, LIMIT).unwrap().unwrap();
@@ -124,12 +130,15 @@ fn absurd_lengths_are_refused_when_they_are_announced_and_not_when_they_have_com
     assert!(matches!(QuorumPacket::read(&many_ids, LIMIT), Err(Malformed::Length("authinfo", _))));
     let long_id = bytes(&format!("{header} ffffffff 00000001 00000002 6970 7fffffff"));
     assert!(matches!(QuorumPacket::read(&long_id, LIMIT), Err(Malformed::Length("id", _))));
-    // Each short enough, all together not.
+    // Each short enough, all together not: refused at the length that is one too many, before its bytes have come.
     let mut ids = bytes(&format!("{header} ffffffff 00000003"));
     for _ in 0..6 {
         ids.extend([0, 0, 0, 20]);
         ids.extend([b'x'; 20]);
     }
-    assert!(QuorumPacket::read(&ids, 64).is_err());
-    assert!(QuorumPacket::read(&ids, LIMIT).unwrap().is_some());
+    assert!(QuorumPacket::read(&ids, 6 * 24).unwrap().is_some());
+    let upto = FIXED + 2 * 24;
+    assert_eq!(QuorumPacket::read(&ids[..upto], 64), Ok(None));
+    assert!(matches!(QuorumPacket::read(&ids[..upto + 4], 64), Err(Malformed::Length("scheme", 20))));
+    assert!(QuorumPacket::read(&ids, 6 * 24 - 1).is_err());
 }
