@@ -101,6 +101,8 @@ const CONNECTIONS: usize = 50;
 const PIPELINED: usize = 16;
 /// 12,800 requests.
 const ROUNDS: usize = 16;
+/// How often the reads are counted.
+const READ_TRIALS: usize = 12;
 
 /// Sends each connection its segment and waits for all replies, again and again.
 fn rounds(clients: &mut [Raw], segments: &[Vec<u8>], reply_bytes: usize, rounds: usize) {
@@ -141,12 +143,16 @@ fn a_pipelined_read_allocates_nothing_on_its_core_and_a_write_no_more_than_it_di
     let reads = segments(&|xid, path| get(xid, path, false));
     let read_reply = 4 + 16 + 4 + 128 + 68;
     rounds(&mut clients, &reads, read_reply, 8);
-    let counts = counted(|| rounds(&mut clients, &reads, read_reply, ROUNDS));
     let requests = (CONNECTIONS * PIPELINED * ROUNDS) as u64;
-    println!("{requests} reads: {}", shown(&counts, requests));
-    let (on_cores, _) = counts[Role::Core as usize];
-    // Buffers that grow once to a size that they then keep; nothing that comes with each request or each turn.
-    assert!(on_cores <= 64, "{on_cores} allocations on the cores for {requests} reads");
+    // A buffer grows once to a size that it then keeps, and when it first needs that size depends on how the kernel cuts the
+    // bytes. What comes with each request or each turn comes in every trial; so the best of a few is what counts.
+    let trials = (0..READ_TRIALS).map(|_| {
+        let counts = counted(|| rounds(&mut clients, &reads, read_reply, ROUNDS));
+        println!("{requests} reads: {}", shown(&counts, requests));
+        counts[Role::Core as usize].0
+    });
+    let on_cores = trials.min().unwrap();
+    assert!(on_cores <= 16, "at least {on_cores} allocations on the cores for {requests} reads");
 
     let writes = segments(&|xid, path| set(xid, path, &[8; 128]));
     let write_reply = 4 + 16 + 68;
