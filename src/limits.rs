@@ -50,6 +50,9 @@ pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
 /// Bytes of saved node images that a snapshot in progress may hold before the pipeline waits for it.
 pub const SNAPSHOT_SAVED_BYTES: usize = 64 << 20;
 
+/// Bytes of a whole tree in ZooKeeper's form that a leader may send or a file may hold: more than fits any machine.
+pub const ZOOKEEPER_TREE_BYTES: u64 = 1 << 42;
+
 /// Distinct client addresses whose connections are counted, and 4lw answers in preparation at once.
 pub const FOUR_LETTER_PENDING: usize = 64;
 

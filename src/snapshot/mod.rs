@@ -13,6 +13,7 @@
 mod format;
 mod load;
 mod write;
+pub mod zookeeper;
 
 pub use format::{SessionRecord, SnapshotInfo};
 pub use load::{Loaded, Newest, list, load, load_newest, verify};

@@ -108,6 +108,12 @@ impl AclTable {
         id as usize >= self.lists.capacity()
     }
 
+    /// The lists that have users, without `OPEN`.
+    pub(super) fn used(&self) -> Vec<NumberedAcl> {
+        let used = self.lists.iter().filter(|(id, entry)| entry.users > 0 && *id != OPEN as usize);
+        used.map(|(id, entry)| (id as u32, entry.list.clone())).collect()
+    }
+
     /// A list's number without a new user. For a restore, which counts them later.
     pub(super) fn intern(&mut self, list: &[Acl]) -> u32 {
         let id = self.acquire(list);

@@ -12,19 +12,23 @@ mod acl;
 mod apply;
 mod digest;
 mod freeze;
+mod grow;
 mod index;
 mod node;
 mod owned;
 mod quota;
 mod restore;
+mod walk;
 
 pub use acl::NumberedAcl;
 pub use apply::{Applied, OpResult, Touched};
 pub use digest::{counts as in_tree_digest, finish as digest_from_text_crc, node_digest, text_crc};
 pub use freeze::{Frozen, Image, Progress};
+pub use grow::{AclId, Grow, Misfit};
 pub use node::Numbers;
 pub use quota::{LIMITS_NAME, QUOTA_ROOT, QuotaRef, STATS_NAME, Track};
 pub use restore::{Batch, Decoder, Restore, RestoreError};
+pub use walk::Walk;
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::Hasher;
@@ -130,6 +134,12 @@ impl Tree {
     /// Zxids and digests of the past, oldest first: each zxid that is a multiple of 128, the last 1024 of them.
     pub fn digest_history(&self) -> impl ExactSizeIterator<Item = (Zxid, u64)> {
         self.history.iter()
+    }
+
+    /// The access control lists that znodes have, with their numbers, but for `world:anyone` with all permissions. Shares
+    /// the lists.
+    pub fn acl_lists(&self) -> Vec<NumberedAcl> {
+        self.acls.used()
     }
 
     /// How this server reads stored owners.
@@ -340,6 +350,12 @@ impl<'a> NodeRef<'a> {
     /// `None` is `world:anyone` with all permissions.
     pub fn acl_shared(&self) -> Option<Arc<[Acl]>> {
         self.tree.acls.shared(self.node.acl)
+    }
+
+    /// The number of the list among `Tree::acl_lists`; `None` is `world:anyone` with all permissions.
+    #[inline]
+    pub fn acl_number(&self) -> Option<u32> {
+        (self.node.acl != acl::OPEN).then_some(self.node.acl)
     }
 
     /// Whether the list is `world:anyone` with all permissions, without looking at it.

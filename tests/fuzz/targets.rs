@@ -5,6 +5,7 @@
 //! a transaction's announced digest is the tree's, a changed byte on disk is never taken for data.
 
 mod peers;
+mod zookeeper;
 
 use ostler::admin::{Whitelist, Word};
 use ostler::auth::{AuthIds, AuthRules};
@@ -67,6 +68,7 @@ pub const ALL: &[Target] = &[
     target("log", log, log_seeds, 1 << 19, 4),
     target("snapshot", snapshot, snapshot_seeds, 1 << 20, 16),
     target("snapshot_nodes", snapshot_nodes, node_seeds, 1 << 16, 32),
+    target("zookeeper_tree", zookeeper::tree, zookeeper::tree_seeds, 1 << 16, 32),
     target("four_letter_words", four_letter_words, word_seeds, 1 << 12, 64),
 ];
 
