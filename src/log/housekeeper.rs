@@ -94,6 +94,24 @@ impl<D: Disk> Housekeeper<D> {
         Purge { shared: self.shared.clone(), numbers }
     }
 
+    /// Lets `change` have the files of the log to itself: nothing is prepared or purged meanwhile, and what had been
+    /// prepared is let go first. `change` returns the number of the segment that comes next, and that segment if it is
+    /// there.
+    pub(super) fn exclusively<T>(
+        &self,
+        change: impl FnOnce(&D) -> Result<(T, u64, Option<D::Map>), Fatal>,
+    ) -> Result<T, Fatal> {
+        let mut slot = self.shared.slot.lock();
+        slot.prepared = None;
+        let (result, next, prepared) = change(&self.shared.disk)?;
+        *slot = Slot { next, prepared };
+        Ok(result)
+    }
+
+    pub(super) fn disk(&self) -> &D {
+        &self.shared.disk
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.shared.dir
     }
@@ -156,7 +174,13 @@ impl<D: Disk> Purge<D> {
         for &number in &self.numbers {
             let path = segment_path(dir, number);
             let io = |e| disk::fatal(&path, 0, e);
-            let right_size = disk.open(&path).and_then(|file| file.len()).map_err(io)? == sizes.segment;
+            let bytes = match disk.open(&path) {
+                Ok(file) => file.len().map_err(io)?,
+                // A truncation or another history came first.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io(error)),
+            };
+            let right_size = bytes == sizes.segment;
             if right_size && kept < RECYCLED_MAX {
                 disk.rename(&path, &recycled_path(dir, number)).map_err(io)?;
                 kept += 1;

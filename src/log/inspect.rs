@@ -10,6 +10,7 @@
 
 use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
+use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
@@ -176,6 +177,7 @@ fn scan_segment<D: Disk>(
 /// Cuts the log behind the record `up_to`, which must be whole and reachable from the first segment: everything after
 /// it is set aside. Done again after a crash, it finishes.
 pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
+    truncate::finish_interrupted(disk, dir)?;
     let numbers = numbers(disk, dir)?;
     let Some((number, end)) = find(disk, dir, &numbers, up_to)? else {
         let problem = format!("no whole record {up_to} can be reached from the first segment of {}", dir.display());

@@ -27,11 +27,13 @@ mod record;
 mod recover;
 mod scan;
 mod segment;
+mod truncate;
 mod watermark;
 mod writer;
 
 pub use housekeeper::{Housekeeper, Purge};
 pub use recover::Recovery;
+pub use truncate::TruncateError;
 pub use writer::Log;
 
 use crate::ids::Zxid;

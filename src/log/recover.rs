@@ -4,8 +4,8 @@
 //! replays. Older segments are looked at only for their headers: nothing needs what is in them. All rules of `scan` hold
 //! at the end of the last segment; at the end of any other, the segment after it says where that end has to be.
 //!
-//! Promises: nothing is written before the end has been found good or torn. A second recovery, also of a crash in the
-//! first, finds the same records. What has been handed out is durable when `finish` returns: it syncs, because a killed
+//! Promises: nothing is written before the end has been found good or torn, but for a truncation that was under way: that
+//! is finished first (`truncate`). A second recovery, also of a crash in the first, finds the same records. What has been handed out is durable when `finish` returns: it syncs, because a killed
 //! process may have left records in memory that never reached the disk.
 //!
 //! Runs on: the starting thread, before any other exists.
@@ -16,8 +16,9 @@ use super::inspect::CUT;
 use super::record::{Kind, MARK_BYTES};
 use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
-use super::writer::{Closed, Live, Log, salt};
+use super::writer::{Closed, Live, Log, Opened, salt};
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -61,8 +62,9 @@ impl<D: Disk> Recovery<D> {
     /// that was loaded (or zero), are not handed out.
     ///
     /// `Fatal::HistoryGap` if records after `from` are missing, `Fatal::LogCorrupt` if a file is damaged, `Fatal::Io`
-    /// if one can't be read. Nothing has been changed then.
+    /// if one can't be read. Nothing has been changed then (but that a truncation which was under way is done).
     pub fn open(disk: D, dir: &Path, from: Zxid, sizes: Sizes) -> Result<Recovery<D>, Fatal> {
+        truncate::finish_interrupted(&disk, dir)?;
         let watermark = WatermarkFile::open(&disk, dir)?;
         let mut recovery = Recovery {
             disk,
@@ -106,7 +108,23 @@ impl<D: Disk> Recovery<D> {
         while self.next_place()?.is_some() {}
         match std::mem::replace(&mut self.at, At::Nowhere) {
             At::Nowhere => Log::create(self.disk, &self.dir, self.from, self.sizes),
+            At::End(scanner, tail) => {
+                let (disk, dir, sizes) = (self.disk.clone(), self.dir.clone(), self.sizes);
+                let opened = self.reopen(scanner, tail)?;
+                let (next, prepared) = (opened.live.number + 1, opened.prepared);
+                let housekeeper = Housekeeper::new(disk, dir, sizes, next, prepared);
+                Ok(Log::assemble(housekeeper, opened.closed, opened.live, opened.watermark, opened.last))
+            }
+            At::In(..) => unreachable!("next_place goes to the end"),
+        }
+    }
+
+    /// As `finish`, for a log that has segments and whose housekeeper is there already.
+    pub(super) fn finish_again(mut self) -> Result<Opened<D>, Fatal> {
+        while self.next_place()?.is_some() {}
+        match std::mem::replace(&mut self.at, At::Nowhere) {
             At::End(scanner, tail) => self.reopen(scanner, tail),
+            At::Nowhere => Err(self.gap(self.from, self.from, "the segments are gone".to_owned())),
             At::In(..) => unreachable!("next_place goes to the end"),
         }
     }
@@ -279,8 +297,8 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// Opens the log at the end that was found.
-    fn reopen(self, scanner: Scanner<D::File>, tail: Tail) -> Result<Log<D>, Fatal> {
-        let Recovery { disk, dir, sizes, segments, prepared, watermark, .. } = self;
+    fn reopen(self, scanner: Scanner<D::File>, tail: Tail) -> Result<Opened<D>, Fatal> {
+        let Recovery { disk, dir, segments, prepared, watermark, .. } = self;
         let mut watermark = watermark.expect("checked in open: a log has a watermark");
         let number = scanner.header.number;
         let path = segment_path(&dir, number);
@@ -325,8 +343,7 @@ impl<D: Disk> Recovery<D> {
         let older = &segments[..segments.len() - 1];
         let closed =
             older.iter().map(|s| Closed { number: s.header.number, after: s.header.after, bytes: s.bytes }).collect();
-        let housekeeper = Housekeeper::new(disk, dir, sizes, number + 1, prepared);
-        Ok(Log::assemble(housekeeper, closed, live, watermark, scanner.last))
+        Ok(Opened { closed, live, watermark, last: scanner.last, prepared })
     }
 
     /// Records handed out so far.

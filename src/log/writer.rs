@@ -19,10 +19,11 @@ use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::random;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The log of a running server.
 pub struct Log<D: Disk> {
-    housekeeper: Housekeeper<D>,
+    pub(super) housekeeper: Housekeeper<D>,
     /// Closed segments in order: number, zxid of the last record before it, bytes of its file.
     pub(super) closed: Vec<Closed>,
     pub(super) live: Live<D::Map>,
@@ -59,13 +60,23 @@ pub(super) struct Live<M> {
     pub chain: u32,
 }
 
+/// What recovery has found and made ready.
+pub(super) struct Opened<D: Disk> {
+    pub closed: Vec<Closed>,
+    pub live: Live<D::Map>,
+    pub watermark: WatermarkFile<D::File>,
+    pub last: Zxid,
+    /// The segment behind the live one, if it was made already.
+    pub prepared: Option<D::Map>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// Everything appended is durable.
     Clean,
     /// A group is in the map and not synced.
     Unsynced,
-    /// A sync failed.
+    /// A sync failed, or a truncation.
     Poisoned,
 }
 
@@ -282,10 +293,23 @@ impl<D: Disk> Log<D> {
         result
     }
 
+    /// Nothing works any more until the log is what `reopened` says.
+    pub(super) fn poison(&mut self) {
+        self.state = State::Poisoned;
+    }
+
+    /// The log is another from here on; `opened` is durable up to its end.
+    pub(super) fn reopened(&mut self, opened: Opened<D>) {
+        let Opened { closed, live, watermark, last, prepared: _ } = opened;
+        (self.closed, self.live, self.watermark) = (closed, live, watermark);
+        (self.appended, self.durable, self.state) = (last, last, State::Clean);
+        self.asked_to_prepare = false;
+    }
+
     fn refuse_if_poisoned(&self) -> Result<(), Fatal> {
         if self.state == State::Poisoned {
             let file = segment_path(self.housekeeper.dir(), self.live.number);
-            return Err(disk::sync_failed(&file, io::Error::other("an earlier sync had failed")));
+            return Err(disk::sync_failed(&file, io::Error::other("an earlier sync or truncation had failed")));
         }
         Ok(())
     }
@@ -328,8 +352,11 @@ impl<M: Map> Live<M> {
 /// A number that no earlier use of the same file had, and that a client can't know: bodies that look like records are
 /// worthless without it.
 pub(super) fn salt(number: u64, after: Zxid) -> u64 {
-    let mut bytes = [0; 16];
+    // After a truncation a number and a zxid come again in one process.
+    static USES: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; 24];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
-    bytes[8..].copy_from_slice(&after.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&after.0.to_le_bytes());
+    bytes[16..].copy_from_slice(&USES.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     random::hash_bytes(&bytes)
 }

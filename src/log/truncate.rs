@@ -1,0 +1,204 @@
+//! Takes back the end of a log: everything above one zxid, because the leader's history goes another way from there.
+//!
+//! Several files change, and a crash may come between any two of them. So what is going to happen is written down first,
+//! in a note that is durable before anything is touched; from then on the shorter history is the true one, and recovery
+//! finishes what the note says before it reads anything. Until then the log is the old one, whole. Each step may be done
+//! twice.
+//!
+//! 1. The note: zxid, segment and offset at which the log will end. It names a record that was read, not a guess.
+//! 2. The watermark moves back to that place, or recovery would take the cut for lost records.
+//! 3. Later segments go, the last one first.
+//! 4. The rest of the segment becomes zeros, synced: no record that was taken back may ever stand behind a new one.
+//! 5. The note goes. Only then may anything be appended.
+//!
+//! Leaves to the caller: that no snapshot is newer than `to`; the tree; that nobody else believes in the old end.
+//!
+//! ```text
+//!  0  magic "OSTLRTRN"   8  to u64   16  segment u64   24  end u64   32  crc32c u32 of everything before it
+//! ```
+//!
+//! Runs on: the log writer; the starting thread where a crash came between.
+
+use super::scan::{Reader, Scanner, Step, Why};
+use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
+use super::watermark::{Watermark, WatermarkFile};
+use super::{Log, Recovery};
+use crate::disk::{self, Disk, File};
+use crate::fatal::Fatal;
+use crate::ids::Zxid;
+use crc32c::crc32c;
+use std::io;
+use std::path::Path;
+
+/// Name of the note.
+pub const TRUNCATE: &str = "truncate";
+
+const MAGIC: [u8; 8] = *b"OSTLRTRN";
+const ENCODED: usize = 36;
+
+/// Why a log was not truncated.
+#[derive(Debug, thiserror::Error)]
+pub enum TruncateError {
+    /// Nothing was changed: a cut at a place that is not in the history would make a third one.
+    #[error("the log cannot be truncated to {to}: it goes from {oldest} to {last} and does not hold that transaction")]
+    NotHeld { to: Zxid, oldest: Zxid, last: Zxid },
+    /// The disk. The log refuses everything from then on; a restart finds the old history or the new one.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// Where the log is going to end: behind the record `to`, which ends at `end` in `segment`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Note {
+    to: Zxid,
+    segment: u64,
+    end: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Removes every record above `to`, durably. `to` is the zxid of a record that the log holds, or `oldest()`: then
+    /// nothing is left. Whatever was appended is synced first, so that the place can be read back.
+    ///
+    /// Takes as long as reading one segment and overwriting what follows.
+    pub fn truncate(&mut self, to: Zxid) -> Result<(), TruncateError> {
+        self.sync()?;
+        if to == self.last_zxid() {
+            return Ok(());
+        }
+        let not_held = TruncateError::NotHeld { to, oldest: self.oldest(), last: self.last_zxid() };
+        let Some(note) = self.locate(to)? else { return Err(not_held) };
+        tracing::warn!("taking back the transactions {to} (exclusive) to {}", self.last_zxid());
+        self.poison();
+        let housekeeper = self.housekeeper.clone();
+        let (dir, sizes) = (housekeeper.dir(), housekeeper.sizes());
+        let opened = housekeeper.exclusively(|disk| {
+            note.store(disk, dir)?;
+            note.carry_out(disk, dir)?;
+            let mut opened = Recovery::open(disk.clone(), dir, to, sizes)?.finish_again()?;
+            let (next, prepared) = (opened.live.number + 1, opened.prepared.take());
+            Ok((opened, next, prepared))
+        })?;
+        assert_eq!(opened.last, to, "the log ends where it was cut");
+        self.reopened(opened);
+        Ok(())
+    }
+
+    /// The place behind the record `to`; `None` if it isn't held.
+    fn locate(&self, to: Zxid) -> Result<Option<Note>, Fatal> {
+        if to < self.oldest() || to > self.last_zxid() {
+            return Ok(None);
+        }
+        let live = (self.live.number, self.live.after);
+        let mut segments = self.closed.iter().map(|segment| (segment.number, segment.after)).chain([live]);
+        if to == self.oldest() {
+            let (segment, _) = segments.next().expect("the live one at least");
+            return Ok(Some(Note { to, segment, end: RECORDS_START as u64 }));
+        }
+        // The last segment that begins before the record.
+        let (number, _) = segments.rfind(|&(_, after)| after < to).expect("the oldest begins before it");
+        let path = segment_path(self.housekeeper.dir(), number);
+        let io = |e| disk::fatal(&path, 0, e);
+        let reader = self.housekeeper.disk().open(&path).and_then(Reader::new).map_err(io)?;
+        let (header, identity) = match reader.first_sector(number).map_err(io)? {
+            FirstSector::Header(header, identity) => (header, identity),
+            FirstSector::Unfinished => return Err(corrupt(&path, 0, self.oldest(), "the segment header is missing")),
+            FirstSector::Bad(problem) => return Err(corrupt(&path, 0, self.oldest(), problem)),
+        };
+        let mut scanner = Scanner::new(reader, header, identity);
+        loop {
+            match scanner.step().map_err(io)? {
+                Step::Record { zxid, .. } if zxid == to => {
+                    return Ok(Some(Note { to, segment: number, end: scanner.offset }));
+                }
+                Step::Record { zxid, .. } if zxid > to => return Ok(None),
+                Step::Record { .. } | Step::Mark => {}
+                Step::End(why) => {
+                    let problem = match &why {
+                        Why::Bad(problem) => problem,
+                        Why::BadBody(_) => "the checksum of a record is wrong",
+                        Why::Full | Why::Unfinished if scanner.last < to => "records are missing",
+                        Why::Full | Why::Unfinished => return Ok(None),
+                    };
+                    return Err(corrupt(&path, scanner.offset, scanner.last, problem));
+                }
+            }
+        }
+    }
+}
+
+/// Finishes a truncation that a crash has interrupted, if there is one.
+pub(super) fn finish_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
+    match Note::load(disk, dir)? {
+        None => Ok(()),
+        Some(note) => {
+            tracing::warn!("finishing the truncation of the log to {}", note.to);
+            note.carry_out(disk, dir)
+        }
+    }
+}
+
+impl Note {
+    fn store<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), Fatal> {
+        let mut bytes = [0; ENCODED];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..16].copy_from_slice(&self.to.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.end.to_le_bytes());
+        let crc = crc32c(&bytes[..32]);
+        bytes[32..].copy_from_slice(&crc.to_le_bytes());
+        disk::replace_file(disk, &dir.join(TRUNCATE), &bytes)
+    }
+
+    fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Note>, Fatal> {
+        let path = dir.join(TRUNCATE);
+        let file = match disk.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(disk::fatal(&path, 0, error)),
+        };
+        let damaged = || corrupt(&path, 0, Zxid::ZERO, "the note about a truncation is damaged");
+        let bytes = match disk::read_whole(&file, ENCODED as u64) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
+            other => other.map_err(|e| disk::fatal(&path, 0, e))?,
+        };
+        let bytes: [u8; ENCODED] = bytes.try_into().map_err(|_| damaged())?;
+        if bytes[..8] != MAGIC || bytes[32..] != crc32c(&bytes[..32]).to_le_bytes() {
+            return Err(damaged());
+        }
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Ok(Some(Note { to: Zxid(long(8)), segment: long(16), end: long(24) }))
+    }
+
+    /// Steps 2 to 5. May have been done before, in part or as a whole.
+    fn carry_out<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), Fatal> {
+        let sync_dir = || disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e));
+        WatermarkFile::create(disk, dir, Watermark { segment: self.segment, end: self.end, zxid: self.to })?;
+
+        let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
+        let numbers = names.iter().filter_map(|name| segment_number(name));
+        for later in numbers.filter(|&number| number > self.segment).collect::<Vec<_>>().into_iter().rev() {
+            let path = segment_path(dir, later);
+            disk.remove(&path).map_err(|e| disk::fatal(&path, 0, e))?;
+            sync_dir()?;
+        }
+
+        let path = segment_path(dir, self.segment);
+        let io = |e| disk::fatal(&path, 0, e);
+        let mut reader = disk.open(&path).and_then(Reader::new).map_err(io)?;
+        let last = reader.last_nonzero(self.end).map_err(io)?;
+        let mut file = reader.file;
+        if let Some(last) = last {
+            disk::write_zeros(&mut file, self.end, last + 1).map_err(io)?;
+        }
+        // Also where there are zeros: those of a killed process may be in memory only.
+        file.sync().map_err(|e| disk::sync_failed(&path, e))?;
+
+        let note = dir.join(TRUNCATE);
+        disk.remove(&note).map_err(|e| disk::fatal(&note, 0, e))?;
+        sync_dir()
+    }
+}
+
+fn corrupt(file: &Path, offset: u64, last_good: Zxid, problem: &str) -> Fatal {
+    Fatal::LogCorrupt { file: file.to_owned(), offset, last_good, problem: problem.to_owned() }
+}
