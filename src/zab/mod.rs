@@ -4,7 +4,37 @@
 //! done. A standalone server is a leader whose quorum is itself.
 
 pub mod ensemble;
+pub mod history;
+pub mod leader;
 pub mod leading;
+pub mod learner;
 pub mod quorum;
 
+pub use history::History;
 pub use leading::{Input, Leading, Output};
+
+use std::time::Duration;
+
+/// How long the servers of an ensemble wait for one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// `tickTime`, milliseconds: the leader pings every half tick.
+    pub tick_ms: u64,
+    /// `initLimit`, ticks: for connecting, and for each phase until a learner is synchronised.
+    pub init_limit: u32,
+    /// `syncLimit`, ticks: for everything afterwards.
+    pub sync_limit: u32,
+}
+
+impl Timing {
+    pub fn init(&self) -> Duration {
+        Duration::from_millis(self.tick_ms.saturating_mul(u64::from(self.init_limit)))
+    }
+
+    pub fn sync(&self) -> Duration {
+        Duration::from_millis(self.tick_ms.saturating_mul(u64::from(self.sync_limit)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! A leader and its learners without a network or a disk: packets are handed over when the test says so, and logs become
+//! durable when it says so.
+
+use super::Timing;
+use super::history::History;
+use super::leader::{Heard, Leader, LeaderOutput, LeaderStart, Link};
+use super::learner::{Brought, Learner, LearnerOutput, LearnerStart};
+use super::quorum::{Quorum, ServerSet};
+use crate::clock::Now;
+use crate::ids::{Epoch, ServerId, Zxid};
+use crate::wire::quorum::{PacketType, QuorumPacket};
+use std::sync::Arc;
+
+const TIMING: Timing = Timing { tick_ms: 1000, init_limit: 10, sync_limit: 5 };
+
+fn z(epoch: u32, counter: u32) -> Zxid {
+    Zxid::new(Epoch(epoch), counter)
+}
+
+fn history(entries: &[Zxid]) -> History {
+    let mut history = History::new(Zxid::ZERO, 1 << 20);
+    for &zxid in entries {
+        history.push(zxid, format!("{zxid}").as_bytes());
+    }
+    history
+}
+
+fn zxids(history: &History) -> Vec<Zxid> {
+    history.between(Zxid::ZERO, Zxid(u64::MAX)).map(|(zxid, _)| zxid).collect()
+}
+
+struct Follower {
+    learner: Learner,
+    history: History,
+    epochs: (Epoch, Epoch),
+    committed: Zxid,
+    serving: bool,
+    lost: Option<String>,
+    /// What it was asked to do with its history.
+    replaced: Vec<LearnerOutput>,
+    /// Kinds of packets that it received.
+    received: Vec<PacketType>,
+    syncs: usize,
+    /// Durable at once; else when the test says so.
+    disk_is_fast: bool,
+}
+
+struct Lab {
+    leader: Leader,
+    history: History,
+    followers: Vec<Follower>,
+    events: Vec<LeaderOutput>,
+    now: Now,
+}
+
+impl Lab {
+    /// Server 1 leads; the others are voters 2, 3, …
+    fn new(leader_history: &[Zxid], current: u32, others: &[(&[Zxid], u32)]) -> Lab {
+        let mut voters = ServerSet::EMPTY;
+        for id in 1..=others.len() as u8 + 1 {
+            voters.insert(ServerId(id));
+        }
+        let history_ = history(leader_history);
+        let start = LeaderStart {
+            me: ServerId(1),
+            quorum: Arc::new(Quorum::majority(voters, ServerSet::EMPTY)),
+            timing: TIMING,
+            config_text: b"version=0".as_slice().into(),
+            config_version: 0,
+            accepted: Epoch(current),
+            current: Epoch(current),
+            output_max: 1 << 20,
+        };
+        let now = Now::START;
+        let leader = Leader::new(start, &history_, now);
+        let followers = others.iter().enumerate().map(|(at, &(entries, current))| {
+            let history = history(entries);
+            let start = LearnerStart {
+                me: ServerId(at as u8 + 2),
+                observer: false,
+                timing: TIMING,
+                config_version: 0,
+                accepted: Epoch(current),
+                current: Epoch(current),
+                quarantined: false,
+            };
+            Follower {
+                learner: Learner::new(start, &history, now),
+                history,
+                epochs: (Epoch(current), Epoch(current)),
+                committed: Zxid::ZERO,
+                serving: false,
+                lost: None,
+                replaced: Vec::new(),
+                received: Vec::new(),
+                syncs: 0,
+                disk_is_fast: true,
+            }
+        });
+        Lab { leader, history: history_, followers: followers.collect(), events: Vec::new(), now }
+    }
+
+    fn connect(&mut self, follower: usize) {
+        self.leader.connected(Link(follower as u32), self.now);
+        self.followers[follower].learner.connected(self.now);
+        self.run();
+    }
+
+    /// Until nothing moves any more.
+    fn run(&mut self) {
+        for _ in 0..100 {
+            self.leader_turn();
+            (0..self.followers.len()).for_each(|at| self.follower_turn(at));
+        }
+    }
+
+    fn leader_turn(&mut self) {
+        for output in self.leader.outputs() {
+            match output {
+                LeaderOutput::StoreEpochs { .. } => self.leader.epochs_stored(&mut self.history, self.now),
+                LeaderOutput::CatchUp { link, .. } => self.leader.cannot_catch_up(link, &mut self.history),
+                LeaderOutput::SendSnapshot { link } => {
+                    let zxid = self.leader.committed();
+                    self.leader.snapshot_begins(link, zxid);
+                    self.leader.snapshot_sent(link, &mut self.history);
+                }
+                other => self.events.push(other),
+            }
+        }
+    }
+
+    fn follower_turn(&mut self, at: usize) {
+        let follower = &mut self.followers[at];
+        let link = Link(at as u32);
+        for output in follower.learner.outputs() {
+            match output {
+                LearnerOutput::StoreEpochs { accepted, current } => {
+                    follower.epochs = (accepted, current);
+                    follower.learner.epochs_stored();
+                }
+                LearnerOutput::Truncate { to } => {
+                    follower.history.truncate(to);
+                    follower.replaced.push(LearnerOutput::Truncate { to });
+                    follower.learner.truncated(to);
+                }
+                LearnerOutput::ReceiveSnapshot { zxid } => {
+                    follower.history.reset(zxid);
+                    follower.replaced.push(LearnerOutput::ReceiveSnapshot { zxid });
+                    follower.learner.snapshot_installed(zxid);
+                }
+                LearnerOutput::Commit { up_to } => follower.committed = up_to,
+                LearnerOutput::Serving { up_to, .. } => {
+                    (follower.serving, follower.committed) = (true, up_to);
+                }
+                LearnerOutput::SyncDone => follower.syncs += 1,
+                LearnerOutput::Lost { why } => follower.lost = Some(why),
+            }
+        }
+        if let Some(output) = self.leader.output(link) {
+            let bytes = std::mem::take(output);
+            let mut rest = &bytes[..];
+            while !follower.learner.is_busy()
+                && let Some((packet, taken)) = QuorumPacket::read(rest, 1 << 20).unwrap()
+            {
+                follower.received.push(packet.packet_type().unwrap());
+                match follower.learner.packet(&packet, self.now) {
+                    Brought::Proposal { zxid, record } => {
+                        follower.history.push(zxid, record);
+                        follower.learner.appended(zxid);
+                    }
+                    Brought::Ping => follower.learner.ping_answer(std::iter::empty()),
+                    Brought::Valid(_) | Brought::Nothing => {}
+                }
+                rest = &rest[taken..];
+            }
+            let left = rest.to_vec();
+            output.splice(0..0, left);
+        }
+        if follower.disk_is_fast {
+            follower.learner.durable(follower.history.last(), &follower.history);
+        }
+        let bytes = std::mem::take(&mut follower.learner.output);
+        let mut rest = &bytes[..];
+        while let Some((packet, taken)) = QuorumPacket::read(rest, 1 << 20).unwrap() {
+            let heard = self.leader.packet(link, packet, &mut self.history, self.now);
+            assert!(matches!(heard, Heard::Nothing | Heard::Sessions(_)));
+            rest = &rest[taken..];
+        }
+    }
+
+    fn propose(&mut self) -> Zxid {
+        let zxid = self.leader.next_zxid().unwrap();
+        self.history.push(zxid, b"a transaction");
+        self.leader.propose(zxid, b"a transaction");
+        zxid
+    }
+
+    fn own_disk(&mut self) {
+        self.leader.durable(self.history.last(), &mut self.history);
+    }
+
+    fn after_ms(&mut self, ms: u64) {
+        self.now = self.now.plus_ms(ms);
+        self.leader.tick(&mut self.history, self.now);
+        self.run();
+    }
+}
+
+#[test]
+fn a_quorum_of_empty_servers_establishes_the_first_epoch_and_commits() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.run();
+    assert!(lab.events.is_empty() && lab.followers[0].received.is_empty());
+    lab.connect(0);
+    assert_eq!(lab.events, [LeaderOutput::Established { epoch: Epoch(1), up_to: Zxid::ZERO }]);
+    assert!(lab.followers[0].serving);
+    assert_eq!(lab.followers[0].epochs, (Epoch(1), Epoch(1)));
+    let expected = [PacketType::LeaderInfo, PacketType::Diff, PacketType::NewLeader, PacketType::UpToDate];
+    assert_eq!(lab.followers[0].received, expected);
+
+    lab.followers[0].disk_is_fast = false;
+    let first = lab.propose();
+    assert_eq!(first, z(1, 1));
+    lab.own_disk();
+    lab.run();
+    assert_eq!(lab.leader.committed(), Zxid::ZERO, "one of three is no quorum");
+    lab.followers[0].disk_is_fast = true;
+    lab.run();
+    assert_eq!(lab.events.last(), Some(&LeaderOutput::Commit { up_to: first }));
+    assert_eq!(lab.followers[0].committed, first);
+}
+
+#[test]
+fn followers_commit_what_the_leaders_own_disk_does_not_have_yet() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.connect(1);
+    let zxid = lab.propose();
+    lab.run();
+    assert_eq!(lab.followers[1].committed, zxid);
+}
+
+#[test]
+fn a_learner_that_lacks_some_gets_just_these() {
+    let all = [z(1, 1), z(1, 2), z(1, 3), z(2, 1)];
+    let mut lab = Lab::new(&all, 2, &[(&all[..2], 2), (&all, 2)]);
+    lab.connect(1);
+    lab.connect(0);
+    assert_eq!(zxids(&lab.followers[0].history), all);
+    assert_eq!(lab.followers[0].committed, z(2, 1));
+    assert!(lab.followers[0].replaced.is_empty());
+}
+
+#[test]
+fn an_uncommitted_tail_of_the_same_epoch_is_cut_exactly() {
+    let all = [z(1, 1), z(1, 2), z(2, 1)];
+    let mut lab = Lab::new(&all, 2, &[(&all, 2), (&[z(1, 1), z(1, 2), z(1, 3), z(1, 4)], 1)]);
+    lab.connect(0);
+    lab.connect(1);
+    assert_eq!(lab.followers[1].replaced, [LearnerOutput::Truncate { to: z(1, 2) }]);
+    assert_eq!(zxids(&lab.followers[1].history), all);
+    assert!(lab.followers[1].serving);
+}
+
+#[test]
+fn a_history_that_lies_between_two_entries_but_is_of_another_epoch_is_replaced() {
+    // ZOOKEEPER-2832: 2 has (2,1), which nobody committed; 1 and 3 are of epoch 3 and have nothing of epoch 2.
+    let mut lab = Lab::new(&[z(1, 1), z(1, 2)], 3, &[(&[z(1, 1), z(1, 2), z(2, 1)], 2), (&[z(1, 1), z(1, 2)], 3)]);
+    lab.connect(1);
+    lab.connect(0);
+    assert_eq!(lab.followers[0].replaced, [LearnerOutput::ReceiveSnapshot { zxid: z(1, 2) }]);
+    assert_eq!(lab.followers[0].history.last(), z(1, 2));
+}
+
+#[test]
+fn a_learner_with_a_later_history_unseats_the_leader() {
+    let mut lab = Lab::new(&[z(1, 1)], 1, &[(&[z(1, 1), z(1, 2)], 1), (&[], 1)]);
+    lab.connect(0);
+    assert!(
+        matches!(&lab.events[..], [LeaderOutput::Resign { why }] if why.contains("later history")),
+        "{:?}",
+        lab.events
+    );
+}
+
+#[test]
+fn what_is_outstanding_comes_before_newleader_and_commits_with_the_late_ones_ack() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.followers[0].disk_is_fast = false;
+    let zxid = lab.propose();
+    lab.own_disk();
+    lab.run();
+    lab.connect(1);
+    assert_eq!(lab.leader.committed(), zxid);
+    assert_eq!(lab.followers[1].committed, zxid);
+    let received = &lab.followers[1].received;
+    let at = |kind| received.iter().position(|&k| k == kind).unwrap();
+    assert!(at(PacketType::Proposal) < at(PacketType::NewLeader));
+    assert!(at(PacketType::NewLeader) < at(PacketType::Commit));
+}
+
+#[test]
+fn newleader_is_not_acknowledged_before_the_history_is_durable() {
+    let all = [z(1, 1), z(1, 2)];
+    let mut lab = Lab::new(&all, 1, &[(&all[..1], 1), (&all[..1], 1)]);
+    lab.followers[0].disk_is_fast = false;
+    lab.connect(0);
+    assert_eq!(lab.followers[0].epochs, (Epoch(2), Epoch(1)), "the epoch is promised, its history not yet there");
+    assert!(lab.events.is_empty());
+    lab.followers[0].disk_is_fast = true;
+    lab.run();
+    assert_eq!(lab.followers[0].epochs, (Epoch(2), Epoch(2)));
+    assert_eq!(lab.events, [LeaderOutput::Established { epoch: Epoch(2), up_to: z(1, 2) }]);
+}
+
+#[test]
+fn a_quarantined_server_is_not_counted_and_gets_everything() {
+    let all = [z(1, 1), z(1, 2)];
+    let mut lab = Lab::new(&all, 1, &[(&all, 1), (&all, 1)]);
+    let start = LearnerStart {
+        me: ServerId(2),
+        observer: false,
+        timing: TIMING,
+        config_version: 0,
+        accepted: Epoch(1),
+        current: Epoch(1),
+        quarantined: true,
+    };
+    lab.followers[0].learner = Learner::new(start, &lab.followers[0].history, lab.now);
+    lab.connect(0);
+    assert!(lab.events.is_empty(), "its word is no part of a quorum: {:?}", lab.events);
+    lab.connect(1);
+    assert_eq!(lab.followers[0].replaced, [LearnerOutput::ReceiveSnapshot { zxid: z(1, 2) }]);
+    assert!(lab.followers[0].serving);
+}
+
+#[test]
+fn a_sync_is_answered_when_a_quorum_has_answered_a_later_ping() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.connect(1);
+    lab.events.clear();
+    lab.leader.sync_asked(None, lab.now);
+    lab.leader.sync_asked(Some(Link(1)), lab.now);
+    lab.leader_turn();
+    assert!(lab.events.is_empty(), "nobody has been asked yet");
+    lab.run();
+    assert_eq!(lab.events, [LeaderOutput::SyncsDone { count: 1 }]);
+    assert_eq!(lab.followers[1].syncs, 1);
+}
+
+#[test]
+fn a_leader_that_hears_nothing_from_a_quorum_resigns_within_synclimit_and_a_tick() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    for _ in 0..6 {
+        lab.after_ms(500);
+    }
+    assert!(lab.leader.is_established(), "pings are answered");
+    for _ in 0..12 {
+        lab.now = lab.now.plus_ms(500);
+        lab.leader.tick(&mut lab.history, lab.now);
+    }
+    lab.leader_turn();
+    assert!(matches!(lab.events.last(), Some(LeaderOutput::Resign { .. })), "{:?}", lab.events);
+}
+
+#[test]
+fn a_hole_a_stranger_and_a_wrong_commit_end_the_connection_and_nothing_else() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    let packet = |kind, zxid: Zxid| QuorumPacket::new(kind, zxid.to_wire(), Some(b"record"));
+    for (kind, zxid) in [(PacketType::Proposal, z(1, 2)), (PacketType::Commit, z(1, 1)), (PacketType::Diff, z(1, 1))] {
+        let mut other = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+        other.connect(0);
+        assert_eq!(other.followers[0].learner.packet(&packet(kind, zxid), other.now), Brought::Nothing);
+        other.run();
+        assert!(other.followers[0].lost.is_some(), "{kind:?}");
+    }
+    lab.leader.connected(Link(9), lab.now);
+    let _ = lab.leader.packet(Link(9), packet(PacketType::FollowerInfo, Zxid::ZERO), &mut lab.history, lab.now);
+    let _ = lab.leader.packet(Link(0), packet(PacketType::Ack, z(1, 7)), &mut lab.history, lab.now);
+    lab.run();
+    let closed = lab.events.iter().filter(|event| matches!(event, LeaderOutput::Close { .. })).count();
+    assert_eq!(closed, 2, "{:?}", lab.events);
+    assert!(lab.leader.is_established());
+}
+
+#[test]
+fn each_proposal_is_acknowledged_on_its_own_in_order_and_a_repeated_one_twice() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    let follower = &mut lab.followers[0];
+    for zxid in [z(1, 1), z(1, 2), z(1, 3)] {
+        let packet = QuorumPacket::new(PacketType::Proposal, zxid.to_wire(), Some(b"record"));
+        assert_eq!(follower.learner.packet(&packet, lab.now), Brought::Proposal { zxid, record: b"record" });
+        follower.history.push(zxid, b"record");
+        follower.learner.appended(zxid);
+    }
+    let again = QuorumPacket::new(PacketType::Proposal, z(1, 3).to_wire(), Some(b"record"));
+    assert_eq!(follower.learner.packet(&again, lab.now), Brought::Nothing);
+    follower.learner.durable(z(1, 3), &follower.history);
+    let mut acks = Vec::new();
+    let mut rest = &follower.learner.output[..];
+    while let Some((packet, taken)) = QuorumPacket::read(rest, 100).unwrap() {
+        acks.push((packet.packet_type().unwrap(), Zxid::from_wire(packet.zxid)));
+        rest = &rest[taken..];
+    }
+    assert_eq!(acks, [1, 2, 3, 3].map(|counter| (PacketType::Ack, z(1, counter))));
+}
