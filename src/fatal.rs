@@ -43,12 +43,15 @@ pub enum Fatal {
     HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
     #[error("{}: {problem}", file.display())]
     EpochsDamaged { file: PathBuf, problem: String },
+    /// The load generator could not finish, or a server answered wrongly.
+    #[error("{problem}")]
+    Bench { problem: String },
 }
 
 impl Fatal {
     pub fn exit_status(&self) -> u8 {
         match self {
-            Fatal::Listen { .. } => 1,
+            Fatal::Listen { .. } | Fatal::Bench { .. } => 1,
             Fatal::Config { .. } | Fatal::Usage { .. } => 2,
             Fatal::DataDirLocked { .. } | Fatal::DataDir { .. } | Fatal::ForeignData { .. } => 3,
             Fatal::DiskFull { .. } | Fatal::SyncFailed { .. } | Fatal::Io { .. } => 10,
@@ -87,6 +90,7 @@ impl Fatal {
             Fatal::EpochsDamaged { .. } => {
                 "Restore the file from a backup of this server, or empty its data directory and let it join anew."
             }
+            Fatal::Bench { .. } => "What has been measured until then is not to be trusted.",
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",
         }
     }

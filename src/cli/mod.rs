@@ -22,7 +22,7 @@ use std::process::ExitCode;
 enum Command {
     Server(server_args::ServerArgs),
     Shell(shell::ShellArgs),
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     Log(log::LogArgs),
     /// Print the version, and that of the ZooKeeper whose place it takes
     Version,

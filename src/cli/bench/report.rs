@@ -1,74 +1,15 @@
-//! What a measurement found, for people and for programs.
+//! What a measurement found: a table for people, JSON and CSV for programs.
+//!
+//! Runs on: the main thread; pure but for writing the files.
 
-use super::{BenchArgs, Target};
+use super::args::{BenchArgs, Target};
+use super::html;
+use super::outcome::{Outcome, PERCENTILES};
 use crate::fatal::Fatal;
-use hdrhistogram::Histogram;
 use std::fmt::Write;
 use std::path::Path;
 
-/// One measurement of one server.
-pub struct Outcome {
-    pub answered: u64,
-    pub seconds: f64,
-    /// Nanoseconds.
-    pub latencies: Histogram<u64>,
-    pub wrong: u64,
-    pub first_wrong: Option<String>,
-    pub per_second: Vec<u64>,
-    pub server_cpu_nanos: Option<u64>,
-    pub own_cpu_nanos: u64,
-    pub threads: u32,
-}
-
-/// From a microsecond to a minute, three digits.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("the bounds are in order")
-}
-
-impl Outcome {
-    pub fn new() -> Outcome {
-        Outcome {
-            answered: 0,
-            seconds: 0.0,
-            latencies: histogram(),
-            wrong: 0,
-            first_wrong: None,
-            per_second: Vec::new(),
-            server_cpu_nanos: None,
-            own_cpu_nanos: 0,
-            threads: 1,
-        }
-    }
-
-    pub fn add_seconds(&mut self, counts: &[u64]) {
-        self.per_second.resize(self.per_second.len().max(counts.len()), 0);
-        for (sum, count) in self.per_second.iter_mut().zip(counts) {
-            *sum += count;
-        }
-    }
-
-    pub fn throughput(&self) -> f64 {
-        self.answered as f64 / self.seconds
-    }
-
-    /// Microseconds of the server's CPU for each answered request.
-    pub fn server_cpu_us(&self) -> Option<f64> {
-        self.server_cpu_nanos.map(|nanos| nanos as f64 / 1_000.0 / self.answered.max(1) as f64)
-    }
-
-    fn percentile_us(&self, percentile: f64) -> f64 {
-        self.latencies.value_at_percentile(percentile) as f64 / 1_000.0
-    }
-
-    /// Whether the generator's own threads had nothing left to give.
-    fn is_own_bottleneck(&self) -> bool {
-        self.own_cpu_nanos as f64 > 0.9 * self.seconds * 1e9 * f64::from(self.threads)
-    }
-}
-
-const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 100.0];
-
-/// One line as soon as a measurement is done.
+/// One line as soon as a measurement is done, and whatever a reader must know to judge it.
 pub fn line(name: &str, round: u32, outcome: &Outcome) {
     let cpu = outcome.server_cpu_us().map_or(String::new(), |us| format!(", {us:.2} us CPU each"));
     println!(
@@ -80,72 +21,125 @@ pub fn line(name: &str, round: u32, outcome: &Outcome) {
     if let Some(wrong) = &outcome.first_wrong {
         println!("{name:>16} {} WRONG answers, the first: {wrong}", outcome.wrong);
     }
-    if outcome.is_own_bottleneck() {
-        println!("{name:>16} the generator itself was busy all the time: it may be what was measured (--threads)");
+    for (problem, count) in &outcome.errors {
+        println!("{name:>16} {count} times: {problem}");
+    }
+    if let Some(reason) = outcome.own_bottleneck() {
+        println!("{name:>16} {reason}");
     }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
 }
 
-struct Row {
-    throughput: f64,
-    cpu_us: Option<f64>,
-    percentiles: Vec<f64>,
+/// The medians of a target's rounds.
+pub struct Row {
+    pub throughput: f64,
+    pub cpu_us: Option<f64>,
+    /// As in `PERCENTILES`, microseconds.
+    pub percentiles: Vec<f64>,
+    /// By name, in the order of the first round.
+    pub figures: Vec<(&'static str, f64)>,
 }
 
-fn row(outcomes: &[Outcome]) -> Row {
+pub fn row(outcomes: &[Outcome]) -> Row {
     let cpu: Option<Vec<f64>> = outcomes.iter().map(Outcome::server_cpu_us).collect();
+    let names = outcomes.first().map_or(Vec::new(), |first| first.figures.iter().map(|figure| figure.name).collect());
+    let of_all = |of: &dyn Fn(&Outcome) -> f64| median(outcomes.iter().map(of).collect());
     Row {
-        throughput: median(outcomes.iter().map(Outcome::throughput).collect()),
+        throughput: of_all(&Outcome::throughput),
         cpu_us: cpu.map(median),
-        percentiles: PERCENTILES
-            .iter()
-            .map(|&percentile| median(outcomes.iter().map(|outcome| outcome.percentile_us(percentile)).collect()))
+        percentiles: PERCENTILES.iter().map(|&at| of_all(&|outcome| outcome.percentile_us(at))).collect(),
+        figures: names
+            .into_iter()
+            .map(|name| (name, median(outcomes.iter().filter_map(|outcome| outcome.get(name)).collect())))
             .collect(),
     }
 }
 
-/// Medians over the rounds, and each server's ratio to the first.
+/// The load in a few words.
+pub fn title(args: &BenchArgs, results: &[Vec<Outcome>]) -> String {
+    let rounds = results.first().map_or(0, Vec::len);
+    let seconds = results.iter().flatten().map(|outcome| outcome.seconds).fold(0.0, f64::max);
+    let pace = match args.rate {
+        Some(rate) => format!("{rate} requests a second (open loop)"),
+        None => format!("{} in flight each", args.depth),
+    };
+    let times = if rounds == 1 { format!("{seconds:.1} s") } else { format!("{rounds} rounds of {seconds:.1} s") };
+    format!("{}, {} connections, {pace}, {} bytes, {times}", args.workload.name(), args.connections(), args.size)
+}
+
+/// A number with as many digits as matter.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        size if !size.is_finite() => "-".into(),
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+/// Medians over the rounds, and the first server's ratio to each other.
 pub fn table(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) {
-    println!(
-        "\n{:?}, {} connections, {} in flight each, {} bytes, {} rounds of {} s (medians; latency in us)",
-        args.workload,
-        args.connections,
-        args.depth,
-        args.size,
-        results.first().map_or(0, Vec::len),
-        args.seconds
-    );
-    println!(
-        "{:>16} {:>12} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "", "a second", "CPU us/op", "p50", "p90", "p99", "p99.9", "max"
-    );
+    println!("\n{} (medians; latency in us)", title(args, results));
     let rows: Vec<Row> = results.iter().map(|outcomes| row(outcomes)).collect();
-    for (target, row) in targets.iter().zip(&rows) {
-        let cpu = row.cpu_us.map_or("-".into(), |us| format!("{us:.2}"));
-        print!("{:>16} {:>12.0} {cpu:>10}", target.name, row.throughput);
-        for value in &row.percentiles {
-            print!(" {value:>9.0}");
+    if rows.iter().any(|row| row.throughput > 0.0) {
+        println!(
+            "{:>16} {:>12} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "", "a second", "CPU us/op", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+        );
+        for (target, row) in targets.iter().zip(&rows) {
+            let cpu = row.cpu_us.map_or("-".into(), |us| format!("{us:.2}"));
+            print!("{:>16} {:>12.0} {cpu:>10}", target.name, row.throughput);
+            for value in &row.percentiles {
+                print!(" {value:>9.0}");
+            }
+            println!();
+        }
+    }
+    let Some(first) = rows.first() else { return };
+    for (name, _) in &first.figures {
+        print!("{name:>24}");
+        for (target, row) in targets.iter().zip(&rows) {
+            let value = row.figures.iter().find(|(other, _)| other == name).map_or(f64::NAN, |&(_, value)| value);
+            print!("  {} {}", target.name, short(value));
         }
         println!();
     }
-    let Some(first) = rows.first() else { return };
     for (target, row) in targets.iter().zip(&rows).skip(1) {
-        let cpu = match (first.cpu_us, row.cpu_us) {
-            (Some(ours), Some(theirs)) => format!(", CPU per operation x {:.3}", ours / theirs),
-            _ => String::new(),
-        };
-        println!(
-            "{} to {}: throughput x {:.2}{cpu}, p99 x {:.3}",
-            targets[0].name,
-            target.name,
-            first.throughput / row.throughput,
-            first.percentiles[2] / row.percentiles[2]
-        );
+        println!("{} to {}: {}", targets[0].name, target.name, ratios(first, row));
     }
+}
+
+/// What the first row is in terms of another.
+pub fn ratios(first: &Row, other: &Row) -> String {
+    let mut parts = Vec::new();
+    let mut part = |name: &str, ours: f64, theirs: f64| {
+        if ours > 0.0 && theirs > 0.0 {
+            parts.push(format!("{name} x {}", short(ours / theirs)));
+        }
+    };
+    part("throughput", first.throughput, other.throughput);
+    if let (Some(ours), Some(theirs)) = (first.cpu_us, other.cpu_us) {
+        part("CPU per operation", ours, theirs);
+    }
+    for (name, at) in [("p50", 0), ("p99", 2), ("p99.9", 3)] {
+        part(name, first.percentiles[at], other.percentiles[at]);
+    }
+    for (name, ours) in &first.figures {
+        if let Some((_, theirs)) = other.figures.iter().find(|(other, _)| other == name) {
+            part(name, *ours, *theirs);
+        }
+    }
+    if parts.is_empty() { "nothing to compare".into() } else { parts.join(", ") }
 }
 
 /// Writes the files that were asked for.
@@ -156,6 +150,10 @@ pub fn files(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> 
     if let Some(path) = &args.csv {
         save(path, &csv(args, targets, results))?;
     }
+    if let Some(path) = &args.html {
+        let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+        save(path, &html::page(&format!("ostler {command}"), args, targets, results))?;
+    }
     Ok(())
 }
 
@@ -163,54 +161,132 @@ fn save(path: &Path, text: &str) -> Result<(), Fatal> {
     std::fs::write(path, text).map_err(|source| Fatal::Io { file: path.to_owned(), source })
 }
 
+/// Text as a JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// A JSON number; what is none becomes null.
+fn number(value: f64) -> String {
+    if value.is_finite() { format!("{}", (value * 1e4).round() / 1e4) } else { "null".into() }
+}
+
+/// The name of a percentile's column.
+fn column(percentile: f64) -> String {
+    if percentile == 100.0 { "max_us".into() } else { format!("p{percentile}_us") }
+}
+
 fn json(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> String {
     let mut text = format!(
-        "{{\"workload\":\"{:?}\",\"connections\":{},\"depth\":{},\"size\":{},\"keys\":{},\"results\":[",
-        args.workload, args.connections, args.depth, args.size, args.keys
+        "{{\"workload\":{},\"connections\":{},\"depth\":{},\"rate\":{},\"size\":{},\"keys\":{},\"results\":[",
+        quoted(&args.workload.name()),
+        args.connections(),
+        args.depth,
+        args.rate.map_or("null".into(), |rate| rate.to_string()),
+        args.size,
+        args.keys()
     );
     let mut first = true;
     for (target, outcomes) in targets.iter().zip(results) {
         for (round, outcome) in outcomes.iter().enumerate() {
-            let comma = if std::mem::take(&mut first) { "" } else { "," };
-            let cpu = outcome.server_cpu_us().map_or("null".into(), |us| format!("{us:.4}"));
+            text.push_str(if std::mem::take(&mut first) { "\n" } else { ",\n" });
             let _ = write!(
                 text,
-                "{comma}{{\"server\":{:?},\"round\":{round},\"per_second\":{:.1},\"cpu_us\":{cpu},\"wrong\":{}",
-                target.name,
-                outcome.throughput(),
-                outcome.wrong
+                "{{\"server\":{},\"address\":{},\"round\":{round},\"answered\":{},\"seconds\":{},\"per_second\":{},\
+                 \"cpu_us\":{},\"wrong\":{},\"generator_busy\":{}",
+                quoted(&target.name),
+                quoted(&target.address),
+                outcome.answered,
+                number(outcome.seconds),
+                number(outcome.throughput()),
+                outcome.server_cpu_us().map_or("null".into(), number),
+                outcome.wrong,
+                number(outcome.own_busy)
             );
             for percentile in PERCENTILES {
-                let _ = write!(text, ",\"p{percentile}_us\":{:.1}", outcome.percentile_us(percentile));
+                let _ = write!(text, ",\"{}\":{}", column(percentile), number(outcome.percentile_us(percentile)));
             }
-            let _ = write!(text, ",\"each_second\":{:?}}}", outcome.per_second);
+            let figures = outcome.figures.iter().map(|figure| format!("\"{}\":{}", figure.name, number(figure.value)));
+            let errors = outcome.errors.iter().map(|(problem, count)| format!("{}:{count}", quoted(problem)));
+            let _ = write!(
+                text,
+                ",\"figures\":{{{}}},\"errors\":{{{}}},\"each_second\":{:?}}}",
+                figures.collect::<Vec<_>>().join(","),
+                errors.collect::<Vec<_>>().join(","),
+                outcome.per_second
+            );
         }
     }
-    text + "]}\n"
+    text + "\n]}\n"
+}
+
+/// A field of CSV.
+fn field(text: &str) -> String {
+    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }
 
 fn csv(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> String {
-    let mut text = String::from(
-        "workload,connections,depth,size,server,round,per_second,cpu_us,p50_us,p90_us,p99_us,p99.9_us,max_us,wrong\n",
-    );
+    let names: Vec<&str> =
+        results.iter().flatten().next().map_or(Vec::new(), |outcome| outcome.figures.iter().map(|f| f.name).collect());
+    let mut text = String::from("workload,connections,depth,rate,size,server,round,per_second,cpu_us,wrong,errors");
+    for name in PERCENTILES.iter().map(|&at| column(at)).chain(names.iter().map(|name| name.to_string())) {
+        text.push(',');
+        text.push_str(&name);
+    }
+    text.push('\n');
     for (target, outcomes) in targets.iter().zip(results) {
         for (round, outcome) in outcomes.iter().enumerate() {
-            let cpu = outcome.server_cpu_us().map_or(String::new(), |us| format!("{us:.4}"));
             let _ = write!(
                 text,
-                "{:?},{},{},{},{},{round},{:.1},{cpu}",
-                args.workload,
-                args.connections,
+                "{},{},{},{},{},{},{round},{},{},{},{}",
+                args.workload.name(),
+                args.connections(),
                 args.depth,
+                args.rate.map_or(String::new(), |rate| rate.to_string()),
                 args.size,
-                target.name,
-                outcome.throughput()
+                field(&target.name),
+                number(outcome.throughput()),
+                outcome.server_cpu_us().map_or(String::new(), number),
+                outcome.wrong,
+                outcome.errors.values().sum::<u64>()
             );
             for percentile in PERCENTILES {
-                let _ = write!(text, ",{:.1}", outcome.percentile_us(percentile));
+                let _ = write!(text, ",{}", number(outcome.percentile_us(percentile)));
             }
-            let _ = writeln!(text, ",{}", outcome.wrong);
+            for name in &names {
+                let _ = write!(text, ",{}", outcome.get(name).map_or(String::new(), number));
+            }
+            text.push('\n');
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_of_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(vec![]).is_nan());
+    }
+
+    #[test]
+    fn what_programs_read_is_quoted() {
+        assert_eq!(quoted("a\"b\\c\n"), "\"a\\\"b\\\\c\\u000a\"");
+        assert_eq!(field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!((number(f64::NAN), number(0.5), number(3.0)), ("null".into(), "0.5".into(), "3".into()));
+    }
 }

@@ -1,227 +1,115 @@
-//! What a request of each workload is, and what its reply must be.
+//! Which request comes next on a connection: the workload as a sequence, without a word of how it is written.
+//!
+//! Promises: the same arguments and connection number give the same sequence in every run. Leaves to `dialect` how a
+//! request is written, and what its reply must be.
+//!
+//! Runs on: the connection's thread; pure.
 
+use super::args::{BenchArgs, Keys, Workload};
 use crate::random::Rng;
-use crate::wire::OpCode;
-use crate::wire::txn::Acl;
-use crate::wire::writer::{Frame, Jute};
+use std::sync::Arc;
 
-/// What each request is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Workload {
-    /// getData
-    Get,
-    /// exists
-    Exists,
-    /// getChildren of a parent with --keys children
+/// One request. Keys are those that `setup` has made; the number of a new znode is the connection's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    Get(u32),
+    Exists(u32),
+    Set(u32),
     Children,
-    /// setData
-    Set,
-    /// create of a new znode each time
-    Create,
-    /// create of a new znode, then its delete
-    CreateDelete,
-    /// a multi of a check and a setData
-    Multi,
-    /// getData and setData, --read-ratio to one
-    Mixed,
-    /// ping: the cost of the protocol alone
+    Create(u64),
+    Delete(u64),
+    /// A child of the parent that `Children` lists.
+    CreateChild(u32),
+    DeleteChild(u32),
+    /// A check and a setData of one key.
+    Multi(u32),
     Ping,
 }
 
-/// How keys are chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Keys {
-    Uniform,
-    /// Zipf's law with exponent 0.99, as YCSB has it
-    Zipfian,
-}
+/// Numbers of new znodes: the connection above, its own count below.
+const OWN_BITS: u32 = 40;
 
-/// One request in flight: what its reply must look like.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expect {
-    Data,
-    Stat,
-    Children,
-    Path,
-    Nothing,
-    Multi,
-}
-
-/// Makes requests. One for each connection.
-pub struct Maker {
+/// Chooses the requests of one connection.
+pub struct Chooser {
     workload: Workload,
-    root: String,
+    connection: u32,
+    connections: u32,
     keys: u32,
-    size: usize,
     read_ratio: u32,
     rng: Rng,
-    zipf: Option<Zipf>,
-    value: Vec<u8>,
+    zipf: Option<Arc<Zipf>>,
     made: u64,
-    unique: u64,
-    last_created: Option<String>,
-    acl: Acl,
+    /// Requests that are still to be made.
+    left: u64,
 }
 
-impl Maker {
-    pub fn new(args: &super::BenchArgs, unique: u64) -> Maker {
-        let zipf = (args.distribution == Keys::Zipfian).then(|| Zipf::new(args.keys));
-        Maker {
+impl Chooser {
+    /// `zipf` if keys are to be drawn by it; `connection` of `connections`, whose shares make up all requests.
+    pub fn new(args: &BenchArgs, zipf: Option<Arc<Zipf>>, connection: u32) -> Chooser {
+        let (all, index) = (u64::from(args.connections().max(1)), u64::from(connection));
+        let left = args.total_requests().map_or(u64::MAX, |total| total / all + u64::from(index < total % all));
+        Chooser {
             workload: args.workload,
-            root: args.root.clone(),
-            keys: args.keys,
-            size: args.size as usize,
+            connection,
+            connections: args.connections(),
+            keys: args.keys(),
             read_ratio: args.read_ratio,
-            rng: Rng::new(args.seed ^ unique.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            rng: Rng::new(args.seed ^ (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             zipf,
-            value: vec![b'v'; args.size as usize],
             made: 0,
-            unique,
-            last_created: None,
-            acl: Acl::world(Acl::ALL),
+            left,
         }
     }
 
-    pub fn key_path(root: &str, key: u32) -> String {
-        format!("{root}/keys/{key:08}")
-    }
-
-    fn key(&mut self) -> String {
-        let key = match &self.zipf {
+    fn key(&mut self) -> u32 {
+        match &self.zipf {
             Some(zipf) => zipf.draw(&mut self.rng),
-            None => self.rng.below(self.keys as u64) as u32,
-        };
-        Maker::key_path(&self.root, key)
+            None => self.rng.below(u64::from(self.keys)) as u32,
+        }
     }
 
-    /// Appends the next request's frame.
-    pub fn next(&mut self, xid: i32, out: &mut Vec<u8>) -> Expect {
+    /// The next request; `None` when this connection's share is done.
+    pub fn next(&mut self) -> Option<Ask> {
+        self.left = self.left.checked_sub(1)?;
+        let made = self.made;
         self.made += 1;
-        match self.workload {
-            Workload::Get => self.read(OpCode::GetData, xid, out),
-            Workload::Exists => self.read(OpCode::Exists, xid, out),
-            Workload::Children => {
-                let frame = open(OpCode::GetChildren, xid, out);
-                frame.bytes.put_text(&format!("{}/keys", self.root));
-                frame.bytes.put_bool(false);
-                frame.close();
-                Expect::Children
-            }
-            Workload::Set => self.set(xid, out),
-            Workload::Create => self.create(xid, out),
-            Workload::CreateDelete => match self.last_created.take() {
-                Some(path) => {
-                    let frame = open(OpCode::Delete, xid, out);
-                    frame.bytes.put_text(&path);
-                    frame.bytes.put_int(-1);
-                    frame.close();
-                    Expect::Nothing
-                }
-                None => self.create(xid, out),
+        let own = u64::from(self.connection) << OWN_BITS | made;
+        Some(match self.workload {
+            Workload::Get => Ask::Get(self.key()),
+            Workload::Exists => Ask::Exists(self.key()),
+            Workload::Set => Ask::Set(self.key()),
+            Workload::Multi => Ask::Multi(self.key()),
+            Workload::Children => Ask::Children,
+            Workload::ChildrenChange => match made % 4 {
+                0 => Ask::CreateChild(self.connection),
+                2 => Ask::DeleteChild(self.connection),
+                _ => Ask::Children,
             },
-            Workload::Multi => {
-                let path = self.key();
-                let frame = open(OpCode::Multi, xid, out);
-                crate::wire::multi::write_header(frame.bytes, OpCode::Check.to_wire(), false, -1);
-                frame.bytes.put_text(&path);
-                frame.bytes.put_int(-1);
-                crate::wire::multi::write_header(frame.bytes, OpCode::SetData.to_wire(), false, -1);
-                frame.bytes.put_text(&path);
-                frame.bytes.put_buffer(Some(&self.value));
-                frame.bytes.put_int(-1);
-                crate::wire::multi::write_end(frame.bytes);
-                frame.close();
-                Expect::Multi
-            }
-            Workload::Mixed => {
-                if self.rng.below(self.read_ratio as u64 + 1) == 0 {
-                    self.set(xid, out)
-                } else {
-                    self.read(OpCode::GetData, xid, out)
-                }
-            }
-            Workload::Ping => {
-                open(OpCode::Ping, xid, out).close();
-                Expect::Nothing
-            }
-        }
-    }
-
-    fn read(&mut self, op: OpCode, xid: i32, out: &mut Vec<u8>) -> Expect {
-        let path = self.key();
-        let frame = open(op, xid, out);
-        frame.bytes.put_text(&path);
-        frame.bytes.put_bool(false);
-        frame.close();
-        if op == OpCode::GetData { Expect::Data } else { Expect::Stat }
-    }
-
-    fn set(&mut self, xid: i32, out: &mut Vec<u8>) -> Expect {
-        let path = self.key();
-        let frame = open(OpCode::SetData, xid, out);
-        frame.bytes.put_text(&path);
-        frame.bytes.put_buffer(Some(&self.value));
-        frame.bytes.put_int(-1);
-        frame.close();
-        Expect::Stat
-    }
-
-    fn create(&mut self, xid: i32, out: &mut Vec<u8>) -> Expect {
-        let path = format!("{}/new/{:04x}-{:010}", self.root, self.unique, self.made);
-        write_create(&path, &self.value, &self.acl, xid, out);
-        if self.workload == Workload::CreateDelete {
-            self.last_created = Some(path);
-        }
-        Expect::Path
-    }
-
-    /// What a read of a key must return: so many bytes of `v`.
-    pub fn value_is_right(&self, data: Option<&[u8]>) -> bool {
-        data.is_some_and(|data| data.len() == self.size && data.iter().all(|&byte| byte == b'v'))
-    }
-
-    pub fn keys(&self) -> u32 {
-        self.keys
+            Workload::Create => Ask::Create(own),
+            // Of those that `setup` made under connection 0: this one's share is every so-manieth.
+            Workload::Delete => Ask::Delete(made * u64::from(self.connections) + u64::from(self.connection)),
+            Workload::CreateDelete if made.is_multiple_of(2) => Ask::Create(own),
+            Workload::CreateDelete => Ask::Delete(own - 1),
+            Workload::Mixed if self.rng.below(u64::from(self.read_ratio) + 1) == 0 => Ask::Set(self.key()),
+            Workload::Mixed => Ask::Get(self.key()),
+            Workload::Ping => Ask::Ping,
+        })
     }
 }
 
-fn open(op: OpCode, xid: i32, out: &mut Vec<u8>) -> Frame<'_> {
-    let frame = Frame::open(out);
-    frame.bytes.put_int(xid);
-    frame.bytes.put_int(op.to_wire());
-    frame
-}
-
-pub fn write_create(path: &str, data: &[u8], acl: &Acl, xid: i32, out: &mut Vec<u8>) {
-    let frame = open(OpCode::Create, xid, out);
-    frame.bytes.put_text(path);
-    frame.bytes.put_buffer(Some(data));
-    Acl::write_list(std::slice::from_ref(acl), frame.bytes);
-    frame.bytes.put_int(0);
-    frame.close();
-}
-
-pub fn write_delete(path: &str, xid: i32, out: &mut Vec<u8>) {
-    let frame = open(OpCode::Delete, xid, out);
-    frame.bytes.put_text(path);
-    frame.bytes.put_int(-1);
-    frame.close();
-}
-
-pub fn write_get_children(path: &str, xid: i32, out: &mut Vec<u8>) {
-    let frame = open(OpCode::GetChildren, xid, out);
-    frame.bytes.put_text(path);
-    frame.bytes.put_bool(false);
-    frame.close();
-}
-
-/// Zipf's law by rejection-inversion would save the table; with at most ten million keys a table of sums is simpler.
+/// Zipf's law by rejection-inversion would save the table; with at most a hundred million keys a table of sums is
+/// simpler.
 pub struct Zipf {
     sums: Vec<f64>,
 }
 
 impl Zipf {
-    pub fn new(keys: u32) -> Zipf {
+    /// The table that these arguments call for.
+    pub fn wanted(args: &BenchArgs) -> Option<Arc<Zipf>> {
+        (args.distribution == Keys::Zipfian).then(|| Arc::new(Zipf::new(args.keys())))
+    }
+
+    fn new(keys: u32) -> Zipf {
         let mut sum = 0.0;
         let sums = (1..=keys).map(|rank| {
             sum += 1.0 / f64::from(rank).powf(0.99);
@@ -230,16 +118,29 @@ impl Zipf {
         Zipf { sums: sums.collect() }
     }
 
-    pub fn draw(&self, rng: &mut Rng) -> u32 {
+    fn draw(&self, rng: &mut Rng) -> u32 {
         let total = self.sums.last().copied().unwrap_or(1.0);
         let point = (rng.next() >> 11) as f64 / (1u64 << 53) as f64 * total;
-        self.sums.partition_point(|&sum| sum < point) as u32
+        (self.sums.partition_point(|&sum| sum < point) as u32).min(self.sums.len() as u32 - 1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    fn sequence(line: &str, connection: u32) -> Vec<Ask> {
+        let args = Line::parse_from(["bench"].into_iter().chain(line.split(' '))).args;
+        let mut chooser = Chooser::new(&args, Zipf::wanted(&args), connection);
+        std::iter::from_fn(|| chooser.next()).take(1_000).collect()
+    }
 
     #[test]
     fn zipf_prefers_the_first_keys_and_stays_in_range() {
@@ -249,5 +150,33 @@ mod tests {
             counts[zipf.draw(&mut rng) as usize] += 1;
         }
         assert!(counts[0] > 1_000 && counts[0] > 5 * counts[20] && counts[99] < 100, "{counts:?}");
+    }
+
+    #[test]
+    fn a_bounded_load_is_shared_out_without_a_rest() {
+        let each: Vec<usize> = (0..3).map(|at| sequence("get --requests 10 --connections 3", at).len()).collect();
+        assert_eq!(each, [4, 3, 3]);
+    }
+
+    #[test]
+    fn every_znode_to_be_deleted_is_deleted_once() {
+        let mut deleted: Vec<u64> = Vec::new();
+        for connection in 0..7 {
+            for ask in sequence("delete --keys 100 --connections 7", connection) {
+                let Ask::Delete(number) = ask else { panic!("{ask:?}") };
+                deleted.push(number);
+            }
+        }
+        deleted.sort_unstable();
+        assert_eq!(deleted, (0..100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn the_mix_has_its_ratio_and_repeats_itself() {
+        let asks = sequence("mixed --read-ratio 10", 3);
+        let sets = asks.iter().filter(|ask| matches!(ask, Ask::Set(_))).count();
+        assert!((60..130).contains(&sets), "{sets} of {}", asks.len());
+        assert_eq!(asks, sequence("mixed --read-ratio 10", 3));
+        assert_ne!(asks, sequence("mixed --read-ratio 10", 4));
     }
 }

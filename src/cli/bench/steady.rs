@@ -1,0 +1,365 @@
+//! A load that is the same from beginning to end: requests and replies over many connections, counted.
+//!
+//! Sessions are made first, and only when the last one stands does the clock start; so a slow handshake is not taken for
+//! a slow request. In a closed loop each reply calls for the next request. In an open loop requests are due at fixed
+//! times whatever the server does, and latency counts from the time at which a request was due: a stall counts in full.
+//!
+//! Promises: every reply is checked; a lost connection or a reply that does not come ends the load with an error.
+//! Runs on: one thread for each `--threads`, with its own poll and its share of the connections; the calling thread
+//! shows live figures.
+
+use super::args::{BenchArgs, Protocol, Target};
+use super::dialect::Dialect;
+use super::link::{Framing, Link, invalid};
+use super::outcome::{Busy, Outcome};
+use super::pace::Timer;
+use super::setup::{self, write_hello};
+use super::workload::{Ask, Chooser, Zipf};
+use super::{live, process};
+use crate::clock::{self, Now};
+use crate::fatal::Fatal;
+use crate::wire::client::ConnectResponse;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, OnceLock};
+use std::time::Duration;
+
+/// How long a reply may be waited for at the end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the threads of one measurement share.
+struct Plan {
+    args: BenchArgs,
+    protocol: Protocol,
+    addresses: Vec<SocketAddr>,
+    root: String,
+    zipf: Option<Arc<Zipf>>,
+    /// All sessions stand; and then: the times are set.
+    ready: Barrier,
+    times: OnceLock<Times>,
+    /// A thread has given up: the others do so as well.
+    over: AtomicBool,
+    answered: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    begin: Now,
+    measure_from: Now,
+    /// `None` for a load that ends with its last request.
+    end: Option<Now>,
+}
+
+/// Puts the load on `target`, from making the znodes to removing them.
+pub fn measure(args: &BenchArgs, target: &Target) -> Result<Outcome, Fatal> {
+    let (addresses, root) = target.resolve(&args.root)?;
+    if let Some(ask) = Chooser::new(args, None, 0).next().filter(|&ask| !Dialect::can(target.protocol, ask)) {
+        return Err(target.failed(format!("this protocol has no counterpart of {ask:?}")));
+    }
+    setup::prepare(args, target, &addresses, &root).map_err(|error| target.failed(error))?;
+    let outcome = load(args, target, &addresses, &root)?;
+    if !args.keep {
+        setup::clean_up(target, &addresses, &root).map_err(|error| target.failed(error))?;
+    }
+    Ok(outcome)
+}
+
+/// The load alone, on znodes that are there.
+pub fn load(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str) -> Result<Outcome, Fatal> {
+    let plan = Arc::new(Plan {
+        args: args.clone(),
+        protocol: target.protocol,
+        addresses: addresses.into(),
+        root: root.into(),
+        zipf: Zipf::wanted(args),
+        ready: Barrier::new(args.threads as usize + 1),
+        times: OnceLock::new(),
+        over: AtomicBool::new(false),
+        answered: AtomicU64::new(0),
+    });
+    let threads: Vec<_> = (0..args.threads)
+        .map(|thread| {
+            let plan = plan.clone();
+            std::thread::spawn(move || {
+                let outcome = drive(&plan, thread);
+                plan.over.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                outcome
+            })
+        })
+        .collect();
+
+    plan.ready.wait();
+    let begin = clock::now();
+    let bounded = args.total_requests().is_some();
+    let measure_from = if bounded { begin } else { begin.plus(Duration::from_secs_f64(args.warmup)) };
+    let end = (!bounded).then(|| measure_from.plus(Duration::from_secs_f64(args.seconds)));
+    let times = *plan.times.get_or_init(|| Times { begin, measure_from, end });
+    plan.ready.wait();
+
+    let server_cpu = observe(&plan, times, target, || threads.iter().all(|thread| thread.is_finished()));
+    let mut outcome = Outcome::new();
+    for thread in threads {
+        let counted = thread.join().map_err(|_| target.failed("a thread of the generator panicked"))?;
+        outcome.merge(counted.map_err(|error| target.failed(error))?);
+    }
+    outcome.server_cpu_nanos = server_cpu;
+    Ok(outcome)
+}
+
+/// Shows live figures until the end, runs `--during`, and takes the server's CPU time of what is measured.
+fn observe(plan: &Plan, times: Times, target: &Target, finished: impl Fn() -> bool) -> Option<u64> {
+    let total = plan.args.total_requests();
+    let length = total.or(times.end.map(|end| end.since(times.begin).as_millis() as u64)).unwrap_or(0);
+    let bar = live::bar(&target.name, length);
+    let mut during = plan.args.during.as_deref();
+    let during_at = times.end.map_or(times.begin, |end| times.measure_from.plus(end.since(times.measure_from) / 3));
+    let mut start = None;
+    let mut last = (times.begin, 0);
+    loop {
+        let now = clock::now();
+        if start.is_none() && now >= times.measure_from {
+            start = Some(process::cpu_nanos(&target.pids));
+        }
+        if finished() || times.end.is_some_and(|end| now >= end) {
+            break;
+        }
+        if now >= during_at
+            && let Some(command) = during.take()
+        {
+            live::run(&bar, command);
+        }
+        let answered = plan.answered.load(Ordering::Relaxed);
+        let since = now.since(last.0).as_secs_f64();
+        if since > 0.2 {
+            bar.set_position(if total.is_some() { answered } else { now.since(times.begin).as_millis() as u64 });
+            bar.set_message(format!("{:.0} a second", (answered - last.1) as f64 / since));
+            last = (now, answered);
+        }
+        let next = if start.is_none() { times.measure_from } else { times.end.unwrap_or(now.plus_ms(20)) };
+        std::thread::park_timeout(next.since(now).min(Duration::from_millis(100)));
+    }
+    bar.finish_and_clear();
+    match (start.flatten(), process::cpu_nanos(&target.pids)) {
+        (Some(from), Some(to)) if !target.pids.is_empty() => Some(to - from),
+        _ => None,
+    }
+}
+
+/// What one connection has been asked, and what it has answered.
+struct Flow {
+    dialect: Dialect,
+    chooser: Chooser,
+    in_flight: VecDeque<(i32, Ask, Now)>,
+    ready: bool,
+    /// The chooser has no more.
+    done: bool,
+    xid: i32,
+}
+
+/// When the request of a reply was due, and what is wrong with the reply.
+type Answer = (Now, Option<String>);
+
+impl Flow {
+    /// Appends the next request, due at `from`; `false` when there is none.
+    fn ask(&mut self, from: Now, out: &mut Vec<u8>) -> bool {
+        let Some(ask) = self.chooser.next() else {
+            self.done = true;
+            return false;
+        };
+        self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
+        let xid = self.dialect.write(ask, self.xid, out);
+        self.in_flight.push_back((xid, ask, from));
+        true
+    }
+
+    fn take(&mut self, frame: &[u8], answers: &mut Vec<Answer>) -> io::Result<()> {
+        if !self.ready {
+            return match ConnectResponse::read(frame) {
+                Ok(response) if response.timeout_ms > 0 => {
+                    self.ready = true;
+                    Ok(())
+                }
+                _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the server refused a session")),
+            };
+        }
+        let (xid, ask, from) = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
+        self.dialect.in_order(xid, frame).map_err(invalid)?;
+        answers.push((from, self.dialect.check(ask, frame).err()));
+        Ok(())
+    }
+}
+
+struct Connection {
+    link: Link,
+    flow: Flow,
+}
+
+struct Driver<'a> {
+    plan: &'a Plan,
+    poll: Poll,
+    connections: Vec<Connection>,
+    scratch: Vec<u8>,
+    answers: Vec<Answer>,
+    outcome: Outcome,
+}
+
+/// The timer's token; connections have their index.
+const TIMER: Token = Token(usize::MAX);
+
+fn drive(plan: &Plan, thread: u32) -> io::Result<Outcome> {
+    let made = Driver::connect(plan, thread);
+    plan.over.fetch_or(made.is_err(), Ordering::Relaxed);
+    plan.ready.wait();
+    plan.ready.wait();
+    let mut driver = made?;
+    match plan.times.get() {
+        Some(times) if !plan.over.load(Ordering::Relaxed) => driver.run(*times)?,
+        _ => {}
+    }
+    Ok(driver.outcome)
+}
+
+impl<'a> Driver<'a> {
+    /// Makes this thread's sessions and waits until all of them stand.
+    fn connect(plan: &'a Plan, thread: u32) -> io::Result<Driver<'a>> {
+        let args = &plan.args;
+        let framing = if plan.protocol == Protocol::Redis { Framing::Resp } else { Framing::Length };
+        let poll = Poll::new()?;
+        let mut connections = Vec::new();
+        for index in (0..args.connections()).filter(|index| index % args.threads == thread) {
+            let mut link = Link::connect(plan.addresses[index as usize % plan.addresses.len()], framing)?;
+            let token = Token(connections.len());
+            poll.registry().register(&mut link.socket, token, Interest::READABLE | Interest::WRITABLE)?;
+            if framing == Framing::Length {
+                write_hello(args.session_timeout as i32, &mut link.output);
+            }
+            let flow = Flow {
+                dialect: Dialect::new(args, plan.protocol, &plan.root),
+                chooser: Chooser::new(args, plan.zipf.clone(), index),
+                in_flight: VecDeque::new(),
+                ready: framing == Framing::Resp,
+                done: false,
+                xid: 0,
+            };
+            connections.push(Connection { link, flow });
+        }
+        let (scratch, answers, outcome) = (vec![0; 256 << 10], Vec::new(), Outcome::new());
+        let mut driver = Driver { plan, poll, connections, scratch, answers, outcome };
+        let mut events = Events::with_capacity(1024);
+        let give_up = clock::now().plus(PATIENCE);
+        while driver.connections.iter().any(|connection| !connection.flow.ready) {
+            driver.poll.poll(&mut events, Some(Duration::from_millis(100)))?;
+            for event in &events {
+                driver.receive(event.token().0)?;
+                driver.connections[event.token().0].link.send()?;
+            }
+            if clock::now() > give_up {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no session within a minute"));
+            }
+        }
+        Ok(driver)
+    }
+
+    fn receive(&mut self, at: usize) -> io::Result<()> {
+        let Connection { link, flow } = &mut self.connections[at];
+        link.receive(&mut self.scratch, |frame| flow.take(frame, &mut self.answers))
+    }
+
+    fn run(&mut self, times: Times) -> io::Result<()> {
+        let (plan, args) = (self.plan, &self.plan.args);
+        let mut events = Events::with_capacity(1024);
+        let gap = args.rate.map(|rate| f64::from(args.threads) * 1e9 / rate as f64);
+        let mut timer = gap.map(|_| Timer::new(&self.poll, TIMER)).transpose()?;
+        // Requests that have been due so far: their times follow from their number, so that no error adds up.
+        let mut count = 0u64;
+        let due_at = |count: u64| Now(times.begin.0 + (count as f64 * gap.unwrap_or(0.0)) as u64);
+        let mut turn = 0;
+        if gap.is_none() {
+            for connection in &mut self.connections {
+                let now = clock::now();
+                for _ in 0..args.depth {
+                    connection.flow.ask(now, &mut connection.link.output);
+                }
+                connection.link.send()?;
+            }
+        }
+        let mut busy = Busy::start(clock::now());
+        let mut warm = times.measure_from > times.begin;
+        let mut last_reply = times.begin;
+        loop {
+            let now = clock::now();
+            if warm && now >= times.measure_from {
+                (warm, busy) = (false, Busy::start(now));
+            }
+            let over = times.end.is_some_and(|end| now >= end);
+            let asking = !over && (gap.is_none() || self.connections.iter().any(|connection| !connection.flow.done));
+            if let Some(timer) = timer.as_mut().filter(|_| asking) {
+                while due_at(count) <= now {
+                    let due = due_at(count);
+                    let Connection { link, flow } = &mut self.connections[turn];
+                    if flow.ask(due, &mut link.output) && !warm {
+                        self.outcome.late(due, now);
+                    }
+                    let done = flow.done;
+                    turn = (turn + 1) % self.connections.len();
+                    count += 1;
+                    if done && self.connections.iter().all(|connection| connection.flow.done) {
+                        break;
+                    }
+                }
+                for connection in self.connections.iter_mut().filter(|connection| connection.link.has_output()) {
+                    connection.link.send()?;
+                }
+                timer.set(due_at(count).since(clock::now()))?;
+            }
+            let no_more = over || self.connections.iter().all(|connection| connection.flow.done);
+            if no_more && self.connections.iter().all(|connection| connection.flow.in_flight.is_empty()) {
+                break;
+            }
+            if plan.over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if now.since(last_reply) > PATIENCE && self.connections.iter().any(|c| !c.flow.in_flight.is_empty()) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply for a minute"));
+            }
+            self.poll.poll(&mut events, Some(Duration::from_millis(50)))?;
+            for event in &events {
+                if event.token() == TIMER {
+                    continue;
+                }
+                let at = event.token().0;
+                self.receive(at)?;
+                let now = clock::now();
+                let Connection { link, flow } = &mut self.connections[at];
+                if gap.is_none() && times.end.is_none_or(|end| now < end) {
+                    for _ in 0..self.answers.len() {
+                        flow.ask(now, &mut link.output);
+                    }
+                }
+                link.send()?;
+                if !self.answers.is_empty() {
+                    last_reply = now;
+                    plan.answered.fetch_add(self.answers.len() as u64, Ordering::Relaxed);
+                }
+                for (from, wrong) in self.answers.drain(..) {
+                    if let Some(wrong) = wrong {
+                        self.outcome.wrong(wrong);
+                    }
+                    // In an open loop what was due in time counts, however late its reply: else a stall at the end would be
+                    // nobody's.
+                    let counted = if gap.is_some() { from } else { now };
+                    if counted >= times.measure_from && times.end.is_none_or(|end| counted < end) {
+                        self.outcome.answer(from, now, times.measure_from);
+                    }
+                }
+            }
+        }
+        let end = times.end.unwrap_or(last_reply);
+        self.outcome.own_busy = busy.part(clock::now());
+        self.outcome.seconds = end.since(times.measure_from).as_secs_f64();
+        Ok(())
+    }
+}
