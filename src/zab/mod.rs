@@ -8,10 +8,12 @@ pub mod history;
 pub mod leader;
 pub mod leading;
 pub mod learner;
+pub mod peer;
 pub mod quorum;
 
 pub use history::History;
 pub use leading::{Input, Leading, Output};
+pub use peer::{Candidacy, Peer, PeerSettings, Role};
 
 use std::time::Duration;
 

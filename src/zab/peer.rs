@@ -1,0 +1,188 @@
+//! A server of an ensemble through its roles: looking for a leader, then leading or following, then looking again.
+//!
+//! What outlives a role is here: the history in memory, the two epochs, whether the history can be trusted. Between two
+//! roles there is a barrier (fault model R6): a new one begins only when everything that the old one gave to the log is
+//! durable, so what a server reports of itself is what is on its disk (R2).
+//!
+//! The election is beside this, not inside: it needs what `candidacy` says, and ends with `elected`.
+//!
+//! Without I/O, clock or threads. Runs on the pipeline's thread.
+
+use super::Timing;
+use super::ensemble::EnsembleConfig;
+use super::history::History;
+use super::leader::{Leader, LeaderStart};
+use super::learner::{Learner, LearnerStart};
+use crate::clock::Now;
+use crate::ids::{Epoch, ServerId, Zxid};
+use std::sync::Arc;
+
+/// What does not change while a server runs.
+#[derive(Clone)]
+pub struct PeerSettings {
+    pub me: ServerId,
+    pub config: Arc<EnsembleConfig>,
+    pub timing: Timing,
+    /// Bytes that may wait for one learner before it is dropped.
+    pub output_max: usize,
+}
+
+/// What a server is doing in its ensemble.
+pub enum Role {
+    /// There is an election, or will be as soon as the log is at rest.
+    Looking,
+    Leading(Box<Leader>),
+    /// Follows, as a voter or as an observer.
+    Learning {
+        leader: ServerId,
+        learner: Box<Learner>,
+    },
+}
+
+/// With what a server stands for election (`Vote`'s epoch and zxid).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Candidacy {
+    pub current: Epoch,
+    /// `None`: this history may have lost something, and must not be voted with.
+    pub last: Option<Zxid>,
+}
+
+/// One server.
+pub struct Peer {
+    settings: PeerSettings,
+    pub history: History,
+    pub role: Role,
+    accepted: Epoch,
+    current: Epoch,
+    quarantined: bool,
+    durable: Zxid,
+}
+
+impl Peer {
+    /// After recovery: everything in `history` is durable.
+    pub fn new(settings: PeerSettings, history: History, accepted: Epoch, current: Epoch, quarantined: bool) -> Peer {
+        assert!(current <= accepted);
+        let durable = history.last();
+        Peer { settings, history, role: Role::Looking, accepted, current, quarantined, durable }
+    }
+
+    pub fn settings(&self) -> &PeerSettings {
+        &self.settings
+    }
+
+    pub fn is_voter(&self) -> bool {
+        self.settings.config.quorum().is_voter(self.settings.me)
+    }
+
+    pub fn accepted(&self) -> Epoch {
+        self.accepted
+    }
+
+    pub fn current(&self) -> Epoch {
+        self.current
+    }
+
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantined
+    }
+
+    /// Last record that is durable here.
+    pub fn last_durable(&self) -> Zxid {
+        self.durable
+    }
+
+    /// How it stands for election; `None` while something that an earlier role gave to the log is not durable yet.
+    pub fn candidacy(&self) -> Option<Candidacy> {
+        let at_rest = matches!(self.role, Role::Looking) && self.durable == self.history.last();
+        let last = (!self.quarantined).then_some(self.durable);
+        at_rest.then_some(Candidacy { current: self.current, last })
+    }
+
+    /// An election has been decided: this server leads, or follows. The caller opens the quorum port, or connects.
+    pub fn elected(&mut self, leader: ServerId, now: Now) {
+        assert!(self.candidacy().is_some(), "a role begins when the log is at rest");
+        let PeerSettings { me, ref config, timing, output_max } = self.settings;
+        let config_version = config.version().to_wire();
+        self.role = if leader == me {
+            assert!(!self.quarantined, "a server whose history is in doubt never leads");
+            let start = LeaderStart {
+                me,
+                quorum: Arc::new(config.quorum().clone()),
+                timing,
+                config_text: config.text().as_bytes().into(),
+                config_version,
+                accepted: self.accepted,
+                current: self.current,
+                output_max,
+            };
+            Role::Leading(Box::new(Leader::new(start, &self.history, now)))
+        } else {
+            let start = LearnerStart {
+                me,
+                observer: !self.is_voter(),
+                timing,
+                config_version,
+                accepted: self.accepted,
+                current: self.current,
+                quarantined: self.quarantined,
+            };
+            Role::Learning { leader, learner: Box::new(Learner::new(start, &self.history, now)) }
+        };
+    }
+
+    /// The role is over (`Resign`, `Lost`). The caller has closed its connections, or does so now.
+    pub fn leave(&mut self) {
+        self.role = Role::Looking;
+    }
+
+    /// The epochs that a role wanted to be stored are durable. Files first, then memory.
+    pub fn epochs_stored(&mut self, accepted: Epoch, current: Epoch, now: Now) {
+        assert!(accepted >= self.accepted && current >= self.current && current <= accepted);
+        if current > self.current {
+            // A history of a leader has taken the place of the doubtful one.
+            self.quarantined = false;
+        }
+        (self.accepted, self.current) = (accepted, current);
+        match &mut self.role {
+            Role::Leading(leader) => leader.epochs_stored(&mut self.history, now),
+            Role::Learning { learner, .. } => learner.epochs_stored(),
+            Role::Looking => {}
+        }
+    }
+
+    /// The log is durable up to here.
+    pub fn durable(&mut self, up_to: Zxid) {
+        if up_to <= self.durable {
+            return;
+        }
+        assert!(up_to <= self.history.last(), "durable before it was appended");
+        self.durable = up_to;
+        match &mut self.role {
+            Role::Leading(leader) => leader.durable(up_to, &mut self.history),
+            Role::Learning { learner, .. } => learner.durable(up_to, &self.history),
+            Role::Looking => {}
+        }
+    }
+
+    /// The history was cut at `to`, on disk too (`LearnerOutput::Truncate`). What was in memory before it is kept.
+    pub fn truncated(&mut self, to: Zxid) {
+        if self.history.contains(to) {
+            self.history.truncate(to);
+        } else {
+            self.history.reset(to);
+        }
+        self.durable = to;
+        if let Role::Learning { learner, .. } = &mut self.role {
+            learner.truncated(to);
+        }
+    }
+
+    /// The history is the leader's snapshot now, on disk too (`LearnerOutput::ReceiveSnapshot`).
+    pub fn snapshot_installed(&mut self, zxid: Zxid) {
+        self.history.reset(zxid);
+        self.durable = zxid;
+        if let Role::Learning { learner, .. } = &mut self.role {
+            learner.snapshot_installed(zxid);
+        }
+    }
+}
