@@ -422,7 +422,11 @@ fn s12_a_snapshot_that_is_not_in_the_history_stops() {
     };
     assert_eq!(open(Zxid(5)).unwrap(), 1);
     assert_eq!(open(Zxid::new(Epoch(2), 1)).unwrap(), 0);
-    for from in [Zxid(6), Zxid::new(Epoch(1), 1), Zxid::new(Epoch(2), 2), Zxid::new(Epoch(3), 0)] {
+    // The state in which an epoch begins is that of everything before it.
+    for (epoch, behind) in [(1, 1), (2, 1), (3, 0)] {
+        assert_eq!(open(Zxid::new(Epoch(epoch), 0)).unwrap(), behind, "epoch {epoch}");
+    }
+    for from in [Zxid(6), Zxid::new(Epoch(1), 1), Zxid::new(Epoch(2), 2), Zxid::new(Epoch(3), 1)] {
         assert!(matches!(open(from), Err(Fatal::HistoryGap { .. })), "{from}");
     }
 }

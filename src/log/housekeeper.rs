@@ -12,9 +12,10 @@
 
 use super::Sizes;
 use super::segment::{PREPARING, recycled_number, recycled_path, segment_path};
+use super::view::{Index, LogView};
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,11 +27,13 @@ pub struct Housekeeper<D: Disk> {
     shared: Arc<Shared<D>>,
 }
 
-struct Shared<D: Disk> {
-    disk: D,
-    dir: PathBuf,
+pub(super) struct Shared<D: Disk> {
+    pub disk: D,
+    pub dir: PathBuf,
     sizes: Sizes,
     slot: Mutex<Slot<D>>,
+    /// For readers. Never held across I/O, nor while the slot is waited for.
+    pub index: Mutex<Index>,
 }
 
 /// What is ready for the writer.
@@ -57,7 +60,7 @@ impl<D: Disk> Housekeeper<D> {
     /// For a log whose next segment has the number `next`, which may have been prepared already.
     pub(super) fn new(disk: D, dir: PathBuf, sizes: Sizes, next: u64, prepared: Option<D::Map>) -> Housekeeper<D> {
         let slot = Mutex::new(Slot { next, prepared });
-        Housekeeper { shared: Arc::new(Shared { disk, dir, sizes, slot }) }
+        Housekeeper { shared: Arc::new(Shared { disk, dir, sizes, slot, index: Mutex::default() }) }
     }
 
     /// Makes the next segment, unless it is there. Takes as long as writing and syncing a segment does.
@@ -106,6 +109,15 @@ impl<D: Disk> Housekeeper<D> {
         let (result, next, prepared) = change(&self.shared.disk)?;
         *slot = Slot { next, prepared };
         Ok(result)
+    }
+
+    /// What readers go by.
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.shared.index.lock()
+    }
+
+    pub(super) fn view(&self) -> LogView<D> {
+        LogView { shared: self.shared.clone() }
     }
 
     pub(super) fn disk(&self) -> &D {
@@ -164,9 +176,9 @@ impl<D: Disk> Purge<D> {
     }
 
     /// Takes the files away, oldest first, so that a crash on the way leaves a log without a gap: a few are renamed for
-    /// reuse, the others removed.
+    /// reuse, the others removed, and those that a cursor is reading.
     pub fn run(self) -> Result<(), Fatal> {
-        let Shared { disk, dir, sizes, slot } = &*self.shared;
+        let Shared { disk, dir, sizes, slot, index } = &*self.shared;
         // Not at the same time as `prepare`, which takes from the same names.
         let _slot = slot.lock();
         let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
@@ -181,7 +193,9 @@ impl<D: Disk> Purge<D> {
                 Err(error) => return Err(io(error)),
             };
             let right_size = bytes == sizes.segment;
-            if right_size && kept < RECYCLED_MAX {
+            // The log has let go of it, so nobody begins to read it now; who has begun goes on in a file without a name.
+            let is_read = index.lock().is_read(number);
+            if right_size && kept < RECYCLED_MAX && !is_read {
                 disk.rename(&path, &recycled_path(dir, number)).map_err(io)?;
                 kept += 1;
             } else {

@@ -18,9 +18,11 @@
 //! Leaves to the caller: locking the directory; preparing segments off the request path (`Housekeeper`); which
 //! snapshot recovery starts from, and up to where a purge may go.
 //!
-//! Runs on: recovery on the starting thread; `Log` on the log writer; `Housekeeper` on a helper.
+//! Runs on: recovery on the starting thread; `Log` on the log writer; `Housekeeper` on a helper; `LogView` and its cursors
+//! on any thread.
 
 pub mod epochs;
+mod holdings;
 mod housekeeper;
 pub mod inspect;
 mod record;
@@ -28,12 +30,16 @@ mod recover;
 mod scan;
 mod segment;
 mod truncate;
+mod view;
 mod watermark;
 mod writer;
 
+pub use holdings::{Holdings, Run};
 pub use housekeeper::{Housekeeper, Purge};
+pub use record::follows;
 pub use recover::Recovery;
 pub use truncate::TruncateError;
+pub use view::{LogCursor, LogView, ReadError};
 pub use writer::Log;
 
 use crate::ids::Zxid;

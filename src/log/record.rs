@@ -150,7 +150,8 @@ pub fn is_unfinished(bytes: &[u8; HEADER]) -> bool {
     bytes[HEADER - 1] == 0
 }
 
-/// Whether `zxid` is the one that comes after `last`: the next in its epoch, or the first of a later epoch.
+/// Whether `zxid` is the one that comes after `last`: the next in its epoch, or the first of a later epoch. The log asserts
+/// it; whoever takes records from a peer asks first.
 pub fn follows(last: Zxid, zxid: Zxid) -> bool {
     last.next() == Some(zxid) || (zxid.epoch() > last.epoch() && zxid.counter() == 1)
 }

@@ -11,6 +11,7 @@
 //! Runs on: the starting thread, before any other exists.
 
 use super::Sizes;
+use super::holdings::{Holdings, Run};
 use super::housekeeper::Housekeeper;
 use super::inspect::CUT;
 use super::record::{Kind, MARK_BYTES};
@@ -36,6 +37,9 @@ pub struct Recovery<D: Disk> {
     watermark: Option<WatermarkFile<D::File>>,
     /// A segment behind the last one that was not begun.
     prepared: Option<u64>,
+    /// The segment in which the walk began, and the records that it has passed.
+    began: usize,
+    walked: Holdings,
     at: At<D::File>,
     /// Bytes and records seen, for the operator.
     replayed: u64,
@@ -74,6 +78,8 @@ impl<D: Disk> Recovery<D> {
             segments: Vec::new(),
             watermark,
             prepared: None,
+            began: 0,
+            walked: Holdings::default(),
             at: At::Nowhere,
             replayed: 0,
         };
@@ -81,7 +87,9 @@ impl<D: Disk> Recovery<D> {
         recovery.look_at_segments()?;
         recovery.check_against_watermark()?;
         if !recovery.segments.is_empty() {
-            recovery.go_to(recovery.segment_of(from)?)?;
+            recovery.began = recovery.segment_of(from)?;
+            recovery.walked = Holdings::new(recovery.segments[recovery.began].header.after);
+            recovery.go_to(recovery.began)?;
         } else if from > Zxid::ZERO {
             return Err(recovery.gap(from, from, "there is a snapshot, but no log".to_owned()));
         }
@@ -113,7 +121,7 @@ impl<D: Disk> Recovery<D> {
                 let opened = self.reopen(scanner, tail)?;
                 let (next, prepared) = (opened.live.number + 1, opened.prepared);
                 let housekeeper = Housekeeper::new(disk, dir, sizes, next, prepared);
-                Ok(Log::assemble(housekeeper, opened.closed, opened.live, opened.watermark, opened.last))
+                Ok(Log::assemble(housekeeper, opened.closed, opened.live, opened.watermark, opened.holdings))
             }
             At::In(..) => unreachable!("next_place goes to the end"),
         }
@@ -141,13 +149,16 @@ impl<D: Disk> Recovery<D> {
             }
             let before = scanner.last;
             match scanner.step().map_err(|e| disk::fatal(&path, 0, e))? {
-                Step::Record { zxid, body_at, length } if zxid > self.from => {
-                    if before < self.from {
-                        return Err(self.not_in_history(before, zxid));
+                Step::Record { zxid, body_at, length } => {
+                    self.walked.push_record(zxid);
+                    if zxid > self.from {
+                        if before < self.from && !begins_epoch(self.from) {
+                            return Err(self.not_in_history(before, zxid));
+                        }
+                        return Ok(Some((zxid, body_at, length)));
                     }
-                    return Ok(Some((zxid, body_at, length)));
                 }
-                Step::Record { .. } | Step::Mark => {}
+                Step::Mark => {}
                 Step::End(why) if closed_at.is_some() => return Err(corrupt(path, scanner, closed_problem(&why))),
                 Step::End(why) => return self.end(path, why).map(|()| None),
             }
@@ -169,7 +180,7 @@ impl<D: Disk> Recovery<D> {
             // The writer keeps room for the mark of every group.
             return Err(corrupt(path, &scanner, "there is no room for the mark of the last group".to_owned()));
         }
-        if scanner.last < self.from {
+        if scanner.last < self.from && !begins_epoch(self.from) {
             let problem = "the snapshot is newer than the end of the log".to_owned();
             return Err(Fatal::HistoryGap { dir: self.dir.clone(), from: after(scanner.last), to: self.from, problem });
         }
@@ -285,6 +296,48 @@ impl<D: Disk> Recovery<D> {
         }
     }
 
+    /// What the whole log holds. Segments before the walk are known by their headers; only one in which an epoch begins
+    /// has to be read. What can't be read there is of no use to this server, so it is no reason to stop: the log is taken
+    /// to begin behind it.
+    fn holdings(&mut self) -> Holdings {
+        let walked = std::mem::take(&mut self.walked);
+        let mut held = Holdings::new(self.segments[0].header.after);
+        for pair in self.segments[..=self.began].windows(2) {
+            let (after, end) = (pair[0].header.after, pair[1].header.after);
+            match after.next() {
+                _ if after == end => {}
+                Some(first) if after.epoch() == end.epoch() => held.push(Run { first, last: end }),
+                _ => {
+                    if let Err(problem) = self.read_epochs(&pair[0], &pair[1], &mut held) {
+                        tracing::warn!("the log is read only from {end} on: {problem}");
+                        held = Holdings::new(end);
+                    }
+                }
+            }
+        }
+        walked.runs().iter().for_each(|&run| held.push(run));
+        held
+    }
+
+    /// Reads a segment up to where the next one begins, for its zxids alone.
+    fn read_epochs(&self, segment: &Segment, next: &Segment, held: &mut Holdings) -> Result<(), Fatal> {
+        let path = segment_path(&self.dir, segment.header.number);
+        let io = |e| disk::fatal(&path, 0, e);
+        let reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
+        let mut scanner = Scanner::new(reader, segment.header, segment.identity);
+        while scanner.offset < next.header.previous_end {
+            match scanner.step().map_err(io)? {
+                Step::Record { zxid, .. } => held.push_record(zxid),
+                Step::Mark => {}
+                Step::End(why) => return Err(corrupt(path, &scanner, closed_problem(&why))),
+            }
+        }
+        if (scanner.last, scanner.chain) != (next.header.after, next.header.previous) {
+            return Err(corrupt(path, &scanner, "the next segment does not continue it".to_owned()));
+        }
+        Ok(())
+    }
+
     /// What comes after `known`, up to `to`, is missing.
     fn gap(&self, known: Zxid, to: Zxid, problem: String) -> Fatal {
         let from = after(known);
@@ -297,7 +350,8 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// Opens the log at the end that was found.
-    fn reopen(self, scanner: Scanner<D::File>, tail: Tail) -> Result<Opened<D>, Fatal> {
+    fn reopen(mut self, scanner: Scanner<D::File>, tail: Tail) -> Result<Opened<D>, Fatal> {
+        let holdings = self.holdings();
         let Recovery { disk, dir, segments, prepared, watermark, .. } = self;
         let mut watermark = watermark.expect("checked in open: a log has a watermark");
         let number = scanner.header.number;
@@ -343,7 +397,7 @@ impl<D: Disk> Recovery<D> {
         let older = &segments[..segments.len() - 1];
         let closed =
             older.iter().map(|s| Closed { number: s.header.number, after: s.header.after, bytes: s.bytes }).collect();
-        Ok(Opened { closed, live, watermark, last: scanner.last, prepared })
+        Ok(Opened { closed, live, watermark, holdings, prepared })
     }
 
     /// Records handed out so far.
@@ -364,7 +418,7 @@ impl<D: Disk> Log<D> {
         let live = Live::begin(map, header).map_err(|e| disk::sync_failed(&segment_path(dir, number), e))?;
         watermark.write(Watermark { segment: number, end: live.end as u64, zxid: after })?;
         watermark.sync()?;
-        Ok(Log::assemble(housekeeper, Vec::new(), live, watermark, after))
+        Ok(Log::assemble(housekeeper, Vec::new(), live, watermark, Holdings::new(after)))
     }
 }
 
@@ -382,6 +436,11 @@ fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk::fatal(path, 0, error)),
         _ => Ok(()),
     }
+}
+
+/// Whether a zxid is no record's, but the state in which an epoch begins: everything before that epoch.
+fn begins_epoch(zxid: Zxid) -> bool {
+    zxid.counter() == 0
 }
 
 fn closed_problem(why: &Why) -> String {

@@ -14,7 +14,7 @@
 //! Reads in pieces of a megabyte, through `read_at`: memory does not grow with the log, a sector that can't be read is
 //! an error and not a signal, and no length from the disk is believed beyond the end of the file.
 //!
-//! Runs on: the starting thread, before any other exists.
+//! Runs on: the starting thread, before any other exists; any thread that has a cursor.
 
 use super::record::{ALIGN, GUARD, HEADER, Header, Kind, Place, follows, is_unfinished};
 use super::segment::{FirstSector, RECORDS_START, SegmentHeader};
@@ -34,10 +34,21 @@ pub(super) struct Reader<F> {
 }
 
 impl<F: File> Reader<F> {
+    /// For recovery: what is read comes from the disk and not from memory.
     pub fn new(file: F) -> io::Result<Reader<F>> {
         file.forget_cached();
+        Reader::cached(file)
+    }
+
+    /// For a file that this process has written.
+    pub fn cached(file: F) -> io::Result<Reader<F>> {
         let len = file.len()?;
         Ok(Reader { file, len, piece: Vec::new(), start: 0 })
+    }
+
+    /// Reads again from the file what is needed next.
+    pub fn forget(&mut self) {
+        self.piece.clear();
     }
 
     /// `count` bytes at `at`; the caller has seen to it that the file has them.

@@ -68,7 +68,7 @@ impl<D: Disk> Log<D> {
         let not_held = TruncateError::NotHeld { to, oldest: self.oldest(), last: self.last_zxid() };
         let Some(note) = self.locate(to)? else { return Err(not_held) };
         tracing::warn!("taking back the transactions {to} (exclusive) to {}", self.last_zxid());
-        self.poison();
+        self.give_up_after(to);
         let housekeeper = self.housekeeper.clone();
         let (dir, sizes) = (housekeeper.dir(), housekeeper.sizes());
         let opened = housekeeper.exclusively(|disk| {
@@ -78,7 +78,7 @@ impl<D: Disk> Log<D> {
             let (next, prepared) = (opened.live.number + 1, opened.prepared.take());
             Ok((opened, next, prepared))
         })?;
-        assert_eq!(opened.last, to, "the log ends where it was cut");
+        assert_eq!(opened.holdings.last(), to, "the log ends where it was cut");
         self.reopened(opened);
         Ok(())
     }

@@ -9,9 +9,11 @@
 //!
 //! Runs on: the log writer.
 
+use super::holdings::{Holdings, Run};
 use super::housekeeper::{Housekeeper, Purge};
 use super::record::{HEADER, Header, Kind, MARK_BYTES, Place, follows, record_bytes};
 use super::segment::{RECORDS_START, SegmentHeader, magic_word, segment_path};
+use super::view::LogView;
 use super::watermark::{Watermark, WatermarkFile};
 use super::{Batch, Durable};
 use crate::disk::{self, Disk, Map};
@@ -31,6 +33,8 @@ pub struct Log<D: Disk> {
     /// durable <= appended
     appended: Zxid,
     durable: Zxid,
+    /// Records that the next sync makes durable.
+    unsynced: Vec<Run>,
     state: State,
     /// Someone has been asked to prepare the next segment.
     asked_to_prepare: bool,
@@ -65,7 +69,7 @@ pub(super) struct Opened<D: Disk> {
     pub closed: Vec<Closed>,
     pub live: Live<D::Map>,
     pub watermark: WatermarkFile<D::File>,
-    pub last: Zxid,
+    pub holdings: Holdings,
     /// The segment behind the live one, if it was made already.
     pub prepared: Option<D::Map>,
 }
@@ -87,18 +91,34 @@ impl<D: Disk> Log<D> {
         closed: Vec<Closed>,
         live: Live<D::Map>,
         watermark: WatermarkFile<D::File>,
-        last: Zxid,
+        holdings: Holdings,
     ) -> Log<D> {
-        Log {
+        let last = holdings.last();
+        let log = Log {
             housekeeper,
             closed,
             live,
             watermark,
             appended: last,
             durable: last,
+            unsynced: Vec::new(),
             state: State::Clean,
             asked_to_prepare: false,
-        }
+        };
+        log.show(holdings);
+        log
+    }
+
+    /// Tells the readers that the log is another.
+    fn show(&self, holdings: Holdings) {
+        let live = (self.live.number, self.live.after);
+        let segments = self.closed.iter().map(|segment| (segment.number, segment.after)).chain([live]);
+        self.housekeeper.index().reset(segments.collect(), holdings);
+    }
+
+    /// What others see of the log: which zxids it holds, and a way to read them.
+    pub fn view(&self) -> LogView<D> {
+        self.housekeeper.view()
     }
 
     /// Stores a batch behind what is there; durable after the next `sync`, which has to come before the next `append`.
@@ -148,6 +168,7 @@ impl<D: Disk> Log<D> {
             }
             self.state = State::Clean;
             self.durable = self.appended;
+            self.housekeeper.index().durable(self.unsynced.drain(..));
         }
         Ok(Durable { up_to: self.durable })
     }
@@ -192,7 +213,10 @@ impl<D: Disk> Log<D> {
         starts.push(self.live.after);
         // Segment i ends where segment i + 1 begins.
         let count = starts.iter().take_while(|&&after| after <= up_to).count().min(self.closed.len());
-        let numbers = self.closed.drain(..count).map(|segment| segment.number).collect();
+        let numbers: Vec<u64> = self.closed.drain(..count).map(|segment| segment.number).collect();
+        if let Some(last) = numbers.last() {
+            self.housekeeper.index().purged(last + 1);
+        }
         self.housekeeper.purge(numbers)
     }
 
@@ -246,6 +270,10 @@ impl<D: Disk> Log<D> {
             let (zxid, body) = batch.record(index);
             assert!(follows(self.appended, zxid), "{zxid} does not follow {}", self.appended);
             self.live.store(Kind::Record, zxid, body);
+            match self.unsynced.last_mut() {
+                Some(run) if run.last.next() == Some(zxid) => run.last = zxid,
+                _ => self.unsynced.push(Run { first: zxid, last: zxid }),
+            }
             self.appended = zxid;
         }
         self.live.store(Kind::Mark, self.appended, &[]);
@@ -269,6 +297,7 @@ impl<D: Disk> Log<D> {
                 return Err(disk::sync_failed(&segment_path(self.housekeeper.dir(), number), error));
             }
         };
+        self.housekeeper.index().begun(number, self.appended);
         let old = std::mem::replace(&mut self.live, live);
         self.closed.push(Closed { number: old.number, after: old.after, bytes: old.map.len() as u64 });
         self.asked_to_prepare = false;
@@ -293,17 +322,20 @@ impl<D: Disk> Log<D> {
         result
     }
 
-    /// Nothing works any more until the log is what `reopened` says.
-    pub(super) fn poison(&mut self) {
+    /// What is above `to` is going to be taken back: nothing works any more until the log is what `reopened` says.
+    pub(super) fn give_up_after(&mut self, to: Zxid) {
         self.state = State::Poisoned;
+        self.housekeeper.index().truncate(to);
     }
 
     /// The log is another from here on; `opened` is durable up to its end.
     pub(super) fn reopened(&mut self, opened: Opened<D>) {
-        let Opened { closed, live, watermark, last, prepared: _ } = opened;
+        let Opened { closed, live, watermark, holdings, prepared: _ } = opened;
+        let last = holdings.last();
         (self.closed, self.live, self.watermark) = (closed, live, watermark);
         (self.appended, self.durable, self.state) = (last, last, State::Clean);
         self.asked_to_prepare = false;
+        self.show(holdings);
     }
 
     fn refuse_if_poisoned(&self) -> Result<(), Fatal> {
