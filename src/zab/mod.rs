@@ -3,6 +3,7 @@
 //! State machines without I/O, clock or threads: typed inputs in, typed outputs out, each output saying when it may be
 //! done. A standalone server is a leader whose quorum is itself.
 
+pub mod election;
 pub mod ensemble;
 pub mod history;
 pub mod leader;

@@ -1,0 +1,547 @@
+//! Fast leader election: who should lead, as far as a server can tell from what the others say.
+//!
+//! Each server that looks for a leader votes for the best history it has heard of, at first its own, and tells all
+//! voters whenever it changes its mind. When a quorum votes as it does, it waits a moment for a better vote and then
+//! takes the role. Servers that have a leader answer those who look, so a newcomer finds it: a quorum has to name the
+//! leader, and the leader itself has to say that it leads.
+//!
+//! ```text
+//!          start                  quorum of equal votes, or of settled servers
+//!   Idle ────────▶ Looking ────────────────────────────────────────────▶ Settled ──▶ established(epoch)
+//!                    ▲                                                      │ start (the role has ended)
+//!                    └──────────────────────────────────────────────────────┘
+//! ```
+//!
+//! **Safety does not depend on this.** Two servers may believe to be elected, and the elected one may have the shorter
+//! history: discovery asks a quorum for its epochs and histories before anything is written, and refuses. What depends
+//! on it is how soon there is a leader, and that nobody is disturbed who has one.
+//!
+//! **The wait is cut short** where nothing can come of it. ZooKeeper always waits 200 ms after the last vote. Here it
+//! ends at once when every voter that could still bring a better vote is accounted for: it has cast this same vote in
+//! this round, or it can't be reached (the connection was refused, say), or it could not lead anyway and knows of
+//! nobody else (weight 0, or it distrusts its own history). Can this choose a worse leader, when a better voter is
+//! just coming up? Yes: one that refused the connection a moment ago is not waited for. ZooKeeper makes the same
+//! choice 200 ms later. Nothing acknowledged is lost, since the quorum that voted has it, and the late one follows
+//! and is brought to the leader's history. A voter whose connection is still being made is waited for.
+//!
+//! Departures from ZooKeeper, none of which a peer can tell from chance: a peer that can't be reached any more takes
+//! its vote with it, and if it was the one voted for, a new round begins at once; answers are repeated to those who
+//! asked when there is something new to say, so that nobody has to ask twice; an observer counts settled servers
+//! only; a stranger is answered, but not more often than votes are repeated while there is nothing to tell.
+//!
+//! Leaves to others: connections (`election_links`), what a role does, whether a newer configuration is adopted.
+//! Runs on: the pipeline thread, or the simulator. No I/O, clock or chance.
+
+mod vote;
+
+pub use vote::{Ballot, Vote};
+
+use super::ensemble::{Configs, EnsembleConfig};
+use super::quorum::ServerSet;
+use crate::clock::Now;
+use crate::config::servers::Role;
+use crate::ids::{Epoch, ServerId, Zxid};
+use crate::wire::election::{Notification, PeerState};
+use std::collections::BTreeMap;
+use vote::Told;
+
+/// A round that is further ahead than this comes from a broken peer, and following it would use up the number.
+const ROUNDS_AHEAD_MAX: u64 = 1 << 32;
+
+/// How long things take, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How long a better vote is waited for when a quorum agrees.
+    pub finalize_wait_ms: u64,
+    /// After how long without a leader votes are repeated (`fastleader.minNotificationInterval`); each time it doubles,
+    pub repeat_min_ms: u64,
+    /// until this (`fastleader.maxNotificationInterval`). A minute in ZooKeeper; a lost message should not cost that.
+    pub repeat_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing { finalize_wait_ms: 200, repeat_min_ms: 200, repeat_max_ms: 2_000 }
+    }
+}
+
+/// What is known about the way to another server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// There is a connection. Said again when another one has replaced it.
+    Connected,
+    /// There is none, or not yet; it may well be up.
+    Unknown,
+    /// The last attempt to connect has failed, and it has not called either.
+    Unreachable,
+}
+
+/// What the surroundings have to do, in the order given. Each of them at once: a vote promises nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Tell this server, connecting to it if need be. A later one to the same server replaces one that waits.
+    Send { to: ServerId, ballot: Ballot },
+    /// The search is over. `state` is the role to take: leading, following or observing.
+    Decided { vote: Vote, state: PeerState },
+    /// While settled: a voter is looking for a leader. It has been answered. A leader that still gathers its quorum
+    /// may have lost this one (`leader.maxTimeToWaitForEpoch`).
+    Looker { from: ServerId },
+    /// While looking: a peer has a newer configuration than the current one. If its members differ, the vote that came
+    /// with it is not counted: adopt it (`set_configs`) and `start` again. Only with `adopts_configs`.
+    NewerConfig { from: ServerId, config: Box<EnsembleConfig> },
+}
+
+/// The search for a leader, and the answers to others who search.
+#[derive(Debug)]
+pub struct Election {
+    me: ServerId,
+    role: Role,
+    timing: Timing,
+    adopts_configs: bool,
+    configs: Configs,
+    /// Of the latest election. Never falls.
+    round: u64,
+    connected: ServerSet,
+    unreachable: ServerSet,
+    /// Who has been looking since this search began and may not know what we know.
+    askers: ServerSet,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not started, or stopped. Silent.
+    Idle,
+    Looking(Looking),
+    Settled {
+        vote: Vote,
+        state: PeerState,
+    },
+}
+
+#[derive(Debug)]
+struct Looking {
+    /// Ourselves as we enter each round. Its zxid is -1 where we distrust our history.
+    own: Ballot,
+    /// The best vote of this round; `None` for one who doesn't vote: observer, stranger, or in quarantine.
+    proposal: Option<Vote>,
+    /// The last that voters told in this round, ourselves included.
+    heard: BTreeMap<ServerId, Told>,
+    /// The last that settled voters told in any round.
+    settled: BTreeMap<ServerId, Told>,
+    /// Voters that say they distrust their own history.
+    distrusted: ServerSet,
+    /// Who has been connected at some time of this search.
+    met: ServerSet,
+    /// Who has been given an unasked or repeated message since votes were last repeated.
+    spoken: ServerSet,
+    repeat_at: Now,
+    repeat_ms: u64,
+    /// Set while a quorum agrees with the proposal.
+    decide_at: Option<Now>,
+}
+
+impl Election {
+    /// For server `me`, which is to be a voter or an observer. Silent until `start`. With `adopts_configs`, newer
+    /// configurations of peers are reported (`reconfigEnabled`).
+    pub fn new(me: ServerId, role: Role, configs: Configs, timing: Timing, adopts_configs: bool) -> Election {
+        Election {
+            me,
+            role,
+            timing,
+            adopts_configs,
+            configs,
+            round: 0,
+            connected: ServerSet::EMPTY,
+            unreachable: ServerSet::EMPTY,
+            askers: ServerSet::EMPTY,
+            phase: Phase::Idle,
+        }
+    }
+
+    /// Looks for a leader, in a new round. `last` is the last zxid of what is durable here, `None` if this server must
+    /// not vote with it (quarantine); `epoch` is its current epoch.
+    pub fn start(&mut self, last: Option<Zxid>, epoch: Epoch, now: Now, out: &mut Vec<Output>) {
+        self.round += 1;
+        self.askers.clear();
+        let takes_part = self.role == Role::Participant;
+        let votes = takes_part && self.configs.current().quorum().is_voter(self.me);
+        let last = last.filter(|zxid| zxid.to_wire() >= 0);
+        let own = Ballot {
+            state: PeerState::Looking,
+            leader: if votes { self.me.0 as i64 } else { i64::MIN },
+            zxid: if takes_part { last.map_or(-1, Zxid::to_wire) } else { i64::MIN },
+            epoch: if takes_part { epoch.0 as i64 } else { i64::MIN },
+            round: self.round as i64,
+        };
+        let proposal = last.filter(|_| votes).map(|zxid| Vote { leader: self.me, zxid, round: self.round, epoch });
+        self.phase = Phase::Looking(Looking {
+            own,
+            proposal,
+            heard: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            distrusted: ServerSet::EMPTY,
+            met: self.connected,
+            spoken: ServerSet::EMPTY,
+            repeat_at: now.plus_ms(self.timing.repeat_min_ms),
+            repeat_ms: self.timing.repeat_min_ms,
+            decide_at: None,
+        });
+        self.propose(proposal, out);
+        self.count(now, out);
+    }
+
+    /// Takes a role that was given and not voted for: the leader that a reconfiguration has designated.
+    pub fn settle(&mut self, vote: Vote, state: PeerState) {
+        assert_ne!(state, PeerState::Looking);
+        self.round = self.round.max(vote.round);
+        self.phase = Phase::Settled { vote, state };
+    }
+
+    /// The leader of our vote is established in `epoch`: it has its quorum, or we have synchronised with it. From now on
+    /// our vote says so, as that of all members has to, or newcomers would see them disagree.
+    pub fn established(&mut self, epoch: Epoch, out: &mut Vec<Output>) {
+        let Phase::Settled { vote, state } = &mut self.phase else { return };
+        vote.epoch = epoch;
+        let ballot = vote.ballot(*state);
+        let told = self.askers.intersection(self.connected);
+        out.extend(told.iter().map(|to| Output::Send { to, ballot }));
+        self.askers.clear();
+    }
+
+    /// Falls silent: the server is going down.
+    pub fn stop(&mut self) {
+        self.phase = Phase::Idle;
+    }
+
+    /// Other configurations in force. While looking, `start` again if the members have changed.
+    pub fn set_configs(&mut self, configs: Configs, role: Role) {
+        self.configs = configs;
+        self.role = role;
+    }
+
+    pub fn configs(&self) -> &Configs {
+        &self.configs
+    }
+
+    /// What we are doing. `Looking` also before the first start.
+    pub fn state(&self) -> PeerState {
+        match &self.phase {
+            Phase::Settled { state, .. } => *state,
+            _ => PeerState::Looking,
+        }
+    }
+
+    /// The settled vote, or the one proposed at this time.
+    pub fn vote(&self) -> Option<Vote> {
+        match &self.phase {
+            Phase::Idle => None,
+            Phase::Looking(looking) => looking.proposal,
+            Phase::Settled { vote, .. } => Some(*vote),
+        }
+    }
+
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// When `tick` wants to be called next.
+    pub fn deadline(&self) -> Option<Now> {
+        match &self.phase {
+            Phase::Looking(looking) => Some(looking.decide_at.unwrap_or(looking.repeat_at)),
+            _ => None,
+        }
+    }
+
+    pub fn tick(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        if let Some(at) = looking.decide_at {
+            if at <= now {
+                let vote = looking.proposal.expect("a quorum agrees with it");
+                self.decide(vote, out);
+            }
+            return;
+        }
+        if looking.repeat_at <= now {
+            looking.repeat_ms = (looking.repeat_ms * 2).min(self.timing.repeat_max_ms);
+            looking.repeat_at = now.plus_ms(looking.repeat_ms);
+            looking.spoken.clear();
+            self.tell_all(out);
+        }
+    }
+
+    /// The way to a server has changed.
+    pub fn reach(&mut self, peer: ServerId, reach: Reach, now: Now, out: &mut Vec<Output>) {
+        let was_connected = self.connected.remove(peer);
+        self.unreachable.remove(peer);
+        match reach {
+            Reach::Connected => self.connected.insert(peer),
+            Reach::Unreachable => self.unreachable.insert(peer),
+            Reach::Unknown => false,
+        };
+        let is_voter = peer != self.me && self.configs.voters().contains(peer);
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        if !is_voter {
+            return;
+        }
+        match reach {
+            Reach::Connected => {
+                looking.met.insert(peer);
+                out.push(Output::Send { to: peer, ballot: looking.ballot(self.round) });
+            }
+            // Only once in a while: a peer that hangs up each time must not keep us busy.
+            Reach::Unknown if was_connected && looking.spoken.insert(peer) => {
+                out.push(Output::Send { to: peer, ballot: looking.ballot(self.round) });
+            }
+            Reach::Unknown => {}
+            Reach::Unreachable => {
+                looking.heard.remove(&peer);
+                looking.settled.remove(&peer);
+                looking.distrusted.remove(peer);
+                let voted_for = looking.proposal.is_some_and(|vote| vote.leader == peer);
+                if looking.met.remove(peer) && voted_for {
+                    // All who vote for it are about to find out the same.
+                    self.enter_round(self.round + 1, None, now, out);
+                }
+            }
+        }
+        self.count(now, out);
+    }
+
+    /// A notification of the server at the other end of a connection.
+    pub fn receive(&mut self, from: ServerId, notification: &Notification<'_>, now: Now, out: &mut Vec<Output>) {
+        if from == self.me || matches!(self.phase, Phase::Idle) || self.learns_config(from, notification, out) {
+            return;
+        }
+        let looks = notification.state == PeerState::Looking;
+        let voters = self.configs.voters();
+        if !voters.contains(from) {
+            if looks {
+                self.answer_stranger(from, out);
+            }
+            return;
+        }
+        if looks {
+            self.askers.insert(from);
+        }
+        match (&self.phase, Vote::read(notification)) {
+            (Phase::Settled { vote, state }, _) if looks => {
+                out.push(Output::Send { to: from, ballot: vote.ballot(*state) });
+                out.push(Output::Looker { from });
+            }
+            (Phase::Looking(_), Some(vote)) if vote.round <= self.round.saturating_add(ROUNDS_AHEAD_MAX) => {
+                let told = Told { vote, state: notification.state, old: notification.version < 1 };
+                let for_a_voter = voters.contains(vote.leader);
+                match notification.state {
+                    PeerState::Looking if for_a_voter => self.told_by_looker(from, vote, now, out),
+                    PeerState::Following | PeerState::Leading if for_a_voter => {
+                        self.told_by_settled(from, told, now, out);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Reports a newer configuration. `true`: with other members, so that the vote can't be judged.
+    fn learns_config(&self, from: ServerId, notification: &Notification<'_>, out: &mut Vec<Output>) -> bool {
+        let Some(text) = notification.config.filter(|_| self.adopts_configs) else { return false };
+        let current = self.configs.current();
+        if !matches!(self.phase, Phase::Looking(_)) || EnsembleConfig::version_of(text) <= current.version() {
+            return false;
+        }
+        let Ok(config) = EnsembleConfig::parse(text) else { return false };
+        if config.version() <= current.version() {
+            return false;
+        }
+        let differs = !config.same_members(current);
+        out.push(Output::NewerConfig { from, config: Box::new(config) });
+        differs
+    }
+
+    /// Observers and strangers learn by our answers who leads, and no vote of theirs is counted.
+    fn answer_stranger(&mut self, from: ServerId, out: &mut Vec<Output>) {
+        self.askers.insert(from);
+        let ballot = match &mut self.phase {
+            Phase::Idle => return,
+            Phase::Looking(looking) => {
+                // Two servers that are strangers to each other would answer each other's answers for ever.
+                if !looking.spoken.insert(from) {
+                    return;
+                }
+                looking.ballot(self.round)
+            }
+            Phase::Settled { vote, state } => vote.ballot(*state),
+        };
+        out.push(Output::Send { to: from, ballot });
+    }
+
+    fn told_by_looker(&mut self, from: ServerId, vote: Vote, now: Now, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        // It has no leader now, whatever it said before.
+        looking.settled.remove(&from);
+        if looking.heard.get(&from).is_some_and(|told| told.state != PeerState::Looking) {
+            looking.heard.remove(&from);
+        }
+        if vote.round < self.round {
+            out.push(Output::Send { to: from, ballot: looking.ballot(self.round) });
+        }
+        if vote.distrusts_itself() {
+            looking.distrusted.insert(from);
+            looking.heard.remove(&from);
+        } else {
+            looking.distrusted.remove(from);
+            let Some(proposal) = looking.proposal else { return };
+            if vote.round > self.round {
+                self.enter_round(vote.round, Some(vote), now, out);
+            } else if vote.round == self.round && self.is_better(&vote, &proposal) {
+                self.propose(Some(vote), out);
+            }
+            if let Phase::Looking(looking) = &mut self.phase
+                && vote.round == self.round
+            {
+                looking.heard.insert(from, Told::looking(vote));
+            }
+        }
+        self.count(now, out);
+    }
+
+    fn told_by_settled(&mut self, from: ServerId, told: Told, now: Now, out: &mut Vec<Output>) {
+        self.askers.remove(from);
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.distrusted.remove(from);
+        looking.settled.insert(from, told);
+        if told.vote.round == self.round {
+            looking.heard.insert(from, told);
+            if self.is_settled(told, true) {
+                return self.decide(told.vote, out);
+            }
+        }
+        if self.is_settled(told, false) {
+            return self.decide(told.vote, out);
+        }
+        self.count(now, out);
+    }
+
+    /// Whether a quorum is led by the one that this vote names, and that one says so.
+    fn is_settled(&self, told: Told, within_round: bool) -> bool {
+        let Phase::Looking(looking) = &self.phase else { return false };
+        let votes = if within_round { &looking.heard } else { &looking.settled };
+        let agreeing = votes.iter().filter(|(_, other)| told.agrees(other, within_round)).map(|(&id, _)| id);
+        if !self.configs.contains_quorum(agreeing.collect()) {
+            return false;
+        }
+        let leader = told.vote.leader;
+        if leader == self.me {
+            // We are being waited for; but only if it is us, in this very election, whom they mean. Followers of what
+            // we were before a restart are about to find out that it is gone.
+            return within_round
+                && looking.own_vote(self.me, self.round) == Some(told.vote)
+                && self.configs.current().quorum().is_electable(self.me);
+        }
+        votes.get(&leader).is_some_and(|other| other.state == PeerState::Leading)
+    }
+
+    fn is_better(&self, vote: &Vote, than: &Vote) -> bool {
+        // One that isn't in the current configuration has the weight of any other, as in a majority.
+        let quorum = self.configs.current().quorum();
+        let barred = quorum.is_voter(vote.leader) && !quorum.is_electable(vote.leader);
+        !barred && vote.rank() > than.rank()
+    }
+
+    /// A later round, in which nobody has been heard yet but the one who brought it.
+    fn enter_round(&mut self, round: u64, brought: Option<Vote>, now: Now, out: &mut Vec<Output>) {
+        assert!(round > self.round);
+        self.round = round;
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.heard.clear();
+        looking.repeat_ms = self.timing.repeat_min_ms;
+        looking.repeat_at = now.plus_ms(looking.repeat_ms);
+        let own = looking.own_vote(self.me, round);
+        let better = brought.filter(|vote| own.is_some_and(|own| self.is_better(vote, &own)));
+        self.propose(better.or(own), out);
+    }
+
+    /// Casts our vote and tells everyone.
+    fn propose(&mut self, proposal: Option<Vote>, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.proposal = proposal;
+        looking.decide_at = None;
+        if let Some(vote) = proposal {
+            looking.heard.insert(self.me, Told::looking(vote));
+        }
+        self.tell_all(out);
+    }
+
+    fn tell_all(&self, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &self.phase else { return };
+        let ballot = looking.ballot(self.round);
+        let others = self.configs.voters().iter().filter(|&id| id != self.me);
+        out.extend(others.map(|to| Output::Send { to, ballot }));
+    }
+
+    /// Looks whether a quorum votes as we do, and whether that is all there is to wait for.
+    fn count(&mut self, now: Now, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        let Some(proposal) = looking.proposal else { return };
+        let same = Told::looking(proposal);
+        let agreeing: ServerSet =
+            looking.heard.iter().filter(|(_, told)| same.agrees(told, false)).map(|(&id, _)| id).collect();
+        if !self.configs.contains_quorum(agreeing) || !electable(&self.configs, proposal.leader) {
+            looking.decide_at = None;
+            return;
+        }
+        let leader_is_there = proposal.leader == self.me || self.connected.contains(proposal.leader);
+        let accounted = agreeing.union(self.unreachable).union(looking.distrusted);
+        let open = self.configs.voters().without(accounted);
+        if leader_is_there && !open.iter().any(|id| electable(&self.configs, id)) {
+            self.decide(proposal, out);
+        } else {
+            looking.decide_at.get_or_insert(now.plus_ms(self.timing.finalize_wait_ms));
+        }
+    }
+
+    fn decide(&mut self, vote: Vote, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &self.phase else { return };
+        let same = Told::looking(vote);
+        let know: ServerSet =
+            looking.heard.iter().filter(|(_, told)| same.agrees(told, false)).map(|(&id, _)| id).collect();
+        self.askers = self.askers.without(know);
+        let state = match self.role {
+            _ if vote.leader == self.me => PeerState::Leading,
+            Role::Participant => PeerState::Following,
+            Role::Observer => PeerState::Observing,
+        };
+        self.round = self.round.max(vote.round);
+        let ballot = vote.ballot(state);
+        let told = self.askers.intersection(self.connected);
+        out.extend(told.iter().map(|to| Output::Send { to, ballot }));
+        out.push(Output::Decided { vote, state });
+        self.phase = Phase::Settled { vote, state };
+    }
+}
+
+impl Looking {
+    fn ballot(&self, round: u64) -> Ballot {
+        match self.proposal {
+            Some(vote) => vote.ballot(PeerState::Looking),
+            None => Ballot { round: round as i64, ..self.own },
+        }
+    }
+
+    fn own_vote(&self, me: ServerId, round: u64) -> Option<Vote> {
+        self.proposal?;
+        Some(Vote { leader: me, zxid: Zxid::from_wire(self.own.zxid), round, epoch: Epoch(self.own.epoch as u32) })
+    }
+}
+
+/// Whether a server may lead by one of the configurations in force.
+fn electable(configs: &Configs, id: ServerId) -> bool {
+    configs.current().quorum().is_electable(id) || configs.next().is_some_and(|next| next.quorum().is_electable(id))
+}
+
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod tests;
