@@ -112,7 +112,7 @@ pub struct Election {
 enum Phase {
     /// Not started, or stopped. Silent.
     Idle,
-    Looking(Looking),
+    Looking(Box<Looking>),
     Settled {
         vote: Vote,
         state: PeerState,
@@ -175,7 +175,7 @@ impl Election {
             round: self.round as i64,
         };
         let proposal = last.filter(|_| votes).map(|zxid| Vote { leader: self.me, zxid, round: self.round, epoch });
-        self.phase = Phase::Looking(Looking {
+        self.phase = Phase::Looking(Box::new(Looking {
             own,
             proposal,
             heard: BTreeMap::new(),
@@ -186,7 +186,7 @@ impl Election {
             repeat_at: now.plus_ms(self.timing.repeat_min_ms),
             repeat_ms: self.timing.repeat_min_ms,
             decide_at: None,
-        });
+        }));
         self.propose(proposal, out);
         self.count(now, out);
     }

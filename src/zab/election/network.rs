@@ -317,10 +317,11 @@ impl World {
             {
                 self.with(at, |election, now, out| election.reach(ServerId(peer), reach, now, out));
             }
-            Event::Tick { at, life } if lives(self, at, life) => {
-                if self.servers[&at].election.deadline().is_some_and(|deadline| deadline.0 <= self.now) {
-                    self.with(at, |election, now, out| election.tick(now, out));
-                }
+            Event::Tick { at, life }
+                if lives(self, at, life)
+                    && self.servers[&at].election.deadline().is_some_and(|deadline| deadline.0 <= self.now) =>
+            {
+                self.with(at, |election, now, out| election.tick(now, out));
             }
             Event::Role { at, life } if lives(self, at, life) => self.role(at),
             Event::Start { at } if !self.servers[&at].up => {
