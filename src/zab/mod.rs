@@ -4,6 +4,7 @@
 //! done. A standalone server is a leader whose quorum is itself.
 
 pub mod election;
+pub mod election_links;
 pub mod ensemble;
 pub mod history;
 pub mod leader;
