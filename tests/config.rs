@@ -13,12 +13,19 @@ use std::process::{Command, Stdio};
 /// What a refused file has (`DIR` is a data directory), the words of both servers, and how ZooKeeper ends.
 struct Refusal {
     lines: &'static str,
+    /// What `myid` has, if there is one.
+    myid: Option<&'static str>,
     words: &'static str,
     zookeeper: i32,
 }
 
 const fn refused(lines: &'static str, words: &'static str) -> Refusal {
-    Refusal { lines, words, zookeeper: 2 }
+    Refusal { lines, myid: None, words, zookeeper: 2 }
+}
+
+/// The same of a member of an ensemble: three servers, the limits, and the lines.
+const fn member(myid: &'static str, lines: &'static str, words: &'static str) -> Refusal {
+    Refusal { lines, myid: Some(myid), words, zookeeper: 2 }
 }
 
 const BOTH: &[Refusal] = &[
@@ -87,10 +94,52 @@ const BOTH: &[Refusal] = &[
         "parameter: server.1 must be in a separate dynamic config file",
     ),
     refused("dataDir=DIR\nclientPort=2181\ndynamicConfigFile=DIR/none", "DIR/none"),
+    refused(
+        "dataDir=DIR\nclientPort=2181\ndynamicConfigFile=DIR/versioned",
+        "dynamic file shouldn't have version inside",
+    ),
+    refused("dataDir=DIR\nclientPort=2181\ndynamicConfigFile=DIR/unknown", "Unrecognised parameter: tickTime"),
+    refused(
+        "dataDir=DIR\nclientPort=2181\nserver.1=h:1:2|i:1:2",
+        "Multiple address feature is disabled, but multiple addresses were specified for sid 1",
+    ),
+    refused("dataDir=DIR\nclientPort=2181\nserver.1=h:1:2\nweight.1=1", "Server 1is not in a group"),
     refused("dataDir=DIR\nclientPort=2181\nenforce.auth.enabled=true", "enforce.auth.schemes"),
+    refused("dataDir=DIR\nclientPort=2181\nTWO", "initLimit is not set"),
+    refused("dataDir=DIR\nclientPort=2181\ninitLimit=5\nTWO", "syncLimit is not set"),
+    refused("dataDir=DIR\nclientPort=2181\ninitLimit=5\nsyncLimit=x\nTWO", "For input string: \"x\""),
+    refused("dataDir=DIR\nclientPort=2181\ninitLimit=5\nsyncLimit=2\nTWO", "myid file is missing"),
+    refused("dataDir=DIR\nclientPort=2181\nserver.1=h:1:2\nstandaloneEnabled=false", "initLimit is not set"),
+    member("abc", "dataDir=DIR\nclientPort=2181", "serverid abc is not a number"),
+    member("", "dataDir=DIR\nclientPort=2181", "serverid null is not a number"),
+    member("1x\n", "dataDir=DIR\nclientPort=2181\ninitLimit=5\nsyncLimit=2\nTWO", "serverid 1x is not a number"),
+    member(
+        "1",
+        "dataDir=DIR\nclientPort=2181\nserver.1=h:1:2;2182\nserver.2=h:3:4",
+        "client address for this server (id = 1) in static config file is",
+    ),
+    member(
+        "1",
+        "dataDir=DIR\nclientPort=2181\nserver.1=h:1:2;2182\nserver.2=h:3:4",
+        "is different from client address found in dynamic file: ",
+    ),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1:2\ngroup.2=2", "Server 2is in multiple groups"),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1", "Server 2is not in a group"),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\nweight.1=1", "Server 1is not in a group"),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1:x", "For input string: \"x\""),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\ngroups=1:2", "For input string: \"groups\""),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1:2\nweight.1=z", "For input string: \"z\""),
+    member("1", "dataDir=DIR\nclientPort=2181\nTWO\nserver.3=h:1:2|i:1:2", "were specified for sid 3"),
+    Refusal {
+        lines: "dataDir=DIR\nclientPort=0\ninitLimit=5\nsyncLimit=2\nTWO",
+        myid: Some("9"),
+        words: "My id 9 not in the peer list",
+        zookeeper: 1,
+    },
     refused("dataDir=DIR\nclientPort=2181\nenforce.auth.enabled=true\nenforce.auth.schemes=foo", "foo"),
     Refusal {
         lines: "dataDir=DIR\nclientPort=2181\nDigestAuthenticationProvider.digestAlg=FOO",
+        myid: None,
         words: "FOO",
         zookeeper: 1,
     },
@@ -118,9 +167,12 @@ const OURS: &[(&str, &str)] = &[
     ("dataDir=DIR\nclientPort=2181\nletAnySaslUserDoX=a", "one identity to every SASL user"),
     ("dataDir=DIR\nclientPort=2181\nauthProvider.1=my.Provider", "this authentication provider is not known"),
     ("dataDir=DIR\nclientPort=2181\nssl.authProvider=mine", "only x509 will be known"),
-    ("dataDir=DIR\nclientPort=2181\nserver.1=a:2:3\nserver.2=b:2:3", "2 servers form an ensemble"),
-    ("dataDir=DIR\nclientPort=2181\nserver.1=a:2:3\nstandaloneEnabled=false", "1 servers form an ensemble"),
-    ("dataDir=DIR\nclientPort=2182\nserver.1=a:2:3;2181", "different from client address found in dynamic file"),
+    ("dataDir=DIR\nclientPort=2181\nTWO\nserver.300=c:2:3", "server.300: ids above 255 are not supported"),
+    ("dataDir=DIR\nclientPort=2181\nTWO\ninitLimit=-5\nsyncLimit=1", "initLimit -5 is below 1"),
+    ("dataDir=DIR\nclientPort=2181\nTWO\ninitLimit=5\nsyncLimit=-1", "syncLimit -1 is below 1"),
+    ("dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1:2:3", "server 3 is in a group, and neither a participant nor given"),
+    ("dataDir=DIR\nclientPort=2181\nTWO\ngroup.1=1:2\nweight.1=-1", "For input string: \"-1\""),
+    ("dataDir=DIR\nclientPort=2182\nserver.1=a:2:3;2181", "different from client address found in"),
     ("dataDir=DIR\nclientPort=2181\npeerType=observer", "peerType=observer without any server line"),
 ];
 
@@ -131,15 +183,33 @@ fn write(dir: &Path, lines: &str) -> PathBuf {
 }
 
 fn in_dir(dir: &Path, text: &str) -> String {
-    text.replace("DIR", &dir.display().to_string())
+    text.replace("DIR", &dir.display().to_string()).replace("TWO", "server.1=h:1:2\nserver.2=i:1:2")
+}
+
+/// A data directory, with dynamic files in it.
+fn data_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in [("dynamic", ""), ("versioned", "server.1=h:1:2\nversion=1"), ("unknown", "tickTime=1")] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    dir
+}
+
+fn set_myid(dir: &Path, myid: Option<&str>) {
+    let path = dir.join("myid");
+    match myid {
+        Some(text) => std::fs::write(path, text).unwrap(),
+        None if path.exists() => std::fs::remove_file(path).unwrap(),
+        None => {}
+    }
 }
 
 #[test]
 fn ostler_refuses_what_zookeeper_refuses_with_its_words_and_status_2() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("dynamic"), "").unwrap();
-    let both = BOTH.iter().map(|refusal| (refusal.lines, refusal.words));
-    for (lines, words) in both.chain(OURS.iter().copied()) {
+    let dir = data_dir();
+    let both = BOTH.iter().map(|refusal| (refusal.lines, refusal.myid, refusal.words));
+    for (lines, myid, words) in both.chain(OURS.iter().map(|(lines, words)| (*lines, None, *words))) {
+        set_myid(dir.path(), myid);
         let file = Some(write(dir.path(), lines));
         match config::load(&Sources { file, processors: 1, ..Sources::default() }) {
             Ok(loaded) => panic!("{lines}: started as {:#?}", loaded.config),
@@ -164,12 +234,12 @@ fn a_refusal_names_the_line() {
 #[test]
 #[ignore = "needs Java and ZooKeeper's jars (tools/peers.sh)"]
 fn zookeeper_refuses_the_same_files_with_these_words() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("dynamic"), "").unwrap();
+    let dir = data_dir();
     let peers = std::env::var_os("OSTLER_PEERS").map(PathBuf::from).unwrap_or_else(|| {
         PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/ostler-peers")
     });
     for refusal in BOTH {
+        set_myid(dir.path(), refusal.myid);
         let file = write(dir.path(), &format!("{}\nadmin.enableServer=false\n", refusal.lines));
         let output = Command::new("java")
             .arg("-Xmx100m")

@@ -10,16 +10,18 @@
 //!
 //! Runs on: the starting thread, before any other exists.
 
+mod ensemble;
 mod gather;
 pub mod keys;
+mod members;
 pub mod properties;
 mod read;
 pub mod servers;
-mod standalone;
 #[cfg(test)]
 mod tests;
 mod values;
 
+pub use ensemble::Ensemble;
 pub use values::{Config, ConnectionThrottle, Containers, Purge, PurgeWhen, RequestThrottle, WordList, default_cores};
 
 use crate::fatal::Fatal;

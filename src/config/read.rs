@@ -8,7 +8,7 @@
 
 use super::gather::{Gathered, Given, Origin};
 use super::keys::{self, Does};
-use super::standalone;
+use super::members;
 use super::values::{Config, ConnectionThrottle, Purge, PurgeWhen, RequestThrottle, WordList};
 use super::{Level, Notice, Sources};
 use crate::fatal::Fatal;
@@ -54,7 +54,7 @@ impl Reader<'_> {
             config.four_letter_words = WordList::parse(words);
         }
         config.read_only_mode = self.truth("readonlymode.enabled", false);
-        standalone::read(&mut self, &mut config)?;
+        members::read(&mut self, &mut config)?;
         self.port(&mut config)?;
         Ok(config)
     }
@@ -184,7 +184,7 @@ impl Reader<'_> {
             }
             None => return Err(self.fatal_file("clientPort is not set: nothing would listen".into())),
         }
-        if let Some(address) = address {
+        if let Some(address) = address.filter(|_| !config.client_port_from_server_line) {
             config.client_port_address = self.resolve(&address)?;
         }
         Ok(())
@@ -439,7 +439,7 @@ impl Reader<'_> {
     }
 
     /// A number that passes through a Java property: what doesn't parse is the default, with a warning.
-    fn number<T: TryFrom<i64> + Copy + std::fmt::Display>(&mut self, name: &str, default: T) -> T {
+    pub fn number<T: TryFrom<i64> + Copy + std::fmt::Display>(&mut self, name: &str, default: T) -> T {
         let Some(given) = self.gathered.get(name) else { return default };
         match decode(&given.value).and_then(|number| T::try_from(number).ok()) {
             Some(number) => number,
@@ -464,7 +464,7 @@ impl Reader<'_> {
     }
 
     /// A truth value that passes through: `true` in any case is true and all else is false.
-    fn truth(&mut self, name: &str, default: bool) -> bool {
+    pub fn truth(&mut self, name: &str, default: bool) -> bool {
         let Some(given) = self.gathered.get(name) else { return default };
         let is_true = given.value.eq_ignore_ascii_case("true");
         if !is_true && !given.value.eq_ignore_ascii_case("false") {
@@ -474,7 +474,7 @@ impl Reader<'_> {
         is_true
     }
 
-    fn yes_or_no(&mut self, name: &str, default: &'static str) -> &'static str {
+    pub fn yes_or_no(&mut self, name: &str, default: &'static str) -> &'static str {
         let Some(given) = self.gathered.get(name) else { return default };
         match given.value.as_str() {
             "yes" => "yes",

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::servers::Role;
 use crate::ids::OwnerRules;
 
 fn sources() -> Sources {
@@ -33,17 +34,17 @@ fn says(notices: &[Notice], level: Level, text: &str) {
 #[test]
 fn a_sample_file_is_read() {
     let text = "# The number of milliseconds of each tick\ntickTime=2000\ninitLimit=10\nsyncLimit=5\n\
-                dataDir=/var/lib/zookeeper\ndataLogDir : /log\nclientPort 2182\nmaxClientCnxns=0\n\
+                dataDir=/nowhere/zookeeper\ndataLogDir : /log\nclientPort 2182\nmaxClientCnxns=0\n\
                 4lw.commands.whitelist=ruok, mntr\nskipACL=yes\nextendedTypesEnabled=TRUE\n";
     let Loaded { config, notices } = read(text).unwrap();
-    assert_eq!(config.snapshot_dir(), PathBuf::from("/var/lib/zookeeper/version-2"));
+    assert_eq!(config.snapshot_dir(), PathBuf::from("/nowhere/zookeeper/version-2"));
     assert_eq!(config.log_dir(), PathBuf::from("/log/version-2"));
     assert_eq!((config.client_port, config.max_client_cnxns, config.tick_time_ms), (2182, 0, 2000));
     assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (4_000, 40_000));
     assert_eq!(config.four_letter_words.words, ["ruok", "mntr"]);
     assert!(config.skip_acl);
     assert_eq!(config.owner_rules, OwnerRules { extended_types: true, emulate_353_ttl: false });
-    assert_eq!(notices.iter().filter(|notice| notice.text.contains("not have ensembles yet")).count(), 2);
+    assert_eq!((notices.len(), config.ensemble), (1, None), "only skipACL is worth a line: {notices:#?}");
 }
 
 #[test]
@@ -233,7 +234,8 @@ fn what_zookeeper_keeps_to_itself_is_said() {
             "jute.maxbuffer=9",
             "line 3: jute.maxbuffer counts, though in ZooKeeper only -Djute.maxbuffer would",
         ),
-        (Level::Info, "initLimit=5", "line 3: initLimit=5 has no effect: this build does not have ensembles yet"),
+        (Level::Info, "observerMasterPort=5", "line 3: observerMasterPort=5 has no effect: this build does not have"),
+        (Level::Warn, "commitLogCount=5", "line 3: commitLogCount=5 is read, but this build does not act on it yet"),
         (Level::Info, "ssl.keyStore.password=geheim", "line 3: ssl.keyStore.password=*** has no effect"),
         (Level::Info, "serverCnxnFactory=x.NettyServerCnxnFactory", "there is one kind of listener"),
         (Level::Info, "watchManagerName=x", "it tunes threads or buffers of the Java server"),
@@ -313,7 +315,7 @@ fn a_dynamic_file_is_read_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let dynamic = dir.path().join("dynamic");
     let text = format!("dataDir={0}\ndynamicConfigFile={0}/dynamic\n", dir.path().display());
-    std::fs::write(&dynamic, "server.1=h:2888:3888:participant;2199\nversion=100\n").unwrap();
+    std::fs::write(&dynamic, "server.1=h:2888:3888:participant;2199\n").unwrap();
     assert_eq!(read(&text).unwrap().config.client_port, 2199);
     let both = read(&format!("{text}server.2=h:1:2\n")).unwrap_err().to_string();
     assert!(both.contains("parameter: server.2 must be in a separate dynamic config file"), "{both}");
@@ -334,6 +336,198 @@ fn a_myid_that_is_no_number_stops_the_start_and_another_number_is_told() {
     says(&read(&text).unwrap().notices, Level::Warn, "says 9, and the only server line has id 1");
     std::fs::write(dir.path().join("myid"), "abc").unwrap();
     assert!(read(&text).unwrap_err().to_string().ends_with("serverid abc is not a number"));
+}
+
+/// Members 1 to 3 on one host, and what an ensemble has to say.
+const THREE: &str = "clientPort=2181\ninitLimit=10\nsyncLimit=5\n\
+                     server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\n";
+
+/// Reads a file whose `dataDir` holds this `myid`.
+fn member(myid: &str, lines: &str) -> Result<Loaded, Fatal> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("myid"), myid).unwrap();
+    read(&format!("dataDir={}\n{lines}", dir.path().display()))
+}
+
+fn ensemble(myid: &str, lines: &str) -> Ensemble {
+    let loaded = member(myid, lines).unwrap_or_else(|fatal| panic!("{lines}: {fatal}"));
+    loaded.config.ensemble.unwrap_or_else(|| panic!("{lines}: not an ensemble"))
+}
+
+#[test]
+fn three_servers_are_an_ensemble_with_zookeepers_defaults() {
+    let Loaded { config, notices } = member(" 2 \n", THREE).unwrap();
+    assert_eq!(notices, []);
+    assert_eq!((config.server_id, config.client_port), (2, 2181));
+    let ensemble = config.ensemble.unwrap();
+    assert_eq!((ensemble.my_line().addresses[0].host.as_str(), ensemble.my_role()), ("b", Role::Participant));
+    let expected = Ensemble {
+        me: 2,
+        lines: ["a", "b", "c"].iter().zip(1..).map(|(host, id)| server(id, host)).collect(),
+        groups: vec![],
+        weights: vec![],
+        version: 0,
+        init_limit: 10,
+        sync_limit: 5,
+        connect_to_learner_master_limit: 10,
+        quorum_listen_on_all_ips: false,
+        multi_address: false,
+        cnx_timeout_ms: 5_000,
+        quorum_cnxn_timeout_ms: None,
+        election_bind_retries: 3,
+        tcp_keep_alive: false,
+        min_notification_interval_ms: 200,
+        max_notification_interval_ms: 60_000,
+        observer_election_delay_ms: 200,
+        observer_reconnect_delay_ms: 0,
+        max_time_to_wait_for_epoch_ms: None,
+        leader_connect_delay_ms: 100,
+        leader_serves: true,
+        max_concurrent_snap_syncs: 10,
+        max_concurrent_diff_syncs: 100,
+        force_snapshot_sync: false,
+        commit_log_count: 500,
+        snapshot_size_factor: 0.33,
+        db_autocreate: true,
+    };
+    assert_eq!(ensemble, expected);
+}
+
+fn server(id: u64, host: &str) -> servers::ServerLine {
+    servers::parse_server(&id.to_string(), &format!("{host}:2888:3888")).unwrap()
+}
+
+#[test]
+fn every_key_of_an_ensemble_reaches_its_field() {
+    type Check = fn(&Ensemble) -> bool;
+    let table: &[(&str, Check)] = &[
+        ("group.1=1:2\ngroup.-2=3:\nweight.3=4", |of| {
+            (of.groups.as_slice(), of.weights.as_slice()) == (&[(1, vec![1, 2]), (-2, vec![3])], &[(3, 4)])
+        }),
+        ("initLimit=7\nsyncLimit=3", |of| {
+            (of.init_limit, of.sync_limit, of.connect_to_learner_master_limit) == (7, 3, 7)
+        }),
+        ("connectToLearnerMasterLimit=4", |of| of.connect_to_learner_master_limit == 4),
+        ("connectToLearnerMasterLimit=-4", |of| of.connect_to_learner_master_limit == 10),
+        ("cnxTimeout=7\nquorumCnxnTimeoutMs=8", |of| (of.cnx_timeout_ms, of.quorum_cnxn_timeout_ms) == (7, Some(8))),
+        ("quorumListenOnAllIPs=TRUE\ntcpKeepAlive=true", |of| of.quorum_listen_on_all_ips && of.tcp_keep_alive),
+        ("electionPortBindRetry=0", |of| of.election_bind_retries == 0),
+        ("electionPortBindRetry=-1", |of| of.election_bind_retries == 3),
+        ("fastleader.minNotificationInterval=100\nfastleader.maxNotificationInterval=50", |of| {
+            (of.min_notification_interval_ms, of.max_notification_interval_ms) == (100, 100)
+        }),
+        ("observer.election.DelayMs=1\nobserver.reconnectDelayMs=2", |of| {
+            (of.observer_election_delay_ms, of.observer_reconnect_delay_ms) == (1, 2)
+        }),
+        ("leader.maxTimeToWaitForEpoch=1\nleaderConnectDelayDuringRetryMs=2", |of| {
+            (of.max_time_to_wait_for_epoch_ms, of.leader_connect_delay_ms) == (Some(1), 2)
+        }),
+        ("leaderServes=no", |of| !of.leader_serves),
+        ("leaderServes=false", |of| of.leader_serves),
+        ("leader.maxConcurrentSnapSyncs=1\nmaxConcurrentDiffSyncs=2", |of| {
+            (of.max_concurrent_snap_syncs, of.max_concurrent_diff_syncs) == (1, 2)
+        }),
+        ("forceSnapshotSync=true\ndb.autocreate=false", |of| of.force_snapshot_sync && !of.db_autocreate),
+        ("commitLogCount=9\nsnapshotSizeFactor=0.5", |of| (of.commit_log_count, of.snapshot_size_factor) == (9, 0.5)),
+        ("snapshotSizeFactor=x", |of| of.snapshot_size_factor == 0.33),
+        ("multiAddress.enabled=true\nserver.4=d:1:2|e:1:2", |of| of.multi_address && of.lines[3].addresses.len() == 2),
+    ];
+    for (lines, check) in table {
+        let found = ensemble("1", &format!("{THREE}{lines}\n"));
+        assert!(check(&found), "{lines}: {found:#?}");
+    }
+}
+
+#[test]
+fn who_counts_as_an_ensemble() {
+    let limits = "initLimit=10\nsyncLimit=5\n";
+    let two = format!("clientPort=0\n{limits}server.1=a:1:2\nserver.2=b:1:2\n");
+    assert_eq!(ensemble("2", &two).lines.len(), 2);
+    let observer = ensemble("4", &format!("{THREE}server.4=d:1:2:observer\npeerType=observer\n"));
+    assert_eq!((observer.me, observer.my_role()), (4, Role::Observer));
+    let one = format!("clientPort=0\n{limits}server.1=a:1:2\n");
+    assert_eq!(member("1", &one).unwrap().config.ensemble, None);
+    assert_eq!(ensemble("1", &format!("{one}standaloneEnabled=false\n")).lines.len(), 1);
+    let watched = format!("{one}standaloneEnabled=false\nserver.2=b:1:2:observer\n");
+    assert_eq!(ensemble("2", &watched).my_role(), Role::Observer);
+    // Of two lines with one id the last counts, in whatever form the id is written.
+    assert_eq!(member("1", &format!("{one}server.01=b:1:2\n")).unwrap().config.ensemble, None);
+}
+
+#[test]
+fn what_is_odd_about_an_ensemble_is_told() {
+    let table = [
+        ("server.4=d:1:2", "Non-optimal configuration, consider an odd number of servers."),
+        ("server.3=c:2888:3888:observer", "No server failure will be tolerated. You need at least 3 servers."),
+        (
+            "peerType=observer",
+            "Peer type from servers list (PARTICIPANT) doesn't match peerType (OBSERVER). Defaulting to servers list.",
+        ),
+        ("server.3=a:3888:3889", "server.1 and server.3 both have a:3888"),
+        ("reconfigEnabled=true", "this build can't change the members of a running ensemble"),
+        ("leaderServes=no", "leaderServes=no is read, but this build does not act on it yet"),
+        ("snapshotSizeFactor=x", "snapshotSizeFactor=x is not a number; 0.33 counts"),
+    ];
+    for (lines, text) in table {
+        says(&member("1", &format!("{THREE}{lines}\n")).unwrap().notices, Level::Warn, text);
+    }
+}
+
+#[test]
+fn the_client_port_of_a_member_may_stand_in_its_line() {
+    let limits = "initLimit=10\nsyncLimit=5\nserver.2=b:1:2;9\n";
+    let address = |lines: &str| {
+        let config = member("1", &format!("{limits}{lines}\n")).unwrap_or_else(|fatal| panic!("{fatal}")).config;
+        (config.client_port, config.client_port_address.map(|address| address.to_string()))
+    };
+    let local = Some("127.0.0.1".to_owned());
+    assert_eq!(address("server.1=a:1:2;2181"), (2181, None));
+    assert_eq!(address("server.1=a:1:2;127.0.0.1:2181"), (2181, local.clone()));
+    assert_eq!(address("clientPort=2181\nserver.1=a:1:2;127.0.0.1:2181"), (2181, local.clone()));
+    assert_eq!(
+        address("clientPort=2181\nclientPortAddress=0.0.0.0\nserver.1=a:1:2;127.0.0.1:2181"),
+        (2181, local.clone())
+    );
+    assert_eq!(address("clientPort=2181\nclientPortAddress=127.0.0.1\nserver.1=a:1:2"), (2181, local));
+    for (lines, found) in [
+        ("clientPort=2182\nserver.1=a:1:2;2181", "is port 2182 and is different from client address found in"),
+        ("clientPort=2181\nclientPortAddress=127.0.0.2\nserver.1=a:1:2;2181", "127.0.0.2 port 2181 and is different"),
+    ] {
+        let problem = member("1", &format!("{limits}{lines}\n")).unwrap_err().to_string();
+        assert!(problem.contains(found), "{lines}: {problem}");
+    }
+}
+
+#[test]
+fn a_dynamic_file_names_its_version_and_an_unfinished_reconfiguration_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let lines = "server.1=a:1:2;2199\nserver.2=b:1:2;2199\n";
+    std::fs::write(at("myid"), "2").unwrap();
+    std::fs::write(at("zoo.cfg.dynamic.1000000a5"), lines).unwrap();
+    let text = format!(
+        "dataDir={0}\ninitLimit=1\nsyncLimit=1\ndynamicConfigFile={0}/zoo.cfg.dynamic.1000000a5\n",
+        dir.path().display()
+    );
+    std::fs::write(at("zoo.cfg"), text).unwrap();
+    let start = || load(&Sources { file: Some(at("zoo.cfg")), ..Sources::default() });
+    let ensemble = start().unwrap().config.ensemble.unwrap();
+    assert_eq!((ensemble.version, ensemble.me, ensemble.lines.len()), (0x1_0000_00a5, 2, 2));
+
+    std::fs::write(at("zoo.cfg.dynamic.next"), format!("{lines}version=1000000a5")).unwrap();
+    assert!(start().is_ok(), "the reconfiguration is in force");
+    std::fs::write(at("zoo.cfg.dynamic.next"), format!("{lines}version=1000000a6")).unwrap();
+    let problem = start().unwrap_err().to_string();
+    assert!(problem.contains("a reconfiguration to version 1000000a6 was proposed"), "{problem}");
+}
+
+#[test]
+fn an_id_that_would_break_sessions_is_refused() {
+    let lines = format!("{THREE}server.255=d:1:2\n");
+    assert_eq!(ensemble("255", &lines).me, 255);
+    let problem = member("255", &format!("{lines}extendedTypesEnabled=true\n")).unwrap_err().to_string();
+    assert!(problem.contains("id 255 can't be used with extendedTypesEnabled=true"), "{problem}");
+    assert!(member("1", &format!("{THREE}server.256=d:1:2\n")).unwrap_err().to_string().contains("above 255"));
 }
 
 proptest::proptest! {

@@ -5,6 +5,7 @@
 //!
 //! Runs on: the starting thread; read by all.
 
+use super::ensemble::Ensemble;
 use crate::ids::OwnerRules;
 use crate::limits;
 use std::net::IpAddr;
@@ -22,12 +23,14 @@ pub struct Config {
     pub data_log_dir: PathBuf,
     /// `datadir.autocreate`: missing directories are made at start.
     pub datadir_autocreate: bool,
-    /// The id in `server.N` of the one server, or 0 where there is none, as `conf` prints it.
+    /// This server's id in `server.N`, or 0 where there is no such line, as `conf` prints it.
     pub server_id: u64,
+    /// The other servers, and what concerns them. `None`: this server stands alone.
+    pub ensemble: Option<Ensemble>,
 
     /// `clientPort`. 0: the system chooses.
     pub client_port: u16,
-    /// The port stands in a `server.N` line and not in `clientPort`.
+    /// Port and address are those of a `server.N` line; `clientPort` is absent, or the same.
     pub client_port_from_server_line: bool,
     /// `clientPortAddress`. `None`: all interfaces, IPv4 and IPv6.
     pub client_port_address: Option<IpAddr>,
@@ -75,7 +78,7 @@ pub struct Config {
     pub owner_rules: OwnerRules,
     /// `enforceQuota`: hard limits refuse.
     pub enforce_quota: bool,
-    /// `reconfigEnabled`.
+    /// `reconfigEnabled`: `reconfig` is answered UNIMPLEMENTED instead of RECONFIGDISABLED.
     pub reconfig_enabled: bool,
     /// `digest.enabled`: the digest of the tree is kept and logged.
     pub digest_enabled: bool,
@@ -145,6 +148,7 @@ impl Config {
             data_log_dir: PathBuf::from("ostler-data"),
             datadir_autocreate: true,
             server_id: 0,
+            ensemble: None,
             client_port: 2181,
             client_port_from_server_line: false,
             client_port_address: None,
