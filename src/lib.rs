@@ -32,8 +32,11 @@ pub mod prepare;
 pub mod read;
 pub mod snapshot;
 
-// Level 4: threads.
+// Level 4: one history of several files.
+pub mod storage;
+
+// Level 5: threads.
 pub mod server;
 
-// Level 5: commands.
+// Level 6: commands.
 pub mod cli;

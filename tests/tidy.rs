@@ -10,6 +10,7 @@ const LEVELS: &[&[&str]] = &[
     &["wire", "disk", "config"],
     &["tree", "watch", "session", "auth", "log", "zab", "net", "client"],
     &["prepare", "read", "snapshot", "admin"],
+    &["storage"],
     &["server"],
     &["cli"],
 ];

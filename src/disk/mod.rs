@@ -14,6 +14,7 @@
 //! Runs on: any thread; a `Disk` is a handle that can be cloned.
 
 mod mapped;
+pub mod note;
 mod real;
 pub mod sim;
 

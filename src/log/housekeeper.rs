@@ -13,6 +13,7 @@
 use super::Sizes;
 use super::segment::{PREPARING, recycled_number, recycled_path, segment_path};
 use super::view::{Index, LogView};
+use super::writer::Opened;
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
 use parking_lot::{Mutex, MutexGuard};
@@ -30,7 +31,7 @@ pub struct Housekeeper<D: Disk> {
 pub(super) struct Shared<D: Disk> {
     pub disk: D,
     pub dir: PathBuf,
-    sizes: Sizes,
+    pub sizes: Sizes,
     slot: Mutex<Slot<D>>,
     /// For readers. Never held across I/O, nor while the slot is waited for.
     pub index: Mutex<Index>,
@@ -98,17 +99,16 @@ impl<D: Disk> Housekeeper<D> {
     }
 
     /// Lets `change` have the files of the log to itself: nothing is prepared or purged meanwhile, and what had been
-    /// prepared is let go first. `change` returns the number of the segment that comes next, and that segment if it is
-    /// there.
-    pub(super) fn exclusively<T>(
+    /// prepared is let go first. It is given the number that the next segment would have had.
+    pub(super) fn exclusively(
         &self,
-        change: impl FnOnce(&D) -> Result<(T, u64, Option<D::Map>), Fatal>,
-    ) -> Result<T, Fatal> {
+        change: impl FnOnce(&Shared<D>, u64) -> Result<Opened<D>, Fatal>,
+    ) -> Result<Opened<D>, Fatal> {
         let mut slot = self.shared.slot.lock();
         slot.prepared = None;
-        let (result, next, prepared) = change(&self.shared.disk)?;
-        *slot = Slot { next, prepared };
-        Ok(result)
+        let mut opened = change(&self.shared, slot.next)?;
+        *slot = Slot { next: opened.live.number + 1, prepared: opened.prepared.take() };
+        Ok(opened)
     }
 
     /// What readers go by.
@@ -124,6 +124,10 @@ impl<D: Disk> Housekeeper<D> {
         &self.shared.disk
     }
 
+    pub(super) fn shared(&self) -> &Shared<D> {
+        &self.shared
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.shared.dir
     }
@@ -134,7 +138,8 @@ impl<D: Disk> Housekeeper<D> {
 }
 
 impl<D: Disk> Shared<D> {
-    fn prepare(&self, number: u64, bytes: u64) -> Result<D::Map, Fatal> {
+    /// Makes a segment of zeros, durably.
+    pub fn prepare(&self, number: u64, bytes: u64) -> Result<D::Map, Fatal> {
         let tmp = self.dir.join(PREPARING);
         let mut file = match self.reuse(&tmp, bytes)? {
             Some(file) => file,

@@ -15,12 +15,16 @@
 //! Promises: `Durable` exists only after a sync that covers it. What `Recovery` hands out was written by this log, in
 //! order, without a gap. After a failed sync the log refuses everything.
 //!
+//! A history that changes other than by growing: `Log::truncate` takes back its end, `Log::restart` all of it. Where
+//! snapshots are concerned too, `storage` does it.
+//!
 //! Leaves to the caller: locking the directory; preparing segments off the request path (`Housekeeper`); which
 //! snapshot recovery starts from, and up to where a purge may go.
 //!
 //! Runs on: recovery on the starting thread; `Log` on the log writer; `Housekeeper` on a helper; `LogView` and its cursors
 //! on any thread.
 
+mod anew;
 pub mod epochs;
 mod holdings;
 mod housekeeper;
@@ -34,6 +38,7 @@ mod view;
 mod watermark;
 mod writer;
 
+pub use anew::{INSTALL, clear};
 pub use holdings::{Holdings, Run};
 pub use housekeeper::{Housekeeper, Purge};
 pub use record::follows;

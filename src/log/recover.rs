@@ -11,6 +11,7 @@
 //! Runs on: the starting thread, before any other exists.
 
 use super::Sizes;
+use super::anew::INSTALL;
 use super::holdings::{Holdings, Run};
 use super::housekeeper::Housekeeper;
 use super::inspect::CUT;
@@ -19,7 +20,7 @@ use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
 use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
-use super::writer::{Closed, Live, Log, Opened, salt};
+use super::writer::{Closed, Live, Log, Opened};
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -83,7 +84,7 @@ impl<D: Disk> Recovery<D> {
             at: At::Nowhere,
             replayed: 0,
         };
-        recovery.refuse_half_a_cut()?;
+        recovery.refuse_half_a_change()?;
         recovery.look_at_segments()?;
         recovery.check_against_watermark()?;
         if !recovery.segments.is_empty() {
@@ -118,10 +119,9 @@ impl<D: Disk> Recovery<D> {
             At::Nowhere => Log::create(self.disk, &self.dir, self.from, self.sizes),
             At::End(scanner, tail) => {
                 let (disk, dir, sizes) = (self.disk.clone(), self.dir.clone(), self.sizes);
-                let opened = self.reopen(scanner, tail)?;
-                let (next, prepared) = (opened.live.number + 1, opened.prepared);
-                let housekeeper = Housekeeper::new(disk, dir, sizes, next, prepared);
-                Ok(Log::assemble(housekeeper, opened.closed, opened.live, opened.watermark, opened.holdings))
+                let mut opened = self.reopen(scanner, tail)?;
+                let (next, prepared) = (opened.live.number + 1, opened.prepared.take());
+                Ok(Log::assemble(Housekeeper::new(disk, dir, sizes, next, prepared), opened))
             }
             At::In(..) => unreachable!("next_place goes to the end"),
         }
@@ -208,16 +208,24 @@ impl<D: Disk> Recovery<D> {
         Ok(())
     }
 
-    fn refuse_half_a_cut(&self) -> Result<(), Fatal> {
-        let file = self.dir.join(CUT);
-        match self.disk.open(&file) {
-            Ok(_) => {
-                let problem = "`ostler log --cut` was interrupted and has to be run again".to_owned();
-                Err(Fatal::LogCorrupt { file, offset: 0, last_good: Zxid::ZERO, problem })
+    /// What is between two histories is none.
+    fn refuse_half_a_change(&self) -> Result<(), Fatal> {
+        let changes = [
+            (CUT, "`ostler log --cut` was interrupted and has to be run again"),
+            (INSTALL, "a snapshot was being installed, and that has to be finished first"),
+        ];
+        for (name, problem) in changes {
+            let file = self.dir.join(name);
+            match self.disk.open(&file) {
+                Ok(_) => {
+                    let problem = problem.to_owned();
+                    return Err(Fatal::LogCorrupt { file, offset: 0, last_good: Zxid::ZERO, problem });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(disk::fatal(&file, 0, error)),
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(disk::fatal(&file, 0, error)),
         }
+        Ok(())
     }
 
     /// Opens every segment and reads its first sector. Numbers have no gap, and only the last may not have been begun.
@@ -403,22 +411,6 @@ impl<D: Disk> Recovery<D> {
     /// Records handed out so far.
     pub fn replayed(&self) -> u64 {
         self.replayed
-    }
-}
-
-impl<D: Disk> Log<D> {
-    /// Makes a new log whose first record comes after `after`, in a directory without segments. For a server that has
-    /// no history, and for one that has just been given a snapshot (import, SNAP); `Recovery` never takes a missing log
-    /// for a new one. Each step on the way leaves something that `Recovery::open` takes for no log.
-    pub fn create(disk: D, dir: &Path, after: Zxid, sizes: Sizes) -> Result<Log<D>, Fatal> {
-        let mut watermark = WatermarkFile::create(&disk, dir, Watermark { segment: 0, end: 0, zxid: after })?;
-        let housekeeper = Housekeeper::new(disk, dir.to_owned(), sizes, 1, None);
-        let (number, map) = housekeeper.take(sizes.first)?;
-        let header = SegmentHeader { number, salt: salt(number, after), after, previous_end: 0, previous: 0 };
-        let live = Live::begin(map, header).map_err(|e| disk::sync_failed(&segment_path(dir, number), e))?;
-        watermark.write(Watermark { segment: number, end: live.end as u64, zxid: after })?;
-        watermark.sync()?;
-        Ok(Log::assemble(housekeeper, Vec::new(), live, watermark, Holdings::new(after)))
     }
 }
 

@@ -13,9 +13,7 @@
 //!
 //! Leaves to the caller: that no snapshot is newer than `to`; the tree; that nobody else believes in the old end.
 //!
-//! ```text
-//!  0  magic "OSTLRTRN"   8  to u64   16  segment u64   24  end u64   32  crc32c u32 of everything before it
-//! ```
+//! The note (`disk::note`, magic "OSTLRTRN"): to u64, segment u64, end u64.
 //!
 //! Runs on: the log writer; the starting thread where a crash came between.
 
@@ -23,18 +21,15 @@ use super::scan::{Reader, Scanner, Step, Why};
 use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
 use super::watermark::{Watermark, WatermarkFile};
 use super::{Log, Recovery};
-use crate::disk::{self, Disk, File};
+use crate::disk::{self, Disk, File, note};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crc32c::crc32c;
-use std::io;
 use std::path::Path;
 
 /// Name of the note.
 pub const TRUNCATE: &str = "truncate";
 
 const MAGIC: [u8; 8] = *b"OSTLRTRN";
-const ENCODED: usize = 36;
 
 /// Why a log was not truncated.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +37,9 @@ pub enum TruncateError {
     /// Nothing was changed: a cut at a place that is not in the history would make a third one.
     #[error("the log cannot be truncated to {to}: it goes from {oldest} to {last} and does not hold that transaction")]
     NotHeld { to: Zxid, oldest: Zxid, last: Zxid },
+    /// Nothing was changed: what was cut could not be rebuilt (told by whoever has the snapshots; the log has none).
+    #[error("the history cannot be truncated to {to}: there is no sound snapshot at or below it to start from")]
+    NoSnapshot { to: Zxid },
     /// The disk. The log refuses everything from then on; a restart finds the old history or the new one.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -71,12 +69,10 @@ impl<D: Disk> Log<D> {
         self.give_up_after(to);
         let housekeeper = self.housekeeper.clone();
         let (dir, sizes) = (housekeeper.dir(), housekeeper.sizes());
-        let opened = housekeeper.exclusively(|disk| {
-            note.store(disk, dir)?;
-            note.carry_out(disk, dir)?;
-            let mut opened = Recovery::open(disk.clone(), dir, to, sizes)?.finish_again()?;
-            let (next, prepared) = (opened.live.number + 1, opened.prepared.take());
-            Ok((opened, next, prepared))
+        let opened = housekeeper.exclusively(|shared, _| {
+            note.store(&shared.disk, dir)?;
+            note.carry_out(&shared.disk, dir)?;
+            Recovery::open(shared.disk.clone(), dir, to, sizes)?.finish_again()
         })?;
         assert_eq!(opened.holdings.last(), to, "the log ends where it was cut");
         self.reopened(opened);
@@ -139,34 +135,16 @@ pub(super) fn finish_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fa
 
 impl Note {
     fn store<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), Fatal> {
-        let mut bytes = [0; ENCODED];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..16].copy_from_slice(&self.to.0.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.segment.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.end.to_le_bytes());
-        let crc = crc32c(&bytes[..32]);
-        bytes[32..].copy_from_slice(&crc.to_le_bytes());
-        disk::replace_file(disk, &dir.join(TRUNCATE), &bytes)
+        let body = [self.to.0, self.segment, self.end].map(u64::to_le_bytes).concat();
+        note::store(disk, &dir.join(TRUNCATE), MAGIC, &body)
     }
 
     fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Note>, Fatal> {
         let path = dir.join(TRUNCATE);
-        let file = match disk.open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(disk::fatal(&path, 0, error)),
-        };
-        let damaged = || corrupt(&path, 0, Zxid::ZERO, "the note about a truncation is damaged");
-        let bytes = match disk::read_whole(&file, ENCODED as u64) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
-            other => other.map_err(|e| disk::fatal(&path, 0, e))?,
-        };
-        let bytes: [u8; ENCODED] = bytes.try_into().map_err(|_| damaged())?;
-        if bytes[..8] != MAGIC || bytes[32..] != crc32c(&bytes[..32]).to_le_bytes() {
-            return Err(damaged());
-        }
-        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        Ok(Some(Note { to: Zxid(long(8)), segment: long(16), end: long(24) }))
+        let Some(body) = note::load(disk, &path, MAGIC)? else { return Ok(None) };
+        let body: [u8; 24] = body.try_into().map_err(|_| note::damaged(&path))?;
+        let long = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
+        Ok(Some(Note { to: Zxid(long(0)), segment: long(8), end: long(16) }))
     }
 
     /// Steps 2 to 5. May have been done before, in part or as a whole.
@@ -193,9 +171,7 @@ impl Note {
         // Also where there are zeros: those of a killed process may be in memory only.
         file.sync().map_err(|e| disk::sync_failed(&path, e))?;
 
-        let note = dir.join(TRUNCATE);
-        disk.remove(&note).map_err(|e| disk::fatal(&note, 0, e))?;
-        sync_dir()
+        note::remove(disk, &dir.join(TRUNCATE))
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) struct Live<M> {
     pub chain: u32,
 }
 
-/// What recovery has found and made ready.
+/// A log as it is on the disk, made ready.
 pub(super) struct Opened<D: Disk> {
     pub closed: Vec<Closed>,
     pub live: Live<D::Map>,
@@ -86,13 +86,8 @@ enum State {
 
 impl<D: Disk> Log<D> {
     /// A log whose live segment is durable up to its end.
-    pub(super) fn assemble(
-        housekeeper: Housekeeper<D>,
-        closed: Vec<Closed>,
-        live: Live<D::Map>,
-        watermark: WatermarkFile<D::File>,
-        holdings: Holdings,
-    ) -> Log<D> {
+    pub(super) fn assemble(housekeeper: Housekeeper<D>, opened: Opened<D>) -> Log<D> {
+        let Opened { closed, live, watermark, holdings, prepared: _ } = opened;
         let last = holdings.last();
         let log = Log {
             housekeeper,
@@ -335,6 +330,7 @@ impl<D: Disk> Log<D> {
         (self.closed, self.live, self.watermark) = (closed, live, watermark);
         (self.appended, self.durable, self.state) = (last, last, State::Clean);
         self.asked_to_prepare = false;
+        self.unsynced.clear();
         self.show(holdings);
     }
 

@@ -43,7 +43,7 @@ pub fn keeps(seed: u64) -> impl Iterator<Item = Keep> {
 #[derive(Clone, Default, Debug)]
 pub struct Model {
     pub records: Records,
-    made: usize,
+    pub made: usize,
 }
 
 impl Model {
