@@ -10,8 +10,10 @@ mod liar;
 mod support;
 
 use liar::{Change, liar};
-use std::process::{Command, Output};
-use support::servers::{Kind, Options, Server, ostler};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use support::servers::{Kind, Options, Server, ostler, wait_for};
 
 /// Runs `ostler bench` with these words.
 fn bench(words: &str) -> Output {
@@ -47,6 +49,7 @@ fn server() -> Server {
 #[test]
 fn every_steady_workload_is_answered_and_leaves_nothing_behind() {
     let server = server();
+    let before = znodes(&server);
     let workloads =
         ["get", "exists", "children", "children-change", "set", "create", "create-delete", "multi", "mixed", "ping"];
     for workload in workloads {
@@ -59,9 +62,7 @@ fn every_steady_workload_is_answered_and_leaves_nothing_behind() {
         assert!(number(&json, "per_second") > 0.0 && number(&json, "cpu_us") > 0.0, "{json}");
         assert!(number(&json, "p50_us") <= number(&json, "p99_us"), "{json}");
     }
-    let words = support::conn::word(server.port, "mntr").unwrap();
-    // The root, /zookeeper, its config and quota.
-    assert!(words.contains("zk_znode_count\t5\n") || words.contains("zk_znode_count\t4\n"), "{words}");
+    assert_eq!(znodes(&server), before);
 }
 
 #[test]
@@ -69,6 +70,146 @@ fn delete_deletes_each_znode_once() {
     let server = server();
     let json = measured(&format!("delete --server {} --connections 3 --keys 1000", server.address()));
     assert_eq!(number(&json, "answered"), 1000.0);
+}
+
+/// The number of znodes that a server has.
+fn znodes(server: &Server) -> u64 {
+    let words = support::conn::word(server.port, "mntr").unwrap();
+    words.lines().find_map(|line| line.strip_prefix("zk_znode_count\t")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn watchers_are_told_of_every_change_once() {
+    let server = server();
+    let before = znodes(&server);
+    for (workload, watches) in [("watch-one --connections 7", 7.0), ("watch-many --keys 100 --connections 3", 100.0)] {
+        let words = format!("{workload} --server {} --requests 4 --depth 8 --pid {}", server.address(), server.id());
+        let json = measured(&words);
+        assert_eq!((number(&json, "answered"), number(&json, "rounds")), (4.0 * watches, 4.0), "{json}");
+        assert!(number(&json, "last_ms") >= number(&json, "first_ms") && number(&json, "cpu_us") > 0.0, "{json}");
+    }
+    assert_eq!(znodes(&server), before);
+}
+
+#[test]
+fn idle_sessions_are_kept_alive_and_their_memory_is_told() {
+    let server = server();
+    let before = znodes(&server);
+    let words = format!("idle --server {} --seconds 2 --session-timeout 4000 --pid {}", server.address(), server.id());
+    let json = measured(&format!("{words} --connections 30 --watches 20"));
+    // Each session has to ping at least once in two seconds of a timeout of four.
+    assert!(number(&json, "answered") >= 30.0, "{json}");
+    for figure in ["bytes_per_session", "bytes_per_watch", "wakeups_per_second", "cpu_ms_per_second", "anonymous_mb"] {
+        number(&json, figure);
+    }
+    let json = measured(&format!("{words} --connections 0"));
+    assert!(number(&json, "anonymous_mb") > 0.0 && !json.contains("bytes_per_session"), "{json}");
+    assert_eq!(znodes(&server), before);
+}
+
+#[test]
+fn sessions_come_back_with_their_watches_after_a_cut() {
+    let server = server();
+    let json = measured(&format!("storm --server {} --connections 40 --watches 10", server.address()));
+    assert_eq!((number(&json, "answered"), number(&json, "expired")), (40.0, 0.0), "{json}");
+    assert!(number(&json, "all_back_ms") >= number(&json, "first_back_ms"), "{json}");
+}
+
+/// Starts the generator on a server that its `--during` kills, and starts that server again as soon as it is gone, after
+/// `meanwhile`; what came out of it.
+fn through_a_crash(mut server: Server, words: &str, meanwhile: impl FnOnce(&Server)) -> (Output, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let words = format!("{words} --server {} --json {}", server.address(), json.display());
+    let mut command = Command::new(ostler());
+    command.arg("bench").args(words.split_whitespace()).arg("--during").arg(format!("kill -KILL {}", server.id()));
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the server to be killed", Duration::from_secs(30), || (!server.is_running()).then_some(()));
+    server.kill();
+    meanwhile(&server);
+    server.restart();
+    let output = running.wait_with_output().unwrap();
+    (output, std::fs::read_to_string(json).unwrap_or_default())
+}
+
+#[test]
+fn sessions_come_back_with_their_watches_after_a_crash() {
+    let (output, json) = through_a_crash(server(), "storm --connections 40 --watches 10", |_| {});
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!((number(&json, "answered"), number(&json, "expired")), (40.0, 0.0), "{json}");
+}
+
+#[test]
+fn a_crash_is_a_gap_in_the_writes_and_every_acknowledged_one_is_there_afterwards() {
+    let (output, json) = through_a_crash(server(), "fail-over --seconds 3 --connections 4 --depth 8", |_| {});
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(number(&json, "gap_ms") > 1.0 && number(&json, "acknowledged") > 10.0, "{json}");
+    assert_eq!(number(&json, "checked"), number(&json, "acknowledged"));
+    assert!(json.contains("connection lost"), "{json}");
+}
+
+#[test]
+fn acknowledged_writes_that_are_lost_are_told() {
+    let empty = |server: &Server| std::fs::remove_dir_all(server.data()).unwrap();
+    let (output, _) = through_a_crash(server(), "fail-over --seconds 2 --connections 4", empty);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("wrong answers") && text(&output).contains("is gone from"), "{}", text(&output));
+}
+
+#[test]
+fn a_fill_makes_its_shape_and_churns_it() {
+    let server = server();
+    let before = znodes(&server);
+    let words = format!("fill --server {} --keys 3000 --churn 500 --pid {}", server.address(), server.id());
+    let json = measured(&words);
+    assert_eq!(number(&json, "answered"), 3000.0, "{json}");
+    assert!(number(&json, "bytes_per_znode") > 0.0 && number(&json, "churn_per_second") > 0.0, "{json}");
+    number(&json, "churned_bytes_per_znode");
+    assert_eq!(znodes(&server), before);
+}
+
+#[test]
+fn recorded_requests_are_replayed_and_other_answers_are_counted() {
+    let (one, other) = (server(), server());
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("requests");
+    let mut recorder = Command::new(ostler());
+    let words = format!("bench record --listen 127.0.0.1:0 --server {} --seconds 6 --log", one.address());
+    let mut recorder = recorder.args(words.split_whitespace()).arg(&log).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(recorder.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let address = line.split(" at ").nth(1).unwrap().split(' ').next().unwrap().to_string();
+    for command in [&["create", "/r", "x"][..], &["set", "/r", "y"], &["get", "/r"], &["get", "/missing"]] {
+        Command::new(ostler()).args(["shell", "-server", &address]).args(command).output().unwrap();
+    }
+    assert!(recorder.wait().unwrap().success());
+    let replay = format!("replay --log {} --server", log.display());
+    // At the recorded pace, on a server that is as the first one was: the same answers.
+    let json = measured(&format!("{replay} {}", other.address()));
+    assert!(number(&json, "answered") >= 4.0 && number(&json, "recorded_connections") == 4.0, "{json}");
+    assert!(json.contains("\"errors\":{}"), "{json}");
+    // Once more: what has been created is there already. As fast as it goes.
+    let json = measured(&format!("{replay} {} --speed 0", other.address()));
+    assert!(json.contains("answered with NodeExists (-110), recorded was ok (0)"), "{json}");
+    let garbage = format!("replay --log {} --server {}", other.data().join("../zoo.cfg").display(), other.address());
+    assert!(text(&bench(&garbage)).contains("not a file of requests"));
+}
+
+#[test]
+fn events_that_nobody_asked_for_are_noticed() {
+    let server = server();
+    let lie: liar::Lie = |frame| {
+        // The last digit of an event's path.
+        frame.starts_with(&[0xff; 4]).then(|| Change::Other([&frame[..frame.len() - 1], b"9"].concat()))
+    };
+    let twice: liar::Lie = |frame| frame.starts_with(&[0xff; 4]).then(|| Change::Before(frame.to_vec()));
+    for (lie, due) in [(lie, "which nobody watches"), (twice, "more events than watches")] {
+        let port = liar(server.port, 0, lie);
+        let words = "watch-many --connections 1 --keys 5 --requests 2 --depth 1";
+        let output = bench(&format!("{words} --server 127.0.0.1:{port} --patience 2"));
+        assert!(!output.status.success() && text(&output).contains(due), "{}", text(&output));
+    }
 }
 
 #[test]
@@ -179,7 +320,8 @@ fn wrong_answers_are_caught_and_named() {
         ("get", "answered with NoNode", |frame| {
             is_data(frame).then(|| Change::Other(with(&frame[..16], 12, &(-101i32).to_be_bytes())))
         }),
-        ("get", "closed the connection", |frame| is_data(frame).then_some(Change::Truncate)),
+        // Which of the two the generator sees depends on whether it was about to write.
+        ("get", "closed the connection|Broken pipe|reset by peer", |frame| is_data(frame).then_some(Change::Truncate)),
         ("get", "reply to xid", |frame| (is_data(frame) && frame[3] == 50).then_some(Change::Drop)),
         ("get", "reply to xid", |frame| (is_data(frame) && frame[3] == 50).then(|| Change::Before(frame.to_vec()))),
         ("set", "answered with BadVersion", |frame| {
@@ -188,7 +330,7 @@ fn wrong_answers_are_caught_and_named() {
     ];
     for (workload, due, lie) in lies {
         let said = caught(&server, workload, lie);
-        assert!(said.contains(due), "{due:?} was due of {workload}:\n{said}");
+        assert!(due.split('|').any(|due| said.contains(due)), "{due:?} was due of {workload}:\n{said}");
     }
 }
 

@@ -7,6 +7,7 @@ use crate::client::ConnectString;
 use crate::fatal::Fatal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What the load is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -33,6 +34,22 @@ pub enum Workload {
     Mixed,
     /// ping: the cost of the protocol alone
     Ping,
+    /// --connections watchers of one znode: how long until a change has been told to all
+    WatchOne,
+    /// --keys znodes with one watcher each, the same
+    WatchMany,
+    /// sessions that do nothing, with --watches each: memory, wake-ups, CPU
+    Idle,
+    /// all sessions come back at once, with their watches, after a cut or a restart by --during
+    Storm,
+    /// --keys znodes in the shape of a real tree, then --churn: memory of each
+    Fill,
+    /// creates while servers fail by --during: longest gap; then every acknowledged one is checked
+    FailOver,
+    /// pass on what comes in at --listen for --seconds, and keep the requests in --log
+    Record,
+    /// the requests of a --log again
+    Replay,
 }
 
 /// How keys are chosen.
@@ -74,6 +91,14 @@ Examples:
       --compare redis://127.0.0.1:6379=redis --rounds 5 --html result.html
       the same against three servers in turn: medians, ratios, and a page with plots
 
+  ostler bench fill --keys 1000000 --churn 1000000 --pid $(pgrep -f 'ostler server')
+      a million znodes in a realistic shape: bytes of memory for each, loaded and after a million changes
+  ostler bench fail-over --server a:2181,b:2181,c:2181 --during 'ssh b systemctl kill -s KILL ostler'
+      the longest time without an acknowledged write, and whether all that were are there afterwards
+  ostler bench record --listen 127.0.0.1:2180 --server 127.0.0.1:2181 --seconds 60 --log requests
+  ostler bench replay --log requests --server 127.0.0.1:2182
+      what clients ask of one server, asked of another one
+
 docs/bench.md has every workload, and the formats of the files.";
 
 /// Put a load on a ZooKeeper-compatible server and report what it did.
@@ -89,7 +114,7 @@ pub struct BenchArgs {
     /// What --server speaks
     #[arg(long, value_enum, default_value = "zookeeper")]
     pub protocol: Protocol,
-    /// Connections, each with a session of its own [default: 50]
+    /// Connections, each with a session of its own [default: 50; idle, storm, watch-one: 1000; fail-over: 10]
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub connections: Option<u32>,
     /// Requests in flight on each connection (closed loop)
@@ -110,7 +135,7 @@ pub struct BenchArgs {
     /// Bytes of each value
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub size: u32,
-    /// Znodes that requests are spread over [default: 1000; delete: 100000]
+    /// Znodes that requests are spread over [default: 1000; delete: 100000; watch-many: 10000; fill: 1000000; idle, storm: one for each watch]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99_999_999))]
     pub keys: Option<u32>,
     /// How they are chosen
@@ -134,6 +159,9 @@ pub struct BenchArgs {
     /// Where the znodes are made; removed afterwards
     #[arg(long, default_value = "/ostler-bench")]
     pub root: String,
+    /// Seconds that a reply, a session or an event may be waited for
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
+    pub patience: f64,
     /// Leave the znodes where they are
     #[arg(long)]
     pub keep: bool,
@@ -143,6 +171,24 @@ pub struct BenchArgs {
     /// A command for the shell, run when a third of the time has passed (bounded loads: at once)
     #[arg(long, value_name = "COMMAND")]
     pub during: Option<String>,
+    /// Watches of each session (idle, storm)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub watches: u32,
+    /// Znodes deleted at random, and as many created, after a fill
+    #[arg(long, default_value_t = 0)]
+    pub churn: u32,
+    /// The file of requests (record, replay)
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Where clients to be recorded connect
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2180")]
+    pub listen: String,
+    /// How many times as fast as recorded; 0: as fast as --depth allows (replay)
+    #[arg(long, default_value_t = 1.0, value_parser = speed)]
+    pub speed: f64,
+    /// The load is the second part of a fill.
+    #[arg(skip)]
+    pub churning: bool,
     /// Seed of keys and values
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -164,14 +210,34 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (0.0..=1e6).contains(&speed) => Ok(speed),
+        _ => Err("not a factor from 0 to 1000000".into()),
+    }
+}
+
 impl BenchArgs {
+    /// How long a reply, a session or an event may be waited for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs_f64(self.patience)
+    }
+
     pub fn connections(&self) -> u32 {
-        self.connections.unwrap_or(50)
+        let usual = match self.workload {
+            Workload::Idle | Workload::Storm | Workload::WatchOne => 1_000,
+            Workload::FailOver => 10,
+            _ => 50,
+        };
+        self.connections.unwrap_or(usual)
     }
 
     pub fn keys(&self) -> u32 {
         let usual = match self.workload {
             Workload::Delete => 100_000,
+            Workload::WatchMany => 10_000,
+            Workload::Fill => 1_000_000,
+            Workload::Idle | Workload::Storm => self.connections().saturating_mul(self.watches).max(1),
             _ => 1_000,
         };
         self.keys.unwrap_or(usual)
@@ -180,7 +246,7 @@ impl BenchArgs {
     /// The same, with what the workload leaves no choice about; or what is wrong with it.
     pub fn settled(&self) -> Result<BenchArgs, Fatal> {
         let usage = |problem: &str| Err(Fatal::Usage { problem: problem.into() });
-        if self.connections() == 0 {
+        if self.connections() == 0 && self.workload != Workload::Idle {
             return usage("--connections 0: this workload needs at least one");
         }
         if !self.root.starts_with('/') || self.root.len() < 2 || self.root.ends_with('/') {
@@ -189,12 +255,13 @@ impl BenchArgs {
         if self.compare.len() == 1 {
             return usage("--compare: one server is not a comparison; name a second one, or use --server");
         }
-        Ok(BenchArgs { threads: self.threads.min(self.connections()), ..self.clone() })
+        Ok(BenchArgs { threads: self.threads.min(self.connections().max(1)), ..self.clone() })
     }
 
     /// How many requests the whole load is, if that is bounded by their number and not by time.
     pub fn total_requests(&self) -> Option<u64> {
         match self.workload {
+            Workload::Fill if !self.churning => Some(self.keys().into()),
             Workload::Delete => Some(self.requests.map_or(self.keys().into(), |count| count.min(self.keys().into()))),
             _ => self.requests,
         }

@@ -7,6 +7,7 @@
 //! Runs on: the connection's thread; pure.
 
 use super::args::{BenchArgs, Protocol};
+use super::fill::Shape;
 use super::workload::Ask;
 use crate::wire::client::{ReplyHeader, xid};
 use crate::wire::txn::Acl;
@@ -65,7 +66,20 @@ impl Names {
         &self.value
     }
 
-    fn check_value(&mut self, number: u64, data: Option<&[u8]>) -> Result<(), String> {
+    pub fn set_path(&mut self, path: String) {
+        self.path = path;
+    }
+
+    pub fn value_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.value
+    }
+
+    pub fn path_and_value(&self) -> (&str, &[u8]) {
+        (&self.path, &self.value)
+    }
+
+    /// Whether these are the data of the znode with that number. Errors: how they differ.
+    pub fn check_value(&mut self, number: u64, data: Option<&[u8]>) -> Result<(), String> {
         mark(&mut self.value, number);
         match data {
             Some(data) if data == self.value => Ok(()),
@@ -89,6 +103,7 @@ fn mark(value: &mut [u8], number: u64) {
 pub struct Dialect {
     protocol: Protocol,
     names: Names,
+    shape: Shape,
     acl: Acl,
     last_zxid: i64,
     keys: usize,
@@ -101,6 +116,7 @@ impl Dialect {
         Dialect {
             protocol,
             names: Names::new(root, args.size),
+            shape: Shape::new(root, args.keys().into()),
             acl: Acl::world(Acl::ALL),
             last_zxid: 0,
             keys: args.keys() as usize,
@@ -110,11 +126,13 @@ impl Dialect {
 
     /// Whether this protocol has such a request at all.
     pub fn can(protocol: Protocol, ask: Ask) -> bool {
-        let only_zookeeper = matches!(ask, Ask::Children | Ask::CreateChild(_) | Ask::DeleteChild(_) | Ask::Multi(_));
+        use Ask::*;
+        let only_zookeeper =
+            matches!(ask, Children | CreateChild(_) | DeleteChild(_) | Multi(_) | Fill(_) | FillDelete(_));
         match protocol {
             Protocol::Zookeeper => true,
             Protocol::Redis => !only_zookeeper,
-            Protocol::Echo => !matches!(ask, Ask::Multi(_)),
+            Protocol::Echo => !matches!(ask, Multi(_)),
         }
     }
 
@@ -132,9 +150,9 @@ impl Dialect {
                 read(OpCode::GetChildren, &path, xid, out);
             }
             Ask::Set(key) => {
-                let frame = open(OpCode::SetData, xid, out);
-                self.put_set(key, frame.bytes);
-                frame.close();
+                mark(&mut self.names.value, key.into());
+                self.names.key(key);
+                write_set(&self.names.path, &self.names.value, xid, out);
             }
             Ask::Multi(key) => {
                 let frame = open(OpCode::Multi, xid, out);
@@ -142,7 +160,8 @@ impl Dialect {
                 frame.bytes.put_text(self.names.key(key));
                 frame.bytes.put_int(-1);
                 crate::wire::multi::write_header(frame.bytes, OpCode::SetData.to_wire(), false, -1);
-                self.put_set(key, frame.bytes);
+                mark(&mut self.names.value, key.into());
+                put_set(&self.names.path, &self.names.value, frame.bytes);
                 crate::wire::multi::write_end(frame.bytes);
                 frame.close();
             }
@@ -157,18 +176,17 @@ impl Dialect {
             }
             Ask::Delete(number) => write_delete(self.names.new_znode(number), xid, out),
             Ask::DeleteChild(number) => write_delete(self.names.child(number), xid, out),
+            Ask::Fill(number) => {
+                let (path, value) = self.names.fill(&self.shape, number);
+                write_create(path, value, &self.acl, xid, out);
+            }
+            Ask::FillDelete(number) => write_delete(&self.shape.path(number), xid, out),
             Ask::Ping => {
                 open(OpCode::Ping, xid::PING, out).close();
                 return xid::PING;
             }
         }
         xid
-    }
-
-    fn put_set(&mut self, key: u32, out: &mut Vec<u8>) {
-        out.put_text(self.names.key(key));
-        out.put_buffer(Some(self.names.value(key.into())));
-        out.put_int(-1);
     }
 
     /// Whether a frame is the reply to the request with that xid. If it is not, nothing after it can be checked either.
@@ -215,13 +233,17 @@ impl Dialect {
                 self.names.child(number);
                 self.check_path(&mut r)?;
             }
+            Ask::Fill(number) => {
+                self.names.fill(&self.shape, number);
+                self.check_path(&mut r)?;
+            }
             Ask::Multi(_) => {
                 result(&mut r, OpCode::Check.to_wire(), false)?;
                 result(&mut r, OpCode::SetData.to_wire(), false)?;
                 self.check_stat(&mut r)?;
                 result(&mut r, -1, true)?;
             }
-            Ask::Delete(_) | Ask::DeleteChild(_) | Ask::Ping => {}
+            Ask::Delete(_) | Ask::DeleteChild(_) | Ask::FillDelete(_) | Ask::Ping => {}
         }
         if r.rest().is_empty() { Ok(()) } else { Err(format!("{} bytes too many in a reply", r.rest().len())) }
     }
@@ -345,6 +367,18 @@ pub fn write_create(path: &str, data: &[u8], acl: &Acl, xid: i32, out: &mut Vec<
     frame.bytes.put_buffer(Some(data));
     Acl::write_list(std::slice::from_ref(acl), frame.bytes);
     frame.bytes.put_int(0);
+    frame.close();
+}
+
+fn put_set(path: &str, data: &[u8], out: &mut Vec<u8>) {
+    out.put_text(path);
+    out.put_buffer(Some(data));
+    out.put_int(-1);
+}
+
+pub fn write_set(path: &str, data: &[u8], xid: i32, out: &mut Vec<u8>) {
+    let frame = open(OpCode::SetData, xid, out);
+    put_set(path, data, frame.bytes);
     frame.close();
 }
 

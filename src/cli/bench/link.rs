@@ -61,9 +61,15 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what is there and hands each frame on. Errors: the socket's, an impossible length, `each`'s; and
+    /// Reads what is there and hands each frame on. `closed`: the event said that the server has closed its side, of which
+    /// there will be no second event; else a short read is the end of what is there, and saves a call. Errors: the socket's, an impossible length, `each`'s; and
     /// `UnexpectedEof` when the server has closed the connection.
-    pub fn receive(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub fn receive(
+        &mut self,
+        scratch: &mut [u8],
+        closed: bool,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         loop {
             let len = match self.socket.read(scratch) {
                 Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
@@ -86,7 +92,7 @@ impl Link {
                     self.done = 0;
                 }
             }
-            if len < scratch.len() {
+            if len < scratch.len() && !closed {
                 return Ok(());
             }
         }

@@ -5,7 +5,7 @@
 //! Runs on: the main thread.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 /// A bar of `length` steps (requests, or milliseconds), with the target's name before and a message behind it.
 pub fn bar(name: &str, length: u64) -> ProgressBar {
@@ -17,16 +17,12 @@ pub fn bar(name: &str, length: u64) -> ProgressBar {
     bar
 }
 
-/// Runs a command of the user's by the shell, beside the load; what it says goes to standard error. It is not waited
-/// for here: `None` if it could not be started.
-pub fn run(bar: &ProgressBar, command: &str) -> Option<Child> {
+/// Runs a command of the user's by the shell, beside the load; what it says goes to standard error. It is not waited for: it
+/// may start a server that has to go on.
+pub fn run(bar: &ProgressBar, command: &str) {
     bar.println(format!("now: {command}"));
     let started = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-    match started {
-        Ok(child) => Some(child),
-        Err(error) => {
-            bar.println(format!("{command}: {error}"));
-            None
-        }
+    if let Err(error) = started {
+        bar.println(format!("{command}: {error}"));
     }
 }

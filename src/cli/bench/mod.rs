@@ -9,21 +9,30 @@
 //! live figures.
 
 mod args;
+mod crowd;
 mod dialect;
+mod fail_over;
+mod fan_out;
+mod fill;
 mod html;
+mod idle;
 mod link;
 mod live;
 mod outcome;
 mod pace;
 mod process;
+mod replay;
 mod report;
+mod request_log;
 mod setup;
 mod steady;
+mod storm;
 mod workload;
 
 pub use args::{BenchArgs, Keys, Protocol, Workload};
 
 use crate::fatal::Fatal;
+use args::Target;
 use outcome::Outcome;
 
 /// Measures, and prints and writes what was found. Errors: a server that could not be measured, or a wrong answer; the
@@ -33,10 +42,13 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     let targets = args::targets(args)?;
     let rounds = if targets.len() > 1 { args.rounds } else { 1 };
     process::raise_file_limit();
+    if let (Workload::Record, [target]) = (args.workload, targets.as_slice()) {
+        return request_log::record(args, target);
+    }
     let mut results: Vec<Vec<Outcome>> = targets.iter().map(|_| Vec::new()).collect();
     for round in 0..rounds {
         for (target, results) in targets.iter().zip(&mut results) {
-            let outcome = steady::measure(args, target)?;
+            let outcome = measure(args, target)?;
             report::line(&target.name, round, &outcome);
             results.push(outcome);
         }
@@ -49,4 +61,22 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
         None => Ok(()),
         Some(first) => Err(Fatal::Bench { problem: format!("{wrong} wrong answers, the first: {first}") }),
     }
+}
+
+/// One target's turn.
+fn measure(args: &BenchArgs, target: &Target) -> Result<Outcome, Fatal> {
+    let with_sessions = match args.workload {
+        Workload::WatchOne | Workload::WatchMany => fan_out::measure,
+        Workload::Idle => idle::measure,
+        Workload::Storm => storm::measure,
+        Workload::Fill => fill::measure,
+        Workload::FailOver => fail_over::measure,
+        Workload::Replay => replay::measure,
+        Workload::Record => return Err(Fatal::Usage { problem: "record: one server at a time (--server)".into() }),
+        _ => return steady::measure(args, target),
+    };
+    if target.protocol != Protocol::Zookeeper {
+        return Err(target.failed("only ZooKeeper's protocol has what this workload needs"));
+    }
+    with_sessions(args, target)
 }

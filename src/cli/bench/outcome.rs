@@ -33,6 +33,17 @@ pub struct Outcome {
     pub figures: Vec<Figure>,
 }
 
+/// The middle one, or what is between the two in the middle; NaN of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
 /// From a microsecond to ten minutes, three digits.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 600_000_000_000, 3).expect("the bounds are in order")
@@ -79,14 +90,17 @@ impl Outcome {
         self.first_wrong.get_or_insert(problem);
     }
 
-    #[cfg(test)]
     pub fn error(&mut self, problem: impl Into<String>) {
         *self.errors.entry(problem.into()).or_insert(0) += 1;
     }
 
-    #[cfg(test)]
     pub fn figure(&mut self, name: &'static str, value: f64) {
         self.figures.push(Figure { name, value });
+    }
+
+    /// A figure that may not be known.
+    pub fn known(&mut self, name: &'static str, value: Option<f64>) {
+        self.figures.extend(value.map(|value| Figure { name, value }));
     }
 
     pub fn get(&self, name: &str) -> Option<f64> {
@@ -165,6 +179,13 @@ impl Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn medians_are_of_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(vec![]).is_nan());
+    }
 
     #[test]
     fn threads_add_up() {

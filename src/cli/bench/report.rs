@@ -2,22 +2,24 @@
 //!
 //! Runs on: the main thread; pure but for writing the files.
 
-use super::args::{BenchArgs, Target};
+use super::args::{BenchArgs, Target, Workload};
 use super::html;
-use super::outcome::{Outcome, PERCENTILES};
+use super::outcome::{Outcome, PERCENTILES, median};
 use crate::fatal::Fatal;
 use std::fmt::Write;
 use std::path::Path;
 
 /// One line as soon as a measurement is done, and whatever a reader must know to judge it.
 pub fn line(name: &str, round: u32, outcome: &Outcome) {
-    let cpu = outcome.server_cpu_us().map_or(String::new(), |us| format!(", {us:.2} us CPU each"));
-    println!(
-        "{name:>16} round {round}: {:.0} a second{cpu}, p50 {:.0} us, p99 {:.0} us",
-        outcome.throughput(),
-        outcome.percentile_us(50.0),
-        outcome.percentile_us(99.0)
-    );
+    let mut parts = Vec::new();
+    if outcome.answered > 0 {
+        parts.push(format!("{:.0} a second", outcome.throughput()));
+        parts.extend(outcome.server_cpu_us().map(|us| format!("{us:.2} us CPU each")));
+        parts.push(format!("p50 {:.0} us", outcome.percentile_us(50.0)));
+        parts.push(format!("p99 {:.0} us", outcome.percentile_us(99.0)));
+    }
+    parts.extend(outcome.figures.iter().map(|figure| format!("{} {}", figure.name, short(figure.value))));
+    println!("{name:>16} round {round}: {}", parts.join(", "));
     if let Some(wrong) = &outcome.first_wrong {
         println!("{name:>16} {} WRONG answers, the first: {wrong}", outcome.wrong);
     }
@@ -26,16 +28,6 @@ pub fn line(name: &str, round: u32, outcome: &Outcome) {
     }
     if let Some(reason) = outcome.own_bottleneck() {
         println!("{name:>16} {reason}");
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => values[middle],
-        _ => (values[middle - 1] + values[middle]) / 2.0,
     }
 }
 
@@ -68,12 +60,19 @@ pub fn row(outcomes: &[Outcome]) -> Row {
 pub fn title(args: &BenchArgs, results: &[Vec<Outcome>]) -> String {
     let rounds = results.first().map_or(0, Vec::len);
     let seconds = results.iter().flatten().map(|outcome| outcome.seconds).fold(0.0, f64::max);
-    let pace = match args.rate {
-        Some(rate) => format!("{rate} requests a second (open loop)"),
-        None => format!("{} in flight each", args.depth),
+    let pace = match (args.workload, args.rate) {
+        (Workload::Replay, _) if args.speed > 0.0 => format!("{} times as fast as recorded", args.speed),
+        (Workload::Idle | Workload::Storm, _) => format!("{} watches each", args.watches),
+        (Workload::WatchMany, _) => format!("{} znodes", args.keys()),
+        (_, Some(rate)) => format!("{rate} requests a second (open loop)"),
+        (_, None) => format!("{} in flight each", args.depth),
     };
     let times = if rounds == 1 { format!("{seconds:.1} s") } else { format!("{rounds} rounds of {seconds:.1} s") };
-    format!("{}, {} connections, {pace}, {} bytes, {times}", args.workload.name(), args.connections(), args.size)
+    let name = args.workload.name();
+    if args.workload == Workload::Replay {
+        return format!("{name}, {pace}, {times}");
+    }
+    format!("{name}, {} connections, {pace}, {} bytes, {times}", args.connections(), args.size)
 }
 
 /// A number with as many digits as matter.
@@ -275,13 +274,6 @@ fn csv(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_are_of_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert!(median(vec![]).is_nan());
-    }
 
     #[test]
     fn what_programs_read_is_quoted() {

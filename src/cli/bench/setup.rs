@@ -33,6 +33,9 @@ pub fn write_hello(timeout_ms: i32, out: &mut Vec<u8>) {
 pub fn prepare(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str) -> io::Result<()> {
     let keys = match args.workload {
         Workload::Create | Workload::CreateDelete | Workload::Ping | Workload::Delete => 0,
+        Workload::Fill | Workload::FailOver => 0,
+        Workload::Idle | Workload::Storm if args.watches == 0 => 0,
+        Workload::WatchOne => 1,
         _ => args.keys(),
     };
     let new = if args.workload == Workload::Delete { u64::from(args.keys()) } else { 0 };

@@ -27,9 +27,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::time::Duration;
 
-/// How long a reply may be waited for at the end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// What the threads of one measurement share.
 struct Plan {
     args: BenchArgs,
@@ -249,23 +246,23 @@ impl<'a> Driver<'a> {
         let (scratch, answers, outcome) = (vec![0; 256 << 10], Vec::new(), Outcome::new());
         let mut driver = Driver { plan, poll, connections, scratch, answers, outcome };
         let mut events = Events::with_capacity(1024);
-        let give_up = clock::now().plus(PATIENCE);
+        let give_up = clock::now().plus(args.patience());
         while driver.connections.iter().any(|connection| !connection.flow.ready) {
             driver.poll.poll(&mut events, Some(Duration::from_millis(100)))?;
             for event in &events {
-                driver.receive(event.token().0)?;
+                driver.receive(event.token().0, event.is_read_closed())?;
                 driver.connections[event.token().0].link.send()?;
             }
             if clock::now() > give_up {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no session within a minute"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no session within --patience"));
             }
         }
         Ok(driver)
     }
 
-    fn receive(&mut self, at: usize) -> io::Result<()> {
+    fn receive(&mut self, at: usize, closed: bool) -> io::Result<()> {
         let Connection { link, flow } = &mut self.connections[at];
-        link.receive(&mut self.scratch, |frame| flow.take(frame, &mut self.answers))
+        link.receive(&mut self.scratch, closed, |frame| flow.take(frame, &mut self.answers))
     }
 
     fn run(&mut self, times: Times) -> io::Result<()> {
@@ -322,8 +319,9 @@ impl<'a> Driver<'a> {
             if plan.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if now.since(last_reply) > PATIENCE && self.connections.iter().any(|c| !c.flow.in_flight.is_empty()) {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply for a minute"));
+            if now.since(last_reply) > args.patience() && self.connections.iter().any(|c| !c.flow.in_flight.is_empty())
+            {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
             }
             self.poll.poll(&mut events, Some(Duration::from_millis(50)))?;
             for event in &events {
@@ -331,7 +329,7 @@ impl<'a> Driver<'a> {
                     continue;
                 }
                 let at = event.token().0;
-                self.receive(at)?;
+                self.receive(at, event.is_read_closed())?;
                 let now = clock::now();
                 let Connection { link, flow } = &mut self.connections[at];
                 if gap.is_none() && times.end.is_none_or(|end| now < end) {

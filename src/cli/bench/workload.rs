@@ -23,11 +23,39 @@ pub enum Ask {
     DeleteChild(u32),
     /// A check and a setData of one key.
     Multi(u32),
+    /// A znode of a fill.
+    Fill(u64),
+    FillDelete(u64),
     Ping,
 }
 
 /// Numbers of new znodes: the connection above, its own count below.
 const OWN_BITS: u32 = 40;
+
+/// The number of a connection's `count`th new znode.
+pub fn own_number(connection: u32, count: u64) -> u64 {
+    u64::from(connection) << OWN_BITS | count
+}
+
+/// The znodes of a fill that are a connection's own to delete, which stay in its order.
+struct Churn {
+    own: Vec<u64>,
+    /// The place in `own` whose znode has been deleted and is to be replaced.
+    gap: Option<usize>,
+    next: u64,
+}
+
+/// Which znodes of a fill are there after these churning requests.
+pub fn alive_after(args: &BenchArgs) -> Vec<u64> {
+    let args = BenchArgs { churning: true, ..args.clone() };
+    let mut alive = Vec::new();
+    for connection in 0..args.connections() {
+        let mut chooser = Chooser::new(&args, None, connection);
+        while chooser.next().is_some() {}
+        alive.extend(chooser.churn.into_iter().flat_map(|churn| churn.own));
+    }
+    alive
+}
 
 /// Chooses the requests of one connection.
 pub struct Chooser {
@@ -41,6 +69,7 @@ pub struct Chooser {
     made: u64,
     /// Requests that are still to be made.
     left: u64,
+    churn: Option<Churn>,
 }
 
 impl Chooser {
@@ -48,6 +77,14 @@ impl Chooser {
     pub fn new(args: &BenchArgs, zipf: Option<Arc<Zipf>>, connection: u32) -> Chooser {
         let (all, index) = (u64::from(args.connections().max(1)), u64::from(connection));
         let left = args.total_requests().map_or(u64::MAX, |total| total / all + u64::from(index < total % all));
+        let keys = u64::from(args.keys());
+        let churn = args.churning.then(|| Churn {
+            own: (index..keys).step_by(all as usize).collect(),
+            gap: None,
+            next: keys + index,
+        });
+        // What is deleted is replaced.
+        let left = if args.churning { left & !1 } else { left };
         Chooser {
             workload: args.workload,
             connection,
@@ -58,6 +95,7 @@ impl Chooser {
             zipf,
             made: 0,
             left,
+            churn,
         }
     }
 
@@ -73,7 +111,8 @@ impl Chooser {
         self.left = self.left.checked_sub(1)?;
         let made = self.made;
         self.made += 1;
-        let own = u64::from(self.connection) << OWN_BITS | made;
+        let own = own_number(self.connection, made);
+        let share = made * u64::from(self.connections) + u64::from(self.connection);
         Some(match self.workload {
             Workload::Get => Ask::Get(self.key()),
             Workload::Exists => Ask::Exists(self.key()),
@@ -87,13 +126,34 @@ impl Chooser {
             },
             Workload::Create => Ask::Create(own),
             // Of those that `setup` made under connection 0: this one's share is every so-manieth.
-            Workload::Delete => Ask::Delete(made * u64::from(self.connections) + u64::from(self.connection)),
+            Workload::Delete => Ask::Delete(share),
             Workload::CreateDelete if made.is_multiple_of(2) => Ask::Create(own),
             Workload::CreateDelete => Ask::Delete(own - 1),
             Workload::Mixed if self.rng.below(u64::from(self.read_ratio) + 1) == 0 => Ask::Set(self.key()),
             Workload::Mixed => Ask::Get(self.key()),
             Workload::Ping => Ask::Ping,
+            Workload::Fill => match &mut self.churn {
+                None => Ask::Fill(share),
+                Some(churn) => churn.next(&mut self.rng, self.connections)?,
+            },
+            // They have no steady load.
+            Workload::WatchOne | Workload::WatchMany | Workload::Idle | Workload::Storm => return None,
+            Workload::FailOver | Workload::Record | Workload::Replay => return None,
         })
+    }
+}
+
+impl Churn {
+    /// A delete and a create in turn; `None` for a connection that has no znode.
+    fn next(&mut self, rng: &mut Rng, connections: u32) -> Option<Ask> {
+        if let Some(gap) = self.gap.take() {
+            self.own[gap] = self.next;
+            self.next += u64::from(connections);
+            return Some(Ask::Fill(self.own[gap]));
+        }
+        let place = (!self.own.is_empty()).then(|| rng.below(self.own.len() as u64) as usize)?;
+        self.gap = Some(place);
+        Some(Ask::FillDelete(self.own[place]))
     }
 }
 
@@ -169,6 +229,27 @@ mod tests {
         }
         deleted.sort_unstable();
         assert_eq!(deleted, (0..100).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn what_churning_leaves_is_as_much_as_there_was() {
+        let args = Line::parse_from(["bench", "fill", "--keys", "100", "--connections", "7"]).args;
+        let args = BenchArgs { requests: Some(101), ..args };
+        let mut alive: std::collections::BTreeSet<u64> = (0..100).collect();
+        for connection in 0..7 {
+            let mut chooser = Chooser::new(&BenchArgs { churning: true, ..args.clone() }, None, connection);
+            for ask in std::iter::from_fn(|| chooser.next()) {
+                match ask {
+                    Ask::Fill(number) => assert!(alive.insert(number), "{number} is there already"),
+                    Ask::FillDelete(number) => assert!(alive.remove(&number), "{number} is not there"),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let mut after = alive_after(&args);
+        after.sort_unstable();
+        assert_eq!(after, alive.into_iter().collect::<Vec<_>>());
+        assert!(after.len() == 100 && after[99] >= 100);
     }
 
     #[test]
