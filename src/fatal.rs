@@ -35,9 +35,12 @@ pub enum Fatal {
     /// A record whose checksum is right and whose content is not: no transaction, or not one that follows.
     #[error("{}: the transaction {zxid} cannot be applied: {problem}", dir.display())]
     LogRecord { dir: PathBuf, zxid: Zxid, problem: String },
-    /// The directory holds ZooKeeper's own files, which this build does not read.
-    #[error("{} holds data of Apache ZooKeeper ({file})", dir.display())]
-    ForeignData { dir: PathBuf, file: String },
+    /// The directory holds ZooKeeper's own files beside ours, and they are not those that were taken over.
+    #[error("{}: {problem}", file.display())]
+    ForeignData { file: PathBuf, problem: String },
+    /// A file of ZooKeeper's that can't be taken over as it is: damaged, or something is missing before or behind it.
+    #[error("{}: byte {offset}: {problem}; everything up to zxid {last_good} is good", file.display())]
+    ZooKeeperData { file: PathBuf, offset: u64, last_good: Zxid, problem: String },
     /// Files are missing or don't fit together: `from..=to` is what is needed and not there.
     #[error("{}: transactions {from} to {to} are missing: {problem}", dir.display())]
     HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
@@ -58,6 +61,7 @@ impl Fatal {
             Fatal::LogCorrupt { .. }
             | Fatal::LogRecord { .. }
             | Fatal::SnapshotCorrupt { .. }
+            | Fatal::ZooKeeperData { .. }
             | Fatal::EpochsDamaged { .. }
             | Fatal::HistoryGap { .. } => 11,
         }
@@ -85,7 +89,10 @@ impl Fatal {
                 "Restore the file from a backup, or remove it if an older snapshot is there."
             }
             Fatal::ForeignData { .. } => {
-                "This build cannot import it: set another dataDir (and dataLogDir), or go on with ZooKeeper."
+                "Decide which of the two goes on: `ostler import --replace` takes ZooKeeper's, moving its files away keeps ours."
+            }
+            Fatal::ZooKeeperData { .. } => {
+                "Nothing was changed. Put the missing or sound file back, or give up what follows with `ostler import --up-to`."
             }
             Fatal::EpochsDamaged { .. } => {
                 "Restore the file from a backup of this server, or empty its data directory and let it join anew."

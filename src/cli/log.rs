@@ -2,6 +2,7 @@
 //!
 //! Runs on: the command's thread.
 
+use super::zxid;
 use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -87,24 +88,4 @@ fn damage(survey: &Survey) -> Option<Fatal> {
     let last_good = survey.zxids.map_or(Zxid::ZERO, |(_, last)| last);
     let (file, problem) = (survey.path.clone(), problem.clone());
     Some(Fatal::LogCorrupt { file, offset: *offset, last_good, problem })
-}
-
-fn zxid(text: &str) -> Result<Zxid, String> {
-    let parsed = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    parsed.map(Zxid).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zxids_are_read_as_they_are_printed() {
-        assert_eq!(zxid("0x10000000a"), Ok(Zxid(0x1_0000_000a)));
-        assert_eq!(zxid("17"), Ok(Zxid(17)));
-        assert!(zxid("0x").is_err() && zxid("-1").is_err());
-    }
 }

@@ -7,12 +7,16 @@
 //! Runs on: the main thread.
 
 pub mod bench;
+pub mod export;
+pub mod import;
 pub mod log;
+mod progress;
 pub mod server_args;
 pub mod shell;
 
 use crate::config::Config;
 use crate::fatal::Fatal;
+use crate::ids::Zxid;
 use crate::server::boot;
 use clap::Parser;
 use std::process::ExitCode;
@@ -24,6 +28,8 @@ enum Command {
     Server(server_args::ServerArgs),
     Shell(shell::ShellArgs),
     Bench(Box<bench::BenchArgs>),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     Log(log::LogArgs),
     /// Print the version, and that of the ZooKeeper whose place it takes
     Version,
@@ -37,6 +43,10 @@ Examples:
       in the place of a ZooKeeper server, with its file
   ostler shell -server localhost:2181 ls /
       one command of ZooKeeper's shell; without a command, a prompt
+  ostler import --check /etc/zookeeper/conf/zoo.cfg
+      whether the data of a stopped ZooKeeper server can be taken over
+  ostler export --to /srv/zookeeper zoo.cfg
+      a data directory that ZooKeeper starts from
   ostler log ostler-data/version-2
       what the log of a stopped server holds
 
@@ -59,6 +69,8 @@ pub fn run() -> ExitCode {
             println!("ostler {} (ZooKeeper {})", env!("CARGO_PKG_VERSION"), crate::admin::VERSION);
             ExitCode::SUCCESS
         }
+        Command::Import(args) => finish(import::run(&args).map(|()| 0)),
+        Command::Export(args) => finish(export::run(&args).map(|()| 0)),
         Command::Log(args) => finish(log::run(&args).map(|()| 0)),
     }
 }
@@ -85,5 +97,26 @@ fn finish(result: Result<u8, Fatal>) -> ExitCode {
             eprintln!("ostler: {fatal}\n{}\nThe log above and docs/operations.md tell more.", fatal.advice());
             ExitCode::from(fatal.exit_status())
         }
+    }
+}
+
+/// A zxid as an argument: hexadecimal with 0x, or decimal.
+fn zxid(text: &str) -> Result<Zxid, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map(Zxid).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zxids_are_read_as_they_are_printed() {
+        assert_eq!(zxid("0x10000000a"), Ok(Zxid(0x1_0000_000a)));
+        assert_eq!(zxid("17"), Ok(Zxid(17)));
+        assert!(zxid("0x").is_err() && zxid("-1").is_err());
     }
 }

@@ -44,6 +44,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// of kind `InvalidInput`.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
+    /// Opens a regular file that is only read: one of somebody else's, perhaps on a file system that takes no writes.
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
+        self.open(path)
+    }
+
     /// Maps the whole file for stores. The length of the file must not change while it is mapped.
     fn map(&self, file: Self::File) -> io::Result<Self::Map>;
 

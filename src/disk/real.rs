@@ -50,6 +50,10 @@ impl Disk for RealDisk {
         open_regular(path, OpenOptions::new().read(true).write(true)).map(RealFile)
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<RealFile> {
+        open_regular(path, OpenOptions::new().read(true)).map(RealFile)
+    }
+
     fn map(&self, file: RealFile) -> io::Result<MappedFile> {
         MappedFile::new(file.0)
     }

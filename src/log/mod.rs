@@ -50,6 +50,13 @@ pub use writer::Log;
 use crate::ids::Zxid;
 use crate::limits;
 
+/// Whether a log has files of this name in its directory.
+pub fn is_log_file(name: &str) -> bool {
+    segment::segment_number(name).is_some()
+        || segment::recycled_number(name).is_some()
+        || [segment::PREPARING, watermark::WATERMARK, inspect::CUT, truncate::TRUNCATE, INSTALL].contains(&name)
+}
+
 /// Sizes of segments in bytes. Tests take small ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {

@@ -31,6 +31,7 @@ use crate::server::shared::{CoreLink, Settings, Shared};
 use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
 use crate::session::{SessionIds, SessionTable};
+use crate::snapshot::zookeeper::{self, DecodeLimits, Dirs, ImportOptions, TakeOver};
 use crate::snapshot::{self, Keeper};
 use crate::tree::{Applied, Tree, TreeOptions};
 use crate::wire::txn::{Txn, read_txn};
@@ -90,9 +91,6 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     }
     let lock = disk.lock(&snapshot_dir)?;
     let log_lock = if log_dir == snapshot_dir { None } else { Some(disk.lock(&log_dir)?) };
-    for dir in [&snapshot_dir, &log_dir] {
-        refuse_zookeeper_data(&disk, dir)?;
-    }
     // Before anything slow, so that a port in use is found out at once; nobody is accepted before the end.
     let address =
         SocketAddr::new(config.client_port_address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), config.client_port);
@@ -106,6 +104,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     };
     let address = listener.local_addr().map_err(|source| Fatal::Listen { address: address.to_string(), source })?;
 
+    take_over_zookeeper(&disk, &config)?;
     let recovered = recover(&disk, &config)?;
     let zxid = recovered.tree.zxid();
     tracing::info!(
@@ -134,19 +133,33 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
     Ok(())
 }
 
-/// A directory of ZooKeeper's must not be taken for an empty one.
-fn refuse_zookeeper_data(disk: &RealDisk, dir: &Path) -> Result<(), Fatal> {
-    let names = disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source })?;
-    let theirs = names.iter().find(|name| {
-        let mut parts = name.split('.');
-        matches!(parts.next(), Some("snapshot" | "log"))
-            && parts.next().is_some_and(|zxid| u64::from_str_radix(zxid, 16).is_ok())
-            && matches!(parts.next(), None | Some("gz" | "snappy"))
-    });
-    match theirs {
-        Some(name) => Err(Fatal::ForeignData { dir: dir.to_owned(), file: name.clone() }),
-        None => Ok(()),
+/// A directory of ZooKeeper's must not be taken for an empty one: what it holds is made ours, at the first start.
+fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
+    let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
+    let options = ImportOptions {
+        tree: TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled },
+        limits: DecodeLimits {
+            item_bytes: config.jute_max_buffer + config.jute_max_buffer_extra,
+            ..DecodeLimits::default()
+        },
+        up_to: None,
+        check_digests: config.digest_enabled,
+    };
+    let dirs = Dirs { snapshots: &snapshots, log: &log };
+    if let TakeOver::Done(report) = zookeeper::take_over(disk, dirs, options, false, &mut |_, _| {})? {
+        for note in &report.notes {
+            tracing::warn!("{note}");
+        }
+        tracing::info!(
+            "took over the data of Apache ZooKeeper: {} znodes and {} sessions up to zxid {}, digest {:#x}; its files \
+             stay as they are",
+            report.nodes,
+            report.sessions,
+            report.zxid,
+            report.digest
+        );
     }
+    Ok(())
 }
 
 fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {

@@ -42,6 +42,11 @@ pub fn snapshot_zxid(name: &str) -> Option<Zxid> {
     if canonical { u64::from_str_radix(digits, 16).ok().map(Zxid) } else { None }
 }
 
+/// Whether a snapshot, finished or not, has this name.
+pub fn is_snapshot_file(name: &str) -> bool {
+    name == TMP_NAME || snapshot_zxid(name).is_some()
+}
+
 /// What a purge left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {

@@ -1,0 +1,106 @@
+//! `ostler export`: the data of a stopped server as a data directory that ZooKeeper 3.8 and 3.9 start from.
+//!
+//! Runs on: the command's thread.
+
+use super::progress::bar;
+use super::server_args::ServerArgs;
+use crate::disk::{self, Disk, RealDisk};
+use crate::fatal::Fatal;
+use crate::log::Sizes;
+use crate::snapshot::zookeeper::{Compression, Dirs, ExportOptions, export};
+use crate::storage;
+use crate::tree::TreeOptions;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  ostler export --to /srv/zookeeper /etc/ostler/zoo.cfg
+      version-2 and myid in /srv/zookeeper, which becomes ZooKeeper's dataDir
+  ostler export --to /var/lib/zookeeper --set-aside zoo.cfg
+      back into the directory that was taken over; ZooKeeper's old files get names that begin with aside.
+
+The digest that is printed is the one that ZooKeeper shows (`hash`, or /commands/hash) when it has started.";
+
+/// Write the data of a stopped server as ZooKeeper has it
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct ExportArgs {
+    /// The dataDir to be written
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// The dataLogDir to be written, if it isn't the dataDir
+    #[arg(long, value_name = "DIR")]
+    pub to_log: Option<PathBuf>,
+    /// How the snapshot is compressed: none, gz or snappy
+    #[arg(long, value_name = "METHOD", default_value = "none", value_parser = compression)]
+    pub compression: Compression,
+    /// Rename ZooKeeper's files that are there already instead of refusing
+    #[arg(long)]
+    pub set_aside: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+fn compression(name: &str) -> Result<Compression, String> {
+    Compression::from_name(name).ok_or_else(|| "none, gz or snappy".into())
+}
+
+/// Runs the command.
+pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
+    let config = args.server.load()?.config;
+    let disk = RealDisk;
+    let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
+    let _lock = disk.lock(&snapshots)?;
+    let _log_lock = if log == snapshots { None } else { Some(disk.lock(&log)?) };
+    let own = storage::Dirs { snapshots: snapshots.clone(), log: log.clone() };
+    storage::resume(&disk, &own, Sizes::default())?;
+    let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
+    for dir in [&to.0, &to.1] {
+        disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;
+    }
+    let options = ExportOptions {
+        tree: TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled },
+        compression: args.compression,
+        set_aside: args.set_aside,
+    };
+    let bar = bar();
+    let mut progress = |done: u64, total: u64| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let from = Dirs { snapshots: &snapshots, log: &log };
+    let exported = export(&disk, from, Dirs { snapshots: &to.0, log: &to.1 }, options, &mut progress)?;
+    bar.finish_and_clear();
+    let myid = copy_myid(&disk, &config.data_dir, &args.to)?;
+    println!("snapshot   {}", exported.snapshot.display());
+    match &exported.log {
+        Some((path, records)) => println!("log        {} ({records} records)", path.display()),
+        None => println!("log        none: nothing is behind the snapshot"),
+    }
+    println!("epochs     accepted {}, current {}", exported.epochs.accepted.0, exported.epochs.current.0);
+    if let Some(myid) = myid {
+        println!("myid       {myid}");
+    }
+    println!("zxid       {}", exported.zxid);
+    println!("znodes     {}", exported.nodes);
+    println!("sessions   {}", exported.sessions);
+    println!("digest     {:#x}", exported.digest);
+    for note in &exported.notes {
+        println!("note: {note}");
+    }
+    Ok(())
+}
+
+/// A member of an ensemble has its number in its dataDir.
+fn copy_myid(disk: &RealDisk, from: &Path, to: &Path) -> Result<Option<String>, Fatal> {
+    let (source, target) = (from.join("myid"), to.join("myid"));
+    let bytes = match disk.open_to_read(&source).and_then(|file| disk::read_whole(&file, 1 << 10)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk::fatal(&source, 0, error)),
+    };
+    if from != to {
+        disk::replace_file(disk, &target, &bytes)?;
+    }
+    Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
+}

@@ -1,0 +1,256 @@
+//! A server starts on the data directory of a ZooKeeper server and goes on where that one has stopped.
+//!
+//! Its own files lie in the same directory, under other names; ZooKeeper's stay as they are. So three things have to be
+//! told apart at each start: a directory that is to be taken over, one of which that was begun and not finished, and one
+//! of which it is done. A file `zookeeper.imported` says which. It is written before the first of our files and again
+//! after the last; until then whatever is there of ours is thrown away.
+//!
+//! ```text
+//!           checked, all of it        our files          done
+//!   theirs ───────────────────► begun ─────────► written ────► ours go on, theirs stay
+//!                                 ▲                 │
+//!                                 └── after a crash ┘
+//! ```
+//!
+//! A ZooKeeper server that is started again on such a directory sees only its own files, and goes on from where it was:
+//! two histories. So the file also says what ZooKeeper's files looked like, and a server that finds one that has changed
+//! or is new refuses to start. (That ZooKeeper does not notice, we can't help; `ostler export` is the way back.)
+//!
+//! Runs on: the starting thread, or a command's; the caller holds the locks of both directories.
+
+use super::dir::{ACCEPTED_EPOCH, CURRENT_EPOCH, Files};
+use super::import::{ImportOptions, Imported, ProgressBar, Report, import};
+use crate::disk::{self, Disk, File};
+use crate::fatal::Fatal;
+use crate::ids::Zxid;
+use crate::log::epochs::EPOCHS;
+use crate::log::{Log, Sizes, is_log_file};
+use crate::snapshot::{SnapshotWriter, is_snapshot_file};
+use crate::tree::Progress;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file that says how far a take-over has got.
+const IMPORTED: &str = "zookeeper.imported";
+const FIRST_LINE: &str = "ostler: data of Apache ZooKeeper, taken over";
+/// Bytes at the beginning of a file of ZooKeeper's by which it is known again.
+const HEAD: usize = 4096;
+
+/// Where a server keeps its snapshots and its log; they may be one.
+#[derive(Clone, Copy, Debug)]
+pub struct Dirs<'a> {
+    pub snapshots: &'a Path,
+    pub log: &'a Path,
+}
+
+/// What `take_over` found.
+pub enum TakeOver {
+    /// No file of ZooKeeper's.
+    Nothing,
+    /// Done at an earlier start.
+    Before,
+    /// Done now.
+    Done(Report),
+}
+
+/// What ZooKeeper's files look like: lengths and checksums of their beginnings, by name.
+type Looks = BTreeMap<String, (u64, u32)>;
+
+#[derive(PartialEq, Eq, Debug)]
+struct Marker {
+    done: bool,
+    zxid: Zxid,
+    looks: Looks,
+}
+
+/// Takes ZooKeeper's files over if there are any and it wasn't done before. `replace`: also where there are files of
+/// ours, which go then.
+pub fn take_over<D: Disk>(
+    disk: &D,
+    dirs: Dirs<'_>,
+    options: ImportOptions,
+    replace: bool,
+    progress: ProgressBar<'_>,
+) -> Result<TakeOver, Fatal> {
+    let files = Files::list(disk, dirs.snapshots, dirs.log)?;
+    let marker_path = dirs.snapshots.join(IMPORTED);
+    let marker = Marker::load(disk, &marker_path)?;
+    let Some(theirs) = files.paths().next() else {
+        return match marker {
+            Some(Marker { done: false, .. }) => {
+                let problem = "a take-over was begun and not finished, and ZooKeeper's files are gone".into();
+                Err(Fatal::ForeignData { file: marker_path, problem })
+            }
+            _ => Ok(TakeOver::Nothing),
+        };
+    };
+    let ours = our_files(disk, dirs)?;
+    match (&marker, ours.first()) {
+        _ if replace => {}
+        (None | Some(Marker { done: false, .. }), None) | (Some(Marker { done: false, .. }), Some(_)) => {}
+        (None, Some(_)) => {
+            let problem = "a file of ZooKeeper's beside ostler's own, which did not come from it".into();
+            return Err(Fatal::ForeignData { file: theirs.to_owned(), problem });
+        }
+        (Some(Marker { done: true, zxid, .. }), None) => {
+            let problem = format!("ZooKeeper's data was taken over at zxid {zxid}, and what came of it is gone");
+            return Err(Fatal::ForeignData { file: marker_path, problem });
+        }
+        (Some(marker), Some(_)) => {
+            let looks = look(disk, dirs, &files)?;
+            let changed = looks.iter().find(|(name, look)| marker.looks.get(*name) != Some(look));
+            return match changed {
+                None => Ok(TakeOver::Before),
+                Some((name, _)) => {
+                    let problem =
+                        format!("ZooKeeper has written it after its data had been taken over at zxid {}", marker.zxid);
+                    Err(Fatal::ForeignData { file: place(dirs, name), problem })
+                }
+            };
+        }
+    }
+    let Some(imported) = import(disk, dirs.snapshots, dirs.log, options, progress)? else {
+        return Ok(TakeOver::Nothing);
+    };
+    let mut marker = Marker { done: false, zxid: imported.tree.zxid(), looks: look(disk, dirs, &files)? };
+    marker.store(disk, &marker_path)?;
+    remove_ours(disk, dirs)?;
+    put_state(disk, dirs, &imported)?;
+    marker.done = true;
+    marker.store(disk, &marker_path)?;
+    Ok(TakeOver::Done(imported.report))
+}
+
+/// Writes a state as a server of ours has it: a snapshot, an empty log behind it, the epochs. For directories that exist
+/// and have no such files.
+pub fn put_state<D: Disk>(disk: &D, dirs: Dirs<'_>, state: &Imported) -> Result<(), Fatal> {
+    let mut writer = SnapshotWriter::begin(disk.clone(), dirs.snapshots, state.tree.begin_freeze(), &state.sessions)?;
+    loop {
+        let progress = writer.take(&state.tree);
+        writer.store()?;
+        if progress == Progress::Done {
+            break;
+        }
+    }
+    writer.finish()?;
+    state.epochs.store(disk, dirs.log)?;
+    Log::create(disk.clone(), dirs.log, state.tree.zxid(), Sizes::default()).map(drop)
+}
+
+/// Removes the files of a server of ours.
+pub fn remove_ours<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<(), Fatal> {
+    for path in our_files(disk, dirs)? {
+        disk.remove(&path).map_err(|error| disk::fatal(&path, 0, error))?;
+    }
+    for dir in [dirs.snapshots, dirs.log] {
+        disk.sync_dir(dir).map_err(|error| disk::sync_failed(dir, error))?;
+    }
+    Ok(())
+}
+
+/// Files that a server of ours has written.
+pub fn our_files<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<Vec<PathBuf>, Fatal> {
+    let list = |dir: &Path| disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source });
+    let mut ours = Vec::new();
+    ours.extend(
+        list(dirs.snapshots)?.iter().filter(|name| is_snapshot_file(name)).map(|name| dirs.snapshots.join(name)),
+    );
+    let of_log = |name: &&String| is_log_file(name) || *name == EPOCHS;
+    ours.extend(list(dirs.log)?.iter().filter(of_log).map(|name| dirs.log.join(name)));
+    Ok(ours)
+}
+
+/// The path of a file of ZooKeeper's.
+fn place(dirs: Dirs<'_>, name: &str) -> PathBuf {
+    if name.starts_with("log.") { dirs.log.join(name) } else { dirs.snapshots.join(name) }
+}
+
+fn look<D: Disk>(disk: &D, dirs: Dirs<'_>, files: &Files) -> Result<Looks, Fatal> {
+    let mut looks = Looks::new();
+    let epochs = [CURRENT_EPOCH, ACCEPTED_EPOCH].map(|name| dirs.snapshots.join(name));
+    for path in files.paths().chain(epochs.iter().map(PathBuf::as_path)) {
+        let io = |error| disk::fatal(path, 0, error);
+        let file = match disk.open_to_read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(io(error)),
+        };
+        let len = file.len().map_err(io)?;
+        let mut head = vec![0; len.min(HEAD as u64) as usize];
+        file.read_at(0, &mut head).map_err(io)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        looks.insert(name, (len, crc32c::crc32c(&head)));
+    }
+    Ok(looks)
+}
+
+impl Marker {
+    /// Text, so that an operator who looks into it learns something.
+    fn store<D: Disk>(&self, disk: &D, path: &Path) -> Result<(), Fatal> {
+        let mut text = format!("{FIRST_LINE}\n");
+        let state = if self.done { "done" } else { "begun" };
+        let _ = writeln!(text, "{state} zxid {:#x}", self.zxid.0);
+        for (name, (len, crc)) in &self.looks {
+            let _ = writeln!(text, "{len} {crc:08x} {name}");
+        }
+        let _ = writeln!(text, "crc32c {:08x}", crc32c::crc32c(text.as_bytes()));
+        disk::replace_file(disk, path, text.as_bytes())
+    }
+
+    fn load<D: Disk>(disk: &D, path: &Path) -> Result<Option<Marker>, Fatal> {
+        let file = match disk.open_to_read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(disk::fatal(path, 0, error)),
+        };
+        let bytes = disk::read_whole(&file, 1 << 24).map_err(|error| disk::fatal(path, 0, error))?;
+        match Marker::parse(&bytes) {
+            Some(marker) => Ok(Some(marker)),
+            None => Err(Fatal::ForeignData { file: path.to_owned(), problem: "it is damaged".into() }),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Marker> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let sum_at = text.trim_end().rfind('\n')? + 1;
+        let (text, sum) = text.split_at(sum_at);
+        if sum.trim_end() != format!("crc32c {:08x}", crc32c::crc32c(text.as_bytes())) {
+            return None;
+        }
+        let mut lines = text.lines();
+        lines.next().filter(|line| *line == FIRST_LINE)?;
+        let (state, zxid) = lines.next()?.split_once(" zxid 0x")?;
+        let mut looks = Looks::new();
+        for line in lines {
+            let mut words = line.splitn(3, ' ');
+            let (len, crc) = (words.next()?.parse().ok()?, u32::from_str_radix(words.next()?, 16).ok()?);
+            looks.insert(words.next()?.to_owned(), (len, crc));
+        }
+        Some(Marker { done: state == "done", zxid: Zxid(u64::from_str_radix(zxid, 16).ok()?), looks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_survives_its_text_and_a_changed_byte_is_none() {
+        let disk = crate::disk::sim::SimDisk::new();
+        let path = Path::new("/d/zookeeper.imported");
+        disk.create_dir(Path::new("/d")).unwrap();
+        let looks = [("snapshot.16a".to_owned(), (3665, 7)), ("log.1 ".to_owned(), (0, u32::MAX))].into();
+        let marker = Marker { done: true, zxid: Zxid(0x1_0000_0000), looks };
+        marker.store(&disk, path).unwrap();
+        assert_eq!(Marker::load(&disk, path).unwrap(), Some(marker));
+        let bytes = disk.contents(path).unwrap();
+        for at in 0..bytes.len() - 1 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert_eq!(Marker::parse(&changed), None, "{at}");
+            assert_eq!(Marker::parse(&bytes[..at]), None, "{at}");
+        }
+    }
+}

@@ -1,0 +1,577 @@
+//! Data directories of ZooKeeper: taken over whole or not at all, and given back.
+//!
+//! Real files of 3.9.5 and made ones on the simulated disk; then, where Java is there (`zookeeper_data/java.rs`), real
+//! servers of 3.9.5 and 3.8.0 that write what ostler takes over and start from what ostler has exported.
+
+#[path = "zookeeper_data/made.rs"]
+mod made;
+
+use made::{Fuzzy, Made, adler, assert_same, dir, dirs, options, random_state};
+use ostler::disk::Disk;
+use ostler::disk::sim::{Keep, SimDisk};
+use ostler::fatal::Fatal;
+use ostler::ids::{Epoch, SessionId, Zxid};
+use ostler::log::epochs::Epochs;
+use ostler::log::{Batch, Log, Sizes};
+use ostler::random::Rng;
+use ostler::snapshot::zookeeper::{
+    Compression, ExportOptions, ImportOptions, Imported, TakeOver, export, import, put_state, read_state, take_over,
+    write_file, write_log_header, write_log_record,
+};
+use ostler::snapshot::{load_newest, snapshot_path};
+use ostler::tree::{Tree, TreeOptions};
+use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
+
+/// What 3.9.5 wrote: 362 records, and the snapshot at the last of them.
+const LOG: &[u8] = include_bytes!("golden/zookeeper-3.9.5.log");
+const SNAPSHOT: &[u8] = include_bytes!("golden/zookeeper-3.9.5.snapshot");
+const LAST: Zxid = Zxid(0x16a);
+const DIGEST: u64 = 0x9_0449_267c;
+
+fn disk_with(files: &[(&str, &[u8])]) -> SimDisk {
+    let disk = SimDisk::new();
+    disk.create_dir(dir()).unwrap();
+    for (name, bytes) in files {
+        disk.put(&dir().join(name), bytes.to_vec());
+    }
+    disk
+}
+
+fn read(disk: &SimDisk) -> Result<Imported, Fatal> {
+    read_with(disk, options())
+}
+
+fn read_with(disk: &SimDisk, options: ImportOptions) -> Result<Imported, Fatal> {
+    import(disk, dir(), dir(), options, &mut |_, _| {}).map(|imported| imported.expect("there are files"))
+}
+
+/// File, offset and last good zxid of what is wrong.
+fn refusal(result: Result<Imported, Fatal>) -> (String, u64, Zxid, String) {
+    match result.map(|imported| imported.report) {
+        Err(Fatal::ZooKeeperData { file, offset, last_good, problem }) => {
+            (file.file_name().unwrap().to_str().unwrap().to_owned(), offset, last_good, problem)
+        }
+        other => panic!("taken: {other:?}"),
+    }
+}
+
+/// Where the records of a log begin, and behind the last one.
+fn places(log: &[u8]) -> Vec<usize> {
+    let mut places = vec![16];
+    let mut at = 16;
+    while at + 12 <= log.len() {
+        let length = u32::from_be_bytes(log[at + 8..at + 12].try_into().unwrap()) as usize;
+        if length == 0 {
+            break;
+        }
+        at += 12 + length + 1;
+        places.push(at);
+    }
+    places
+}
+
+#[test]
+fn real_files_give_the_state_that_their_server_had() {
+    // The log alone, the snapshot alone, both; compressed; with the zeros behind that the server reserves.
+    let padded = [LOG, &[0; 100_000]].concat();
+    let whole = read(&disk_with(&[("log.1", LOG)])).unwrap();
+    assert_eq!((whole.report.records, whole.report.snapshot.clone()), (362, None));
+    assert!(whole.report.record_digests > 100);
+    for (files, records) in [
+        (&[("snapshot.16a", SNAPSHOT)][..], 0),
+        (&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)], 0),
+        (&[("log.1", &padded)], 362),
+    ] {
+        let imported = read(&disk_with(files)).unwrap();
+        let report = &imported.report;
+        assert_eq!((report.zxid, report.digest, report.records), (LAST, DIGEST, records));
+        assert_eq!(report.notes, [""; 0]);
+        assert_eq!(report.snapshot_digest, report.snapshot.is_some());
+        assert_same(&imported.tree, &whole.tree);
+        assert_eq!(imported.sessions, whole.sessions);
+        assert_eq!(report.sessions, 3);
+    }
+}
+
+/// A directory that is ours, as a server would find it.
+fn ours(disk: &SimDisk) -> (Tree, Vec<(SessionId, i32)>) {
+    let loaded = load_newest(disk, dir(), options().tree, 1).unwrap().loaded.unwrap();
+    (loaded.tree, loaded.sessions)
+}
+
+fn take(disk: &SimDisk) -> Result<TakeOver, Fatal> {
+    take_over(disk, dirs(), options(), false, &mut |_, _| {})
+}
+
+#[test]
+fn a_directory_is_taken_over_once_and_its_files_stay_as_they_are() {
+    let files =
+        [("snapshot.16a", SNAPSHOT), ("log.1", LOG), ("acceptedEpoch", b"7".as_slice()), ("currentEpoch", b"5")];
+    let disk = disk_with(&files);
+    assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+    let (tree, sessions) = ours(&disk);
+    assert_eq!((tree.digest(), tree.zxid(), sessions.len()), (DIGEST, LAST, 3));
+    assert_eq!(Epochs::load(&disk, dir()).unwrap(), Some(Epochs::new(Epoch(7), Epoch(5))));
+    for (name, bytes) in files {
+        assert_eq!(disk.contents(&dir().join(name)).unwrap(), bytes, "{name}");
+    }
+    assert!(matches!(take(&disk), Ok(TakeOver::Before)));
+    // Whoever removes ZooKeeper's files, when all is well, may.
+    disk.remove(&dir().join("log.1")).unwrap();
+    assert!(matches!(take(&disk), Ok(TakeOver::Before)));
+    let none = disk_with(&[]);
+    assert!(matches!(take(&none), Ok(TakeOver::Nothing)));
+}
+
+#[test]
+fn two_histories_in_one_directory_are_refused() {
+    let foreign = |disk: &SimDisk, name: &str| match take(disk) {
+        Err(Fatal::ForeignData { file, .. }) => assert_eq!(file, dir().join(name)),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("taken"),
+    };
+    // ZooKeeper has gone on after the take-over: a new log, a log written over, another epoch.
+    let taken = || {
+        let disk = disk_with(&[("log.1", LOG), ("currentEpoch", b"5")]);
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        disk
+    };
+    let disk = taken();
+    disk.put(&dir().join("log.16b"), vec![0; 20]);
+    foreign(&disk, "log.16b");
+    let disk = taken();
+    disk.damage(&dir().join("log.1"), |bytes| bytes[20] ^= 1);
+    foreign(&disk, "log.1");
+    let disk = taken();
+    disk.put(&dir().join("currentEpoch"), b"6".to_vec());
+    foreign(&disk, "currentEpoch");
+    // But whoever says so gets what ZooKeeper has now.
+    assert!(matches!(take_over(&disk, dirs(), options(), true, &mut |_, _| {}), Ok(TakeOver::Done(_))));
+    assert!(matches!(take(&disk), Ok(TakeOver::Before)));
+
+    // Ours first, then somebody copies ZooKeeper's beside them.
+    let disk = disk_with(&[]);
+    put_state(&disk, dirs(), &read(&disk_with(&[("log.1", LOG)])).unwrap()).unwrap();
+    disk.put(&dir().join("snapshot.16a"), SNAPSHOT.to_vec());
+    foreign(&disk, "snapshot.16a");
+    // What came of a take-over is gone, but not what it came from.
+    let disk = taken();
+    disk.remove(&snapshot_path(dir(), LAST)).unwrap();
+    for name in disk.list(dir()).unwrap().iter().filter(|name| ostler::log::is_log_file(name)) {
+        disk.remove(&dir().join(name)).unwrap();
+    }
+    disk.remove(&dir().join("epochs")).unwrap();
+    foreign(&disk, "zookeeper.imported");
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_take_over_leaves_one_that_can_be_done_again() {
+    let files = [("snapshot.16a", SNAPSHOT), ("log.1", LOG)];
+    let operations = {
+        let disk = disk_with(&files);
+        let before = disk.operations();
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        disk.operations() - before
+    };
+    for stop in 0..operations {
+        let disk = disk_with(&files);
+        disk.stop_after(disk.operations() + stop);
+        assert!(take(&disk).is_err());
+        for keep in [Keep::Nothing, Keep::Everything, Keep::Bytes, Keep::Names, Keep::Some(1), Keep::Some(2)] {
+            let found = disk.after_crash(keep);
+            for (name, bytes) in files {
+                assert_eq!(found.contents(&dir().join(name)).unwrap(), bytes, "{name}");
+            }
+            let again = take(&found).unwrap_or_else(|fatal| panic!("stop {stop}, {keep:?}: {fatal}"));
+            assert!(!matches!(again, TakeOver::Nothing));
+            assert_eq!(ours(&found).0.digest(), DIGEST);
+            assert!(read_state(&found, dirs(), options().tree, |_, _| Ok(())).is_ok());
+            assert!(matches!(take(&found), Ok(TakeOver::Before)));
+        }
+    }
+    assert!(operations > 10, "{operations}");
+}
+
+#[test]
+fn what_zookeeper_passes_over_in_silence_is_an_error_with_its_place() {
+    let places = places(LOG);
+    let (at, next) = (places[100], places[101]);
+    let good = Zxid(100);
+    // A run of zeros over one record; a bad mark; the rest cut off by a length of zero.
+    let mut zeros = LOG.to_vec();
+    zeros[at..next].fill(0);
+    let mut mark = LOG.to_vec();
+    mark[next - 1] = b'A';
+    let mut length = LOG.to_vec();
+    length[at + 8..at + 12].fill(0);
+    let mut sum = LOG.to_vec();
+    sum[at + 20] ^= 1;
+    for bytes in [zeros, mark, length, sum] {
+        let (file, offset, last_good, problem) = refusal(read(&disk_with(&[("log.1", &bytes)])));
+        assert_eq!((file.as_str(), offset, last_good), ("log.1", at as u64, good), "{problem}");
+    }
+
+    // Log files: the record that is missing is named, and where it should have been.
+    let log = |from: usize, to: usize| [&LOG[..16], &LOG[places[from]..places[to]]].concat();
+    let (one, two, three) = (log(0, 100), log(100, 200), log(200, 362));
+    let disk = disk_with(&[("log.1", &one), ("log.65", &two), ("log.c9", &three)]);
+    assert_eq!(read(&disk).unwrap().report.digest, DIGEST);
+    let (file, offset, last_good, problem) = refusal(read(&disk_with(&[("log.1", &one), ("log.c9", &three)])));
+    assert_eq!((file.as_str(), offset, last_good), ("log.c9", 16, good));
+    assert!(problem.contains("0x65 is missing"), "{problem}");
+    let (file, ..) = refusal(read(&disk_with(&[("log.65", &two), ("log.c9", &three)])));
+    assert_eq!(file, "log.65", "no snapshot, and not the beginning");
+    // A snapshot behind which the log has a gap; a snapshot alone that is damaged; an empty log where there was one.
+    let (file, _, last_good, _) = refusal(read(&disk_with(&[("snapshot.16a", SNAPSHOT), ("log.170", &one)])));
+    assert_eq!((file.as_str(), last_good), ("log.170", LAST));
+    let (file, ..) = refusal(read(&disk_with(&[("log.1", &one), ("log.c9", &LOG[..16])])));
+    assert_eq!(file, "log.c9");
+    let (file, ..) = refusal(read(&disk_with(&[("snapshot.16a", &SNAPSHOT[..3000])])));
+    assert_eq!(file, "snapshot.16a", "ZooKeeper starts with an empty tree here");
+    // A newer snapshot is damaged and the log does not reach it.
+    let (file, ..) = refusal(read(&disk_with(&[("log.1", &one), ("snapshot.16a", &SNAPSHOT[..3000])])));
+    assert_eq!(file, "snapshot.16a");
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over_where_the_log_reaches_past_it() {
+    let older = {
+        // The state after the first 100 records, written by ostler.
+        let places = places(LOG);
+        let log = [&LOG[..16], &LOG[16..places[100]]].concat();
+        let imported = read(&disk_with(&[("log.1", &log)])).unwrap();
+        let mut bytes = Vec::new();
+        write_file(&imported.tree, &imported.sessions, Compression::Plain, &mut bytes).unwrap();
+        bytes
+    };
+    for len in [0, 5, 100, 3000, SNAPSHOT.len() - 1] {
+        let files = [("snapshot.64", &older[..]), ("snapshot.16a", &SNAPSHOT[..len]), ("log.1", LOG)];
+        let imported = read(&disk_with(&files)).unwrap();
+        assert_eq!((imported.report.digest, imported.report.records), (DIGEST, 262));
+        assert!(imported.report.notes[0].contains("snapshot.16a"), "{:?}", imported.report.notes);
+    }
+}
+
+#[test]
+fn every_changed_byte_of_a_snapshot_is_found() {
+    let end = SNAPSHOT.len();
+    for at in 0..end {
+        let mut bytes = SNAPSHOT.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        // Neither ZooKeeper nor we look at version and dbid, but for the checksum over them.
+        refusal(read(&disk_with(&[("snapshot.16a", &bytes)])));
+        // Where a section ends, an older server's file would end as well.
+        if ![end - 21 - 33, end - 21].contains(&at) {
+            refusal(read(&disk_with(&[("snapshot.16a", &SNAPSHOT[..at])])));
+        }
+    }
+    refusal(read(&disk_with(&[("snapshot.16a", &[SNAPSHOT, b"x"].concat())])));
+    refusal(read(&disk_with(&[("snapshot.16b", SNAPSHOT), ("log.1", LOG)])));
+}
+
+/// Sections that older servers don't write, or that settings turn off.
+#[test]
+fn snapshots_of_every_form_are_read() {
+    let seal = 13;
+    let end = SNAPSHOT.len();
+    let (tree_end, digest_end) = (end - 21 - 33, end - 21);
+    // The seals sum up all bytes before them, so a section can be cut off at the end but not out of the middle.
+    for (len, digest) in [(tree_end, false), (digest_end, true), (end, true)] {
+        let imported = read(&disk_with(&[("snapshot.16a", &SNAPSHOT[..len])])).unwrap();
+        assert_eq!((imported.report.digest, imported.report.snapshot_digest), (DIGEST, digest));
+    }
+    let mut only_zxid = SNAPSHOT[..tree_end].to_vec();
+    only_zxid.extend_from_slice(&LAST.0.to_be_bytes());
+    let sum = adler(&only_zxid);
+    only_zxid.extend_from_slice(&(sum as u64).to_be_bytes());
+    only_zxid.extend_from_slice(&SNAPSHOT[end - 5..]);
+    assert_eq!(only_zxid.len(), tree_end + 8 + seal);
+    assert_eq!(read(&disk_with(&[("snapshot.16a", &only_zxid)])).unwrap().report.digest, DIGEST);
+}
+
+/// Cut anywhere, the last append is left out and all before it is kept; in the middle of the history nothing is.
+#[test]
+fn an_interrupted_append_is_left_out_with_a_note() {
+    let places = places(LOG);
+    let last = places[361];
+    let before = read(&disk_with(&[("log.1", &LOG[..last])])).unwrap();
+    assert_eq!((before.report.zxid, before.report.notes.len()), (Zxid(361), 0));
+    for len in last + 1..LOG.len() {
+        for zeros in [0, 5000] {
+            let torn = [&LOG[..len], &vec![0; zeros]].concat();
+            let imported = read(&disk_with(&[("log.1", &torn)])).unwrap();
+            assert_eq!(imported.report.zxid, Zxid(361), "{len}");
+            assert_eq!(imported.tree.digest(), before.tree.digest());
+            // The first bytes of a checksum are zeros, which are nothing.
+            assert!(imported.report.notes.len() == 1 || len < last + 5, "{len}");
+        }
+    }
+    // Bytes of the last record that never got to the disk.
+    for at in last..LOG.len() {
+        let mut torn = [LOG, &[0; 600]].concat();
+        torn[at..LOG.len()].fill(0);
+        assert_eq!(read(&disk_with(&[("log.1", &torn)])).unwrap().report.zxid, Zxid(361), "{at}");
+    }
+    // The same with a log after it: the server had gone on, so this was no accident of the end.
+    let follower = |from: usize| [&LOG[..16], &LOG[places[from]..]].concat();
+    let torn = [&LOG[..places[300] + 30], &[0; 900]].concat();
+    let imported = read(&disk_with(&[("log.1", &torn), ("log.12d", &follower(300))])).unwrap();
+    assert_eq!(imported.report.digest, DIGEST);
+    refusal(read(&disk_with(&[("log.1", &torn), ("log.12e", &follower(301))])));
+    // A server that was killed when it had just begun a log.
+    for bytes in [&LOG[..0], &LOG[..7], &LOG[..16], &[0; 500]] {
+        let imported = read(&disk_with(&[("log.1", LOG), ("log.16b", bytes)])).unwrap();
+        assert_eq!(imported.report.digest, DIGEST, "{}", bytes.len());
+    }
+    refusal(read(&disk_with(&[("log.1", &LOG[..7]), ("log.16b", LOG)])));
+}
+
+/// One byte of the log is changed: either that is an error, or only the last append is concerned.
+#[test]
+fn no_changed_byte_of_a_log_changes_the_history() {
+    let last = places(LOG)[361];
+    let mut rng = Rng::new(5);
+    for _ in 0..400 {
+        let at = 16 + rng.below(LOG.len() as u64 - 16) as usize;
+        let mut bytes = LOG.to_vec();
+        bytes[at] ^= 1 << rng.below(8);
+        match read(&disk_with(&[("log.1", &bytes)])) {
+            Ok(imported) => assert!(at >= last && imported.report.zxid == Zxid(361), "byte {at}"),
+            Err(Fatal::ZooKeeperData { offset, .. }) => assert!(offset <= at as u64, "byte {at}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// An epoch that is missing at its end shows in no zxid; the digests tell.
+#[test]
+fn a_log_lost_where_an_epoch_ends_is_found_by_the_digest() {
+    let mut made = Made::new();
+    let mut rng = Rng::new(9);
+    let mut logs: Vec<(String, Vec<u8>)> = Vec::new();
+    for epoch in 1..4u32 {
+        let first = Zxid::new(Epoch(epoch), 1);
+        let mut bytes = Vec::new();
+        write_log_header(&mut bytes).unwrap();
+        for counter in 1..40 {
+            let zxid = Zxid::new(Epoch(epoch), counter);
+            write_log_record(&made.entry(&mut rng, zxid), &mut bytes).unwrap();
+        }
+        logs.push((format!("log.{:x}", first.0), bytes));
+    }
+    let files = |logs: &[(String, Vec<u8>)]| {
+        let disk = disk_with(&[]);
+        logs.iter().for_each(|(name, bytes)| disk.put(&dir().join(name), bytes.clone()));
+        disk
+    };
+    assert_same(&read(&files(&logs)).unwrap().tree, &made.tree);
+    let whole = logs[1].1.clone();
+    let mut found = 0;
+    for cut in places(&whole).into_iter().rev().skip(1).step_by(5) {
+        logs[1].1 = whole[..cut].to_vec();
+        match read(&files(&logs)) {
+            Err(Fatal::ZooKeeperData { file, last_good, .. }) => {
+                assert!(file.ends_with("log.300000001"), "{file:?}");
+                assert!(last_good < Zxid::new(Epoch(2), 39));
+                found += 1;
+            }
+            Ok(imported) => assert_same(&imported.tree, &made.tree), // Only transactions that failed were cut off.
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(found > 3, "{found}");
+}
+
+#[test]
+fn digests_that_do_not_agree_are_an_error_or_by_choice_a_note() {
+    let mut made = Made::new();
+    let mut rng = Rng::new(3);
+    let mut bytes = Vec::new();
+    write_log_header(&mut bytes).unwrap();
+    for entry in made.grow(&mut rng, 29) {
+        write_log_record(&entry, &mut bytes).unwrap();
+    }
+    let header = TxnHeader { session: SessionId(1), cxid: 1, zxid: Zxid(30), time: 5 };
+    let mut entry = Vec::new();
+    let digest = TxnDigest { version: 2, tree: made.tree.digest() ^ 1 };
+    write_txn(&header, &Txn::CreateSession { timeout_ms: 5 }, Some(digest), &mut entry);
+    write_log_record(&entry, &mut bytes).unwrap();
+    let disk = disk_with(&[("log.1", &bytes)]);
+    let (_, _, last_good, problem) = refusal(read(&disk));
+    assert_eq!(last_good, Zxid(29), "{problem}");
+    let imported = read_with(&disk, ImportOptions { check_digests: false, ..options() }).unwrap();
+    assert_eq!((imported.report.zxid, imported.report.notes.len()), (Zxid(30), 1));
+    // Or what follows is given up.
+    let imported = read_with(&disk, ImportOptions { up_to: Some(Zxid(29)), ..options() }).unwrap();
+    assert_same(&imported.tree, &made.tree);
+    assert!(matches!(
+        read_with(&disk, ImportOptions { up_to: Some(Zxid(77)), check_digests: false, ..options() }),
+        Err(Fatal::Usage { .. })
+    ));
+}
+
+/// A request that a leader cannot decode is logged under a zxid that is taken; a record may be logged twice.
+#[test]
+fn a_repeated_zxid_is_survived_and_another_transaction_under_it_is_not() {
+    let places = places(LOG);
+    let record = |from: usize, to: usize| &LOG[places[from]..places[to]];
+    let header = TxnHeader { session: SessionId(1), cxid: 1, zxid: Zxid(51), time: 5 };
+    let made = |txn: Txn| {
+        let (mut entry, mut bytes) = (Vec::new(), Vec::new());
+        write_txn(&header, &txn, None, &mut entry);
+        write_log_record(&entry, &mut bytes).unwrap();
+        bytes
+    };
+    for (again, taken) in [
+        (made(Txn::Error { code: -6 }), true),
+        (record(50, 51).to_vec(), true),
+        (record(40, 41).to_vec(), true),
+        (made(Txn::CreateSession { timeout_ms: 5 }), false),
+    ] {
+        let bytes = [&LOG[..16], record(0, 51), &again, record(51, 362)].concat();
+        let result = read(&disk_with(&[("log.1", &bytes)]));
+        if taken {
+            assert_eq!(result.unwrap().report.notes, ["1 records were there twice"]);
+        } else {
+            refusal(result);
+        }
+    }
+}
+
+/// What a server of ZooKeeper's writes while its tree changes is right only with the log.
+#[test]
+fn a_fuzzy_snapshot_and_its_log_are_the_state_at_the_end() {
+    let mut covered = 0;
+    for seed in 0..60 {
+        let mut rng = Rng::new(seed);
+        let mut fuzzy = Fuzzy::begin(&mut rng, 200);
+        let (name, snapshot) = fuzzy.snapshot(&mut rng, 3);
+        let (first, log) = fuzzy.log();
+        let disk = disk_with(&[(&name, &snapshot), (&first, &log)]);
+        let imported = read(&disk).unwrap_or_else(|fatal| panic!("seed {seed}: {fatal}"));
+        assert_same(&imported.tree, &fuzzy.made.tree);
+        assert_eq!(imported.sessions, fuzzy.made.session_list());
+        assert!(imported.report.snapshot_digest, "seed {seed}");
+        covered += imported.report.records;
+        // The log ends before the snapshot's newest change.
+        let cut = places(&log);
+        let base = Zxid(u64::from_str_radix(name.split('.').nth(1).unwrap(), 16).unwrap());
+        let kept = (base.0 + 1).saturating_sub(u64::from_str_radix(&first[4..], 16).unwrap()) as usize;
+        let short = &log[..cut[kept]];
+        let (file, _, last_good, _) = refusal(read(&disk_with(&[(&name, &snapshot), (&first, short)])));
+        assert_eq!((file, last_good), (name, base));
+    }
+    assert!(covered > 1000);
+}
+
+/// "What must be shown" 4.
+#[test]
+fn import_export_import_keeps_everything() {
+    for seed in 0..80 {
+        let mut rng = Rng::new(seed);
+        let state = random_state(&mut rng, 60);
+        let compression = [Compression::Plain, Compression::Gzip, Compression::Snappy][seed as usize % 3];
+        let mut bytes = Vec::new();
+        write_file(&state.tree, &state.sessions, compression, &mut bytes).unwrap();
+        let name = format!("snapshot.{:x}{}", state.tree.zxid().0, compression.suffix());
+        let disk = disk_with(&[(&name, &bytes)]);
+        let first = read(&disk).unwrap_or_else(|fatal| panic!("seed {seed}: {fatal}"));
+        assert_eq!(first.report.notes, [""; 0]);
+        assert_same(&first.tree, &state.tree);
+        assert_eq!(first.sessions, state.sessions);
+
+        // Into a server of ours, and out again.
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        let out = disk_with(&[]);
+        let exported = {
+            // One simulated disk for both: the export goes to another directory of it.
+            disk.create_dir("/out".as_ref()).unwrap();
+            let to = ostler::snapshot::zookeeper::Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
+            let options = ExportOptions { tree: options().tree, compression, set_aside: false };
+            export(&disk, dirs(), to, options, &mut |_, _| {}).unwrap()
+        };
+        assert_eq!((exported.digest, exported.zxid), (state.tree.digest(), state.tree.zxid()));
+        for name in disk.list("/out".as_ref()).unwrap() {
+            out.put(&dir().join(&name), disk.contents(&std::path::Path::new("/out").join(&name)).unwrap());
+        }
+        let second = read(&out).unwrap();
+        assert_same(&second.tree, &state.tree);
+        assert_eq!((second.sessions, second.epochs), (state.sessions, first.epochs));
+    }
+}
+
+/// A server of ours that has gone on: snapshot and log behind it, exported, are what it has.
+#[test]
+fn what_is_behind_our_snapshot_is_exported_as_a_log_too() {
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let disk = disk_with(&[("log.1", LOG)]);
+        let Ok(TakeOver::Done(_)) = take(&disk) else { panic!("not taken over") };
+        let imported = read(&disk).unwrap();
+        let mut made = Made { tree: imported.tree, sessions: imported.sessions.into_iter().collect() };
+        let sizes = Sizes { first: 16 << 10, segment: 16 << 10 };
+        let mut recovery = ostler::log::Recovery::open(disk.clone(), dir(), LAST, sizes).unwrap();
+        assert!(recovery.next().unwrap().is_none());
+        let mut log: Log<SimDisk> = recovery.finish().unwrap();
+        let mut batch = Batch::new();
+        for entry in made.grow(&mut rng, 199) {
+            let zxid = batch.last_zxid().unwrap_or(LAST);
+            batch.push(Zxid(zxid.0 + 1), &entry);
+        }
+        log.append(&batch).unwrap();
+        log.sync().unwrap();
+        drop(log);
+
+        let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
+        let refused = export(&disk, dirs(), dirs(), options, &mut |_, _| {});
+        assert!(matches!(refused, Err(Fatal::ForeignData { .. })), "ZooKeeper's own files are there");
+        let options = ExportOptions { set_aside: true, ..options };
+        let exported = export(&disk, dirs(), dirs(), options, &mut |_, _| {}).unwrap();
+        assert_eq!(exported.log, Some((dir().join("log.16b"), 199)));
+        assert!(disk.contents(&dir().join("aside.log.1")).is_some_and(|bytes| bytes == LOG));
+
+        // The directory is ZooKeeper's again, and says so to ours.
+        assert!(matches!(take(&disk), Err(Fatal::ForeignData { .. })));
+        let back = read(&disk).unwrap();
+        assert_same(&back.tree, &made.tree);
+        assert_eq!(back.tree.digest(), exported.digest);
+        // The log alone leads there from the state before, too.
+        disk.remove(&exported.snapshot).unwrap();
+        disk.rename(&dir().join("aside.log.1"), &dir().join("log.1")).unwrap();
+        assert_same(&read(&disk).unwrap().tree, &made.tree);
+    }
+}
+
+#[test]
+fn a_full_disk_stops_an_export_and_leaves_nothing_that_zookeeper_takes_for_data() {
+    let disk = disk_with(&[("log.1", LOG)]);
+    assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+    disk.create_dir("/out".as_ref()).unwrap();
+    let to = ostler::snapshot::zookeeper::Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
+    let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
+    disk.limit(Some(2000));
+    assert!(matches!(export(&disk, dirs(), to, options, &mut |_, _| {}), Err(Fatal::DiskFull { .. })));
+    let left = disk.list("/out".as_ref()).unwrap();
+    assert!(!left.iter().any(|name| name.starts_with("snapshot") || name.starts_with("log")), "{left:?}");
+    disk.limit(None);
+    assert!(export(&disk, dirs(), to, options, &mut |_, _| {}).is_ok());
+}
+
+/// Nobody would ever remove them: ZooKeeper does when it loads.
+#[test]
+fn ephemerals_without_their_session_go_and_nodes_with_a_ttl_want_their_setting() {
+    let mut made = Made::new();
+    made.grow(&mut Rng::new(1), 300);
+    let tree = &made.tree;
+    assert!(tree.ephemeral_count() > 0 && tree.ttl_nodes().next().is_some());
+    let mut bytes = Vec::new();
+    write_file(tree, &[], Compression::Plain, &mut bytes).unwrap();
+    let name = format!("snapshot.{:x}", tree.zxid().0);
+    let disk = disk_with(&[(&name, &bytes)]);
+    let imported = read(&disk).unwrap();
+    assert_eq!(imported.tree.ephemeral_count(), 0);
+    assert!(!imported.report.notes.is_empty());
+    let plain = ImportOptions { tree: TreeOptions::default(), ..options() };
+    let (.., problem) = refusal(read_with(&disk, plain));
+    assert!(problem.contains("extendedTypesEnabled"), "{problem}");
+}
