@@ -7,7 +7,7 @@
 
 use super::VERSION;
 use super::java::{java_double, mean};
-use super::status::{NamespaceStatus, ServerStatus};
+use super::status::{LearnerQueueStatus, Mode, NamespaceStatus, ServerStatus};
 use crate::metrics::{Counter, Metrics, Summary, Totals};
 use std::fmt::{Display, Write};
 
@@ -15,6 +15,7 @@ pub fn mntr(status: &ServerStatus, metrics: &Metrics) -> String {
     let mut lines = Lines(String::with_capacity(24 << 10));
     lines.put("version", VERSION);
     lines.put("server_state", status.mode.name());
+    quorum_lines(&mut lines, status);
     gauges(&mut lines, status, metrics);
     for counter in Counter::ALL {
         lines.put(counter.name(), metrics.counter(*counter));
@@ -23,16 +24,50 @@ pub fn mntr(status: &ServerStatus, metrics: &Metrics) -> String {
         let name = summary.name();
         lines.totals(name, metrics.summary(*summary));
         if summary.percentile_row().is_some() {
-            let [p50, p95, p99, p999] = metrics.percentiles(*summary, [0.5, 0.95, 0.99, 0.999]);
-            for (prefix, value) in [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)] {
-                lines.put_two(prefix, name, value);
-            }
+            lines.percentiles(name, metrics.percentiles(*summary, [0.5, 0.95, 0.99, 0.999]));
         }
+    }
+    for queue in &status.learner_queues {
+        learner_lines(&mut lines, queue);
     }
     for namespace in &status.namespaces {
         namespace_lines(&mut lines, namespace);
     }
     lines.0
+}
+
+/// Directly below the state, where ZooKeeper has the first two of them.
+fn quorum_lines(lines: &mut Lines, status: &ServerStatus) {
+    let Some(peer_state) = status.mode.peer_state() else { return };
+    lines.put("peer_state", peer_state);
+    if let Mode::Observer { master } = status.mode {
+        lines.put("observer_master_id", master.0);
+    }
+    lines.put("quorum_size", status.quorum_size);
+    let Mode::Leader(leader) = status.mode else { return };
+    lines.put("learners", leader.learners);
+    lines.put("synced_followers", leader.synced_followers);
+    lines.put("synced_non_voting_followers", leader.synced_non_voting_followers);
+    lines.put("synced_observers", leader.synced_observers);
+    lines.put("pending_syncs", leader.pending_syncs);
+    lines.put("leader_uptime", leader.uptime_ms);
+    lines.put("last_proposal_size", leader.proposal_sizes.last);
+    lines.put("max_proposal_size", leader.proposal_sizes.max);
+    lines.put("min_proposal_size", leader.proposal_sizes.min);
+}
+
+fn learner_lines(lines: &mut Lines, queue: &LearnerQueueStatus) {
+    let id = queue.learner.0;
+    if let Some(size) = queue.size {
+        lines.totals(&format!("{id}_learner_handler_qp_size"), size);
+    }
+    for (name, spread) in [("learner_handler_qp_time_ms", queue.time_ms), ("ack_latency", queue.ack_latency)] {
+        if let Some(spread) = spread {
+            let name = format!("{id}_{name}");
+            lines.totals(&name, spread.totals);
+            lines.percentiles(&name, spread.percentiles);
+        }
+    }
 }
 
 fn gauges(lines: &mut Lines, status: &ServerStatus, metrics: &Metrics) {
@@ -97,6 +132,12 @@ impl Lines {
 
     fn put_two(&mut self, prefix: &str, name: &str, value: impl Display) {
         let _ = writeln!(self.0, "zk_{prefix}_{name}\t{value}");
+    }
+
+    fn percentiles(&mut self, name: &str, values: [u64; 4]) {
+        for (prefix, value) in ["p50", "p95", "p99", "p999"].iter().zip(values) {
+            self.put_two(prefix, name, value);
+        }
     }
 
     fn totals(&mut self, name: &str, totals: Totals) {

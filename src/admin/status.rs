@@ -4,20 +4,21 @@
 //!
 //! Runs on: whichever thread answers.
 
-use crate::ids::{SessionId, Zxid};
+use crate::ids::{ServerId, SessionId, Zxid};
 use crate::metrics::Totals;
 use std::net::SocketAddr;
 
-/// What a server is in its ensemble.
+/// What a server is in its ensemble, while it serves. One that looks for a leader is none of these: `not_serving`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     Standalone,
-    Leader {
-        /// Bytes of the last, smallest and largest proposal; -1 before the first.
-        proposal_sizes: (i64, i64, i64),
-    },
+    Leader(LeaderStatus),
     Follower,
-    Observer,
+    Observer {
+        /// Whom it learns from: the leader.
+        master: ServerId,
+    },
+    /// Without a leader, for clients that only read.
     ReadOnly,
 }
 
@@ -25,11 +26,63 @@ impl Mode {
     pub fn name(self) -> &'static str {
         match self {
             Mode::Standalone => "standalone",
-            Mode::Leader { .. } => "leader",
+            Mode::Leader(_) => "leader",
             Mode::Follower => "follower",
-            Mode::Observer => "observer",
+            Mode::Observer { .. } => "observer",
             Mode::ReadOnly => "read-only",
         }
+    }
+
+    /// What `mntr` calls `peer_state`. `None` for a server that belongs to no quorum.
+    pub fn peer_state(self) -> Option<&'static str> {
+        match self {
+            Mode::Standalone | Mode::ReadOnly => None,
+            Mode::Leader(_) => Some("leading - broadcast"),
+            Mode::Follower => Some("following - broadcast"),
+            Mode::Observer { .. } => Some("observing - broadcast"),
+        }
+    }
+}
+
+/// What only a leader knows. Its default is a leader without learners that has proposed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeaderStatus {
+    pub proposal_sizes: ProposalSizes,
+    /// Learners that are connected, synchronised or not.
+    pub learners: u64,
+    /// Participants among the synchronised learners; the leader itself is none.
+    pub synced_followers: u64,
+    /// Followers that are no participants in the configuration in force.
+    pub synced_non_voting_followers: u64,
+    pub synced_observers: u64,
+    /// Requests for `sync` that wait for a proposal to be committed.
+    pub pending_syncs: u64,
+    /// Since it began to lead.
+    pub uptime_ms: u64,
+}
+
+/// Bytes of the last, smallest and largest proposal: the transaction as it is sent, header included. Of one leader, since
+/// it began to lead or since `srst`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProposalSizes {
+    /// All -1 before the first.
+    pub last: i64,
+    pub min: i64,
+    pub max: i64,
+}
+
+impl Default for ProposalSizes {
+    fn default() -> ProposalSizes {
+        ProposalSizes { last: -1, min: -1, max: -1 }
+    }
+}
+
+impl ProposalSizes {
+    pub fn observe(&mut self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.min = if self.min < 0 { bytes } else { self.min.min(bytes) };
+        self.max = self.max.max(bytes);
+        self.last = bytes;
     }
 }
 
@@ -37,6 +90,8 @@ impl Mode {
 #[derive(Clone, PartialEq, Debug)]
 pub struct ServerStatus {
     pub mode: Mode,
+    /// Voting members of the ensemble. Shown where `Mode::peer_state` is.
+    pub quorum_size: u64,
     /// The last one applied.
     pub zxid: Zxid,
     /// As ZooKeeper counts: one more than there are znodes, since it files the root under two names.
@@ -64,6 +119,28 @@ pub struct ServerStatus {
     pub non_mtls_remote_connections: u64,
     /// Sorted by name.
     pub namespaces: Vec<NamespaceStatus>,
+    /// By learner. ZooKeeper shows those that it has had since its start, also when it leads no more.
+    pub learner_queues: Vec<LearnerQueueStatus>,
+}
+
+/// What a leader has counted for one learner. A `None` has no line in `mntr`, as before the first observation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LearnerQueueStatus {
+    pub learner: ServerId,
+    /// `learner_handler_qp_size`: packets that wait to be sent to it.
+    pub size: Option<Totals>,
+    /// `learner_handler_qp_time_ms`: how long they wait.
+    pub time_ms: Option<Spread>,
+    /// `ack_latency`, in milliseconds: from a proposal to its acknowledgement.
+    pub ack_latency: Option<Spread>,
+}
+
+/// Totals with percentiles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spread {
+    pub totals: Totals,
+    /// p50, p95, p99 and p999.
+    pub percentiles: [u64; 4],
 }
 
 /// What happened and what is allowed below one child of the root. A `None` has no line in `mntr`.
@@ -139,10 +216,24 @@ pub struct PathWatches {
 /// For `dump`. Times are wall times in milliseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionDump {
-    /// Sessions by when they expire, in order.
-    pub sessions: Vec<(i64, Vec<SessionId>)>,
+    pub sessions: SessionList,
     /// The paths that go with each session.
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
     /// Connections by when they are given up, in order.
     pub connections: Vec<(i64, Vec<(SocketAddr, SessionId)>)>,
+}
+
+/// The sessions of the ensemble, as one of its servers knows them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionList {
+    /// A server that decides when they expire, standalone or leader: by when they do, in order.
+    ByExpiry(Vec<(i64, Vec<SessionId>)>),
+    /// A follower, an observer, or a server in read-only mode: ascending, with their timeouts in milliseconds.
+    Known(Vec<(SessionId, i32)>),
+}
+
+impl Default for SessionList {
+    fn default() -> SessionList {
+        SessionList::ByExpiry(Vec::new())
+    }
 }

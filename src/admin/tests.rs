@@ -9,6 +9,8 @@ use crate::metrics::{Counter, Metrics, Summary, Totals};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod ensemble;
+
 const FIRST: SessionId = SessionId(0x100002ebf0f0002);
 const SECOND: SessionId = SessionId(0x100002ebf0f0003);
 
@@ -30,6 +32,7 @@ fn totals(values: &[u64]) -> Totals {
 fn status() -> ServerStatus {
     ServerStatus {
         mode: Mode::Standalone,
+        quorum_size: 0,
         zxid: Zxid(0xd),
         node_count: 9,
         ephemerals_count: 2,
@@ -47,6 +50,7 @@ fn status() -> ServerStatus {
         non_mtls_local_connections: 0,
         non_mtls_remote_connections: 0,
         namespaces: Vec::new(),
+        learner_queues: Vec::new(),
     }
 }
 
@@ -141,7 +145,7 @@ fn dump_is_zookeepers_to_the_byte() {
     // Sun Nov 22 06:58:26 UTC 2026 is 1795330706000.
     let at = |minute: i64, second: i64| 1_795_579_200_000 + (24 * 60 + (minute - 24) * 60 + second) * 1000;
     let full = SessionDump {
-        sessions: vec![(at(24, 29), vec![FIRST]), (at(24, 49), vec![SECOND])],
+        sessions: SessionList::ByExpiry(vec![(at(24, 29), vec![FIRST]), (at(24, 49), vec![SECOND])]),
         ephemerals: vec![(SECOND, vec!["/h".into()]), (FIRST, vec!["/g/e".into()])],
         connections: vec![
             (at(24, 37), vec![(local(39464), FIRST), (local(39534), SessionId::NONE)]),
@@ -159,10 +163,10 @@ fn conf_and_dirs_are_zookeepers_to_the_byte() {
     let mut config = Config::defaults(2);
     config.data_dir = "/data".into();
     config.data_log_dir = "/data".into();
-    assert_eq!(conf(&config, 21899, 67109358, 67109358), include_str!("golden/conf.txt"));
+    assert_eq!(conf(&config, 21899, 67109358, 67109358, None), include_str!("golden/conf.txt"));
     assert_eq!(dirs(67109358, 67109358), include_str!("golden/dirs.txt"));
     config.client_port_listen_backlog = Some(128);
-    assert!(conf(&config, 1, 0, 0).contains("\nclientPortListenBacklog=128\nserverId=0\n"));
+    assert!(conf(&config, 1, 0, 0, None).contains("\nclientPortListenBacklog=128\nserverId=0\n"));
 }
 
 #[test]
@@ -245,19 +249,6 @@ fn envi_has_the_keys_in_zookeepers_order() {
 fn hash_lists_digests_by_zxid_without_a_prefix() {
     assert_eq!(hash(&[(Zxid(0x80), 70769881847), (Zxid(0x100), 84381337117)]), "80: 70769881847\n100: 84381337117\n");
     assert_eq!(hash(&[]), "");
-}
-
-#[test]
-fn a_leader_and_a_read_only_server_say_so() {
-    let (metrics, _recorders) = Metrics::new(1);
-    let mut status = status();
-    status.mode = Mode::Leader { proposal_sizes: (-1, -1, -1) };
-    assert!(srvr(&status, &metrics).ends_with("Mode: leader\nNode count: 9\nProposal sizes last/min/max: -1/-1/-1\n"));
-    status.mode = Mode::ReadOnly;
-    let text = srvr(&status, &metrics);
-    assert_eq!(text.lines().nth(1), Some("READ-ONLY mode; serving only read-only clients"));
-    assert!(text.contains("\nMode: read-only\n"));
-    assert_eq!((isro(Mode::ReadOnly), isro(Mode::Standalone)), ("ro", "rw"));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! Runs on: whichever thread answers.
 
 use super::java::{java_date, mean};
-use super::status::{ConnectionStatus, Mode, PathWatches, ServerStatus, SessionDump, SessionWatches, WatchSummary};
+use super::status::*;
 use super::{Environment, VERSION};
 use crate::auth::address_text;
 use crate::config::Config;
+use crate::config::servers::{PeerAddress, Role};
 use crate::ids::Zxid;
 use crate::metrics::Metrics;
 use std::fmt::Write;
@@ -55,7 +56,7 @@ fn numbers(text: &mut String, status: &ServerStatus, metrics: &Metrics) {
     put!(text, "Zxid: {}\n", status.zxid);
     put!(text, "Mode: {}\n", status.mode.name());
     put!(text, "Node count: {}\n", status.node_count);
-    if let Mode::Leader { proposal_sizes: (last, min, max) } = status.mode {
+    if let Mode::Leader(LeaderStatus { proposal_sizes: ProposalSizes { last, min, max }, .. }) = status.mode {
         put!(text, "Proposal sizes last/min/max: {last}/{min}/{max}\n");
     }
 }
@@ -124,15 +125,24 @@ pub fn wchp(paths: &[PathWatches]) -> String {
     text
 }
 
-/// Of a server that keeps all sessions: standalone, or the leader.
 pub fn dump(dump: &SessionDump) -> String {
     let mut text = String::from("SessionTracker dump:\n");
-    let members: usize = dump.sessions.iter().map(|(_, sessions)| sessions.len()).sum();
-    put!(text, "Session Sets ({})/({members}):\n", dump.sessions.len());
-    for (expires_ms, sessions) in &dump.sessions {
-        put!(text, "{} expire at {}:\n", sessions.len(), java_date(*expires_ms));
-        for session in sessions {
-            put!(text, "\t{session}\n");
+    match &dump.sessions {
+        SessionList::ByExpiry(sets) => {
+            let members: usize = sets.iter().map(|(_, sessions)| sessions.len()).sum();
+            put!(text, "Session Sets ({})/({members}):\n", sets.len());
+            for (expires_ms, sessions) in sets {
+                put!(text, "{} expire at {}:\n", sessions.len(), java_date(*expires_ms));
+                for session in sessions {
+                    put!(text, "\t{session}\n");
+                }
+            }
+        }
+        SessionList::Known(sessions) => {
+            put!(text, "Global Sessions({}):\n", sessions.len());
+            for (session, timeout_ms) in sessions {
+                put!(text, "{session}\t{timeout_ms}ms\n");
+            }
         }
     }
     text.push_str("ephemeral nodes dump:\n");
@@ -155,8 +165,9 @@ pub fn dump(dump: &SessionDump) -> String {
     text
 }
 
-/// `client_port` is the one that is open; sizes are in bytes.
-pub fn conf(config: &Config, client_port: u16, data_bytes: u64, log_bytes: u64) -> String {
+/// `client_port` is the one that is open; sizes are in bytes; `membership` is the text of the configuration in force of a
+/// member that has a leader (`EnsembleConfig::text`).
+pub fn conf(config: &Config, client_port: u16, data_bytes: u64, log_bytes: u64, membership: Option<&str>) -> String {
     let mut text = String::new();
     put!(text, "clientPort={client_port}\n");
     // The port of the configuration isn't open, so it isn't shown.
@@ -173,8 +184,24 @@ pub fn conf(config: &Config, client_port: u16, data_bytes: u64, log_bytes: u64) 
         Some(backlog) => put!(text, "clientPortListenBacklog={backlog}\n"),
         None => text.push_str("clientPortListenBacklog=-1\n"),
     }
-    // A standalone server has no id, whatever a server line says.
-    text.push_str("serverId=0\n");
+    let Some(ensemble) = &config.ensemble else {
+        // A standalone server has no id, whatever a server line says.
+        text.push_str("serverId=0\n");
+        return text;
+    };
+    put!(text, "serverId={}\n", ensemble.me);
+    put!(text, "initLimit={}\nsyncLimit={}\n", ensemble.init_limit, ensemble.sync_limit);
+    let mine = ensemble.my_line();
+    let ports = |port: fn(&PeerAddress) -> u16| -> String {
+        mine.addresses.iter().map(|address| port(address).to_string()).collect::<Vec<_>>().join("|")
+    };
+    put!(text, "electionAlg=3\nelectionPort={}\n", ports(|address| address.election_port));
+    put!(text, "quorumPort={}\n", ports(|address| address.quorum_port));
+    put!(text, "peerType={}\n", (mine.role == Role::Observer) as u8);
+    if let Some(membership) = membership {
+        // The blank is ZooKeeper's, and so is the missing newline at the end.
+        put!(text, "membership: \n{membership}");
+    }
     text
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Runs on: a thread of its own, asleep unless asked.
 
-use crate::admin::status::{Mode, PathWatches, ServerStatus, SessionDump, SessionWatches, WatchSummary};
+use crate::admin::status::{Mode, PathWatches, ServerStatus, SessionDump, SessionList, SessionWatches, WatchSummary};
 use crate::admin::{self, Environment, Word};
 use crate::clock::{self, Now};
 use crate::config::Config;
@@ -110,7 +110,7 @@ impl AdminThread {
             Word::Envi => admin::envi(&Environment::of_this_process()),
             Word::Conf => {
                 let (data, log) = self.dir_bytes();
-                admin::conf(&self.config, self.address.port(), data, log)
+                admin::conf(&self.config, self.address.port(), data, log, None)
             }
             Word::Dirs => {
                 let (data, log) = self.dir_bytes();
@@ -170,6 +170,7 @@ impl AdminThread {
         let queued: usize = self.shared.cores.iter().map(|core| core.queue.len()).sum();
         ServerStatus {
             mode: Mode::Standalone,
+            quorum_size: 0,
             zxid: answers.zxid,
             node_count: answers.node_count,
             ephemerals_count: answers.ephemerals_count,
@@ -187,6 +188,7 @@ impl AdminThread {
             non_mtls_local_connections: 0,
             non_mtls_remote_connections: 0,
             namespaces: Vec::new(),
+            learner_queues: Vec::new(),
         }
     }
 
@@ -199,7 +201,9 @@ impl AdminThread {
             connections.entry(at).or_default().push((peer, session));
         }
         SessionDump {
-            sessions: answers.sessions.into_iter().map(|(left, sessions)| (wall + left, sessions)).collect(),
+            sessions: SessionList::ByExpiry(
+                answers.sessions.into_iter().map(|(left, sessions)| (wall + left, sessions)).collect(),
+            ),
             ephemerals: answers.ephemerals,
             connections: connections.into_iter().collect(),
         }
