@@ -171,7 +171,9 @@ impl Election {
             state: PeerState::Looking,
             leader: if votes { self.me.0 as i64 } else { i64::MIN },
             zxid: if takes_part { last.map_or(-1, Zxid::to_wire) } else { i64::MIN },
-            epoch: if takes_part { epoch.0 as i64 } else { i64::MIN },
+            // In quarantine the lowest one: a waiting ZooKeeper server compares before it looks whether a vote counts, and
+            // one that seems better ends its wait without a decision.
+            epoch: if takes_part { last.map_or(0, |_| epoch.0 as i64) } else { i64::MIN },
             round: self.round as i64,
         };
         let proposal = last.filter(|_| votes).map(|zxid| Vote { leader: self.me, zxid, round: self.round, epoch });
@@ -411,7 +413,11 @@ impl Election {
         self.askers.remove(from);
         let Phase::Looking(looking) = &mut self.phase else { return };
         looking.distrusted.remove(from);
-        looking.settled.insert(from, told);
+        if looking.settled.insert(from, told) != Some(told) {
+            // There is a leader, it seems: those who did not know it before may know it soon.
+            looking.repeat_ms = self.timing.repeat_min_ms;
+            looking.repeat_at = looking.repeat_at.min(now.plus_ms(looking.repeat_ms));
+        }
         if told.vote.round == self.round {
             looking.heard.insert(from, told);
             if self.is_settled(told, true) {

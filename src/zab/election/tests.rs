@@ -184,11 +184,27 @@ fn votes_are_repeated_less_and_less_often() {
 }
 
 #[test]
+fn news_of_a_leader_are_a_reason_to_ask_again_soon() {
+    let (mut election, _) = started(2, three(), 7);
+    for ms in [200, 600, 1400, 3000, 5000] {
+        tick(&mut election, ms);
+    }
+    let heard_at = T0.plus_ms(5_100);
+    let mut out = Vec::new();
+    for (at, asks_at) in [(heard_at, 5_300), (T0.plus_ms(5_300), 5_300)] {
+        election.receive(ServerId(3), &notification(vote(3, 7, 4, 2).ballot(Leading)), at, &mut out);
+        assert_eq!(election.deadline(), Some(T0.plus_ms(asks_at)));
+    }
+    tick(&mut election, 5_300);
+    assert_eq!(election.deadline(), Some(T0.plus_ms(5_700)), "the same again is no news");
+}
+
+#[test]
 fn a_server_that_distrusts_its_history_says_so_and_counts_for_nothing() {
     let mut election = Election::new(ServerId(1), Role::Participant, three(), Timing::default(), false);
     let mut out = Vec::new();
     election.start(None, Epoch(1), T0, &mut out);
-    let distrusted = Vote { zxid: Zxid::from_wire(-1), ..vote(1, 0, 1, 1) };
+    let distrusted = Vote { zxid: Zxid::from_wire(-1), ..vote(1, 0, 1, 0) };
     assert_eq!(out, sends(&[2, 3], distrusted, Looks));
     assert!(hear(&mut election, 2, Looks, vote(3, 7, 1, 1)).is_empty());
     assert!(hear(&mut election, 3, Looks, vote(3, 7, 1, 1)).is_empty());
