@@ -47,6 +47,11 @@ pub const LOG_FIRST_SEGMENT_BYTES: usize = 1 << 20;
 /// The leader opens a new epoch this many transactions before the counter of the old one is used up.
 pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
 
+/// Bytes of the newest records that a server of an ensemble keeps in memory for learners that were away for a moment.
+pub const HISTORY_BYTES: usize = 32 << 20;
+/// Bytes that wait for one learner before its leader drops it.
+pub const LEARNER_OUTPUT_BYTES: usize = 256 << 20;
+
 /// Bytes of saved node images that a snapshot in progress may hold before the pipeline waits for it.
 pub const SNAPSHOT_SAVED_BYTES: usize = 64 << 20;
 
@@ -64,6 +69,8 @@ pub const CLIENT_REPLY_MAX: usize = 256 << 20;
 const _: () = {
     // The margin has to outlast everything that is already in the pipeline when it is noticed.
     assert!(EPOCH_COUNTER_MARGIN as usize > 4 * PROPOSALS_OUTSTANDING_MAX);
+    // What is not committed stays in memory: a history holds up to four times its limit for it.
+    assert!(4 * HISTORY_BYTES > PROPOSALS_OUTSTANDING_BYTES + (HISTORY_BYTES));
     // A connection that is paused for its output can still take the largest batch of replies of one turn.
     assert!(CONNECTION_OUTPUT_PAUSE + READ_GUARD_BYTES < CONNECTION_OUTPUT_MAX);
 };

@@ -14,7 +14,6 @@ mod progress;
 pub mod server_args;
 pub mod shell;
 
-use crate::config::Config;
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::server::boot;
@@ -59,8 +58,7 @@ pub fn run() -> ExitCode {
     match Command::parse() {
         Command::Server(args) => {
             start_log();
-            let loaded = args.load().and_then(|loaded| alone(&loaded.config).map(|()| loaded));
-            let served = loaded.and_then(|loaded| boot::run(loaded.config, loaded.notices));
+            let served = args.load().and_then(|loaded| boot::run(loaded.config, loaded.notices));
             finish(served.map(|()| TERMINATED))
         }
         Command::Shell(args) => finish(shell::run(&args)),
@@ -73,15 +71,6 @@ pub fn run() -> ExitCode {
         Command::Export(args) => finish(export::run(&args).map(|()| 0)),
         Command::Log(args) => finish(log::run(&args).map(|()| 0)),
     }
-}
-
-/// What `boot` starts is a server without others. A member of an ensemble that ran alone would acknowledge writes that
-/// the rest of it never sees.
-fn alone(config: &Config) -> Result<(), Fatal> {
-    let Some(ensemble) = &config.ensemble else { return Ok(()) };
-    let problem =
-        format!("{} servers form an ensemble, and this build runs standalone servers only", ensemble.lines.len());
-    Err(Fatal::Config { file: config.file.clone().unwrap_or_default(), line: 0, problem })
 }
 
 fn start_log() {

@@ -2,6 +2,8 @@
 
 pub mod buffers;
 pub mod listener;
+pub mod stream;
 
 pub use buffers::{Input, Output, Pool};
 pub use listener::listen;
+pub use stream::BufferedStream;

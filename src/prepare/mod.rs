@@ -170,6 +170,30 @@ impl Prepare {
         self.finish(request.session, request.xid, zxid, time_ms, outcome)
     }
 
+    /// With what a request is refused before it takes a zxid, if it is: for a server that forwards its writes, so that the
+    /// leader gets only those that become transactions.
+    pub fn refusal(op: OpCode, body: &[u8]) -> Option<ErrorCode> {
+        let reader = &mut Reader::new(body);
+        if op == OpCode::Multi {
+            return matches!(read_ops(reader), Err(Malformed::Null(_))).then_some(ErrorCode::MARSHALLING_ERROR);
+        }
+        ops::Single::read(op, reader).err()
+    }
+
+    /// A request that fails for a reason that is not in the tree: it takes a zxid like any other.
+    pub fn failed(
+        &mut self,
+        tree: &Tree,
+        session: SessionId,
+        xid: i32,
+        code: ErrorCode,
+        zxid: Zxid,
+        time_ms: i64,
+    ) -> Prepared {
+        self.pending.begin(tree, zxid);
+        self.finish(session, xid, zxid, time_ms, Err(Fail::Request(code)))
+    }
+
     fn finish(&mut self, session: SessionId, cxid: i32, zxid: Zxid, time: i64, outcome: Result<Txn, Fail>) -> Prepared {
         let header = TxnHeader { session, cxid, zxid, time };
         match outcome {

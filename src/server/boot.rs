@@ -10,31 +10,39 @@
 use crate::admin::Whitelist;
 use crate::auth::{AuthRules, DigestAlgorithm};
 use crate::clock;
-use crate::config::{Config, Level, Notice};
+use crate::config::{Config, Ensemble, Level, Notice};
 use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
-use crate::log::{Log, Recovery, Sizes};
+use crate::limits;
+use crate::log::epochs::Epochs;
 use crate::metrics::Metrics;
 use crate::net;
 use crate::prepare::{Prepare, PrepareRules};
 use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
 use crate::server::admission::Admission;
+use crate::server::ensemble::election_net::ElectionNet;
+use crate::server::ensemble::quorum_net::{self, QuorumNet};
+use crate::server::ensemble::resolver::Resolver;
 use crate::server::feed::Feed;
-use crate::server::helper::helper;
+use crate::server::helper::{HelperMail, helper};
 use crate::server::io_core::{self, IoCore};
 use crate::server::log_writer::{LogWriter, Writer};
-use crate::server::pipeline::{Ingredients, Pipeline, PipelineSettings};
+use crate::server::pipeline::{Ingredients, Member, Pipeline, PipelineSettings};
 use crate::server::queue::{CoreQueue, Doorbell};
+use crate::server::recovery::{self, Recovered};
 use crate::server::shared::{CoreLink, Settings, Shared};
 use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
-use crate::session::{SessionIds, SessionTable};
-use crate::snapshot::zookeeper::{self, DecodeLimits, Dirs, ImportOptions, TakeOver};
-use crate::snapshot::{self, Keeper};
-use crate::tree::{Applied, Tree, TreeOptions};
-use crate::wire::txn::{Txn, read_txn};
+use crate::session::SessionIds;
+use crate::snapshot::zookeeper::{self, DecodeLimits, ImportOptions, TakeOver};
+use crate::storage::Dirs;
+use crate::tree::TreeOptions;
+use crate::zab::election::{self, Election};
+use crate::zab::election_links::{ElectionLinks, LinkLimits};
+use crate::zab::ensemble::{Configs, EnsembleConfig};
+use crate::zab::{History, Peer, PeerSettings, Timing};
 use mio::{Poll, Token};
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -71,16 +79,6 @@ pub struct Running {
     _log_lock: Option<<RealDisk as Disk>::Lock>,
 }
 
-/// The state that the disk gave back.
-struct Recovered {
-    tree: Tree,
-    sessions: SessionTable,
-    keeper: Keeper<RealDisk>,
-    log: Log<RealDisk>,
-    /// Records behind the snapshot, and their bytes.
-    replayed: (u64, u64),
-}
-
 /// Recovers and starts; returns when clients can connect.
 pub fn start(config: Config) -> Result<Running, Fatal> {
     let began = clock::now();
@@ -105,7 +103,10 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let address = listener.local_addr().map_err(|source| Fatal::Listen { address: address.to_string(), source })?;
 
     take_over_zookeeper(&disk, &config)?;
-    let recovered = recover(&disk, &config)?;
+    let options = tree_options(&config);
+    let history = config.ensemble.as_ref().map(|_| History::new(Zxid::ZERO, limits::HISTORY_BYTES));
+    let tick_ms = u64::from(config.tick_time_ms);
+    let recovered = recovery::recover(&disk, &dirs(&config), options, tick_ms, history)?;
     let zxid = recovered.tree.zxid();
     tracing::info!(
         "recovered {} znodes and {} sessions up to zxid {zxid} in {} ms",
@@ -137,7 +138,7 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
 fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
     let options = ImportOptions {
-        tree: TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled },
+        tree: tree_options(config),
         limits: DecodeLimits {
             item_bytes: config.jute_max_buffer + config.jute_max_buffer_extra,
             ..DecodeLimits::default()
@@ -145,7 +146,7 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
         up_to: None,
         check_digests: config.digest_enabled,
     };
-    let dirs = Dirs { snapshots: &snapshots, log: &log };
+    let dirs = zookeeper::Dirs { snapshots: &snapshots, log: &log };
     if let TakeOver::Done(report) = zookeeper::take_over(disk, dirs, options, false, &mut |_, _| {})? {
         for note in &report.notes {
             tracing::warn!("{note}");
@@ -162,68 +163,6 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn recover(disk: &RealDisk, config: &Config) -> Result<Recovered, Fatal> {
-    let options = TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled };
-    let now = clock::now();
-    let mut sessions = SessionTable::new(config.tick_time_ms, config.tick_time_ms as u64 / 2 + 100, now);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let newest = snapshot::load_newest(disk, &config.snapshot_dir(), options, threads)?;
-    for fatal in &newest.damaged {
-        tracing::error!("{fatal}; going back to an older snapshot");
-    }
-    let mut keeper = Keeper::new(*disk, &config.snapshot_dir());
-    let mut tree = match newest.loaded {
-        Some(loaded) => {
-            keeper.loaded(loaded.info.zxid);
-            for &(session, timeout_ms) in &loaded.sessions {
-                sessions.add(session, timeout_ms, None, now);
-            }
-            loaded.tree
-        }
-        None => Tree::new(options),
-    };
-    let mut applied = Applied::default();
-    let mut recovery = Recovery::open(*disk, &config.log_dir(), tree.zxid(), Sizes::default())?;
-    let mut replayed = (0, 0);
-    while let Some((zxid, record)) = recovery.next()? {
-        replayed = (replayed.0 + 1, replayed.1 + record.len() as u64);
-        replay(zxid, record, &mut tree, &mut sessions, &mut applied, config.digest_enabled)
-            .map_err(|problem| Fatal::LogRecord { dir: config.log_dir(), zxid, problem })?;
-    }
-    let log = recovery.finish()?;
-    sessions.restart_clocks(clock::now());
-    Ok(Recovered { tree, sessions, keeper, log, replayed })
-}
-
-/// One record of the log. What does not decode or does not fit is damage that the checksums did not see, or a bug: the
-/// server must not go on with it.
-fn replay(
-    zxid: Zxid,
-    record: &[u8],
-    tree: &mut Tree,
-    sessions: &mut SessionTable,
-    applied: &mut Applied,
-    check_digest: bool,
-) -> Result<(), String> {
-    let (header, txn, digest) = read_txn(record).map_err(|error| error.to_string())?;
-    if header.zxid != zxid {
-        return Err(format!("the transaction says that it is {}", header.zxid));
-    }
-    match &txn {
-        Txn::CreateSession { timeout_ms } => sessions.add(header.session, *timeout_ms, None, clock::now()),
-        Txn::CloseSession { .. } => drop(sessions.remove(header.session)),
-        _ => {}
-    }
-    applied.clear();
-    tree.apply(&header, txn, applied);
-    match digest {
-        Some(digest) if check_digest && digest.tree != tree.digest() => {
-            Err(format!("the tree's digest is {:#x} where the log says {:#x}", tree.digest(), digest.tree))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn spawn(
     config: Config,
     disk: RealDisk,
@@ -233,7 +172,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, replayed } = recovered;
+    let Recovered { tree, sessions, keeper, log, replayed, history } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -262,6 +201,15 @@ fn spawn(
     let shared =
         Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
     let (helper_mail, helper) = helper();
+    let member = match (&config.ensemble, history) {
+        (Some(ensemble), Some(history)) => {
+            Some(member(&config, ensemble, history, &pipeline_poll, &helper_mail, &shared)?)
+        }
+        _ => {
+            shared.set_serving(true);
+            None
+        }
+    };
     let log_writer = Arc::new(LogWriter::new(Writer {
         log,
         helper: helper_mail,
@@ -289,8 +237,11 @@ fn spawn(
         settings: pipeline_settings(&config),
         tree: writer,
         sessions,
-        ids: SessionIds::new(STANDALONE_ID, clock::wall_ms()),
+        ids: SessionIds::new(server_id(&config), clock::wall_ms()),
         prepare: Prepare::new(prepare_rules(&config)),
+        member,
+        dirs: dirs(&config),
+        tree_options: tree_options(&config),
         log_writer: log_writer.clone(),
         snapshots: snapshots.clone(),
         replayed,
@@ -401,19 +352,96 @@ fn prepare_rules(config: &Config) -> PrepareRules {
         reconfig_enabled: config.reconfig_enabled,
         digest: config.digest_enabled,
         record_bytes_max: config.jute_max_buffer + config.jute_max_buffer_extra,
-        ..PrepareRules::default()
+        ensemble: config.ensemble.is_some(),
     }
+}
+
+fn tree_options(config: &Config) -> TreeOptions {
+    TreeOptions { owner_rules: config.owner_rules, digest: config.digest_enabled }
+}
+
+fn dirs(config: &Config) -> Dirs {
+    Dirs { snapshots: config.snapshot_dir(), log: config.log_dir() }
+}
+
+fn server_id(config: &Config) -> ServerId {
+    config.ensemble.as_ref().map_or(STANDALONE_ID, |ensemble| ServerId(ensemble.me))
+}
+
+/// What a server of an ensemble has beside: its epochs, and the ports between servers.
+fn member(
+    config: &Config,
+    ensemble: &Ensemble,
+    history: History,
+    poll: &Poll,
+    helper: &HelperMail,
+    shared: &Arc<Shared>,
+) -> Result<Box<Member>, Fatal> {
+    let now = clock::now();
+    let me = ServerId(ensemble.me);
+    let version = Zxid(ensemble.version);
+    let members = EnsembleConfig::new(version, ensemble.lines.clone(), &ensemble.groups, &ensemble.weights)
+        .map_err(|problem| Fatal::Usage { problem })?;
+    let members = Arc::new(members);
+    let own = members.server(me).expect("the configuration has a line for this server");
+    let (own, role) = (own.addresses[0].clone(), own.role);
+
+    let epochs_dir = config.snapshot_dir();
+    let stored = Epochs::load(&RealDisk, &epochs_dir)?;
+    let epochs = Epochs::reconcile(stored, history.last(), &epochs_dir)?;
+    if stored != Some(epochs) {
+        epochs.store(&RealDisk, &epochs_dir)?;
+    }
+    let timing = Timing {
+        tick_ms: u64::from(config.tick_time_ms),
+        init_limit: ensemble.init_limit,
+        sync_limit: ensemble.sync_limit,
+    };
+    let settings = PeerSettings { me, config: members.clone(), timing, output_max: limits::LEARNER_OUTPUT_BYTES };
+    let peer = Peer::new(settings, history, epochs.accepted, epochs.current, false);
+
+    let io = |source| Fatal::Io { file: "epoll".into(), source };
+    let registry = || poll.registry().try_clone().map_err(io);
+    let resolver = || Resolver::new(helper.clone(), shared.clone());
+    let packet_max = config.jute_max_buffer + config.jute_max_buffer_extra;
+    let net = QuorumNet::new(registry()?, resolver(), packet_max);
+
+    let configs = Configs::new(members.clone(), None);
+    let repeat = election::Timing {
+        repeat_min_ms: ensemble.min_notification_interval_ms,
+        repeat_max_ms: ensemble.max_notification_interval_ms.min(election::Timing::default().repeat_max_ms),
+        ..election::Timing::default()
+    };
+    let all = members.servers().iter().map(|line| ServerId(line.id as u8)).collect();
+    let link_limits = LinkLimits {
+        dial_ms: ensemble.cnx_timeout_ms.max(1),
+        introduction_ms: ensemble.quorum_cnxn_timeout_ms.unwrap_or(timing.sync().as_millis() as u64),
+        ..LinkLimits::default()
+    };
+    let elections = ElectionNet::open(
+        registry()?,
+        quorum_net::own_address(&own.host, own.election_port, ensemble.quorum_listen_on_all_ips)?,
+        resolver(),
+        me,
+        own,
+        Election::new(me, role, configs, repeat, false),
+        ElectionLinks::new(me, all, link_limits),
+    )?;
+    tracing::info!("server {} of an ensemble of {}", me.0, members.servers().len());
+    let on_all = ensemble.quorum_listen_on_all_ips;
+    Ok(Box::new(Member::new(peer, net, elections, on_all, epochs_dir, now)))
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {
     PipelineSettings {
-        server_id: STANDALONE_ID,
+        server_id: server_id(config),
         tick_ms: config.tick_time_ms as u64,
         snap_count: config.snap_count as u64,
         snap_bytes: config.snap_size_limit_bytes.unwrap_or(0),
         container_check_ms: config.containers.check_interval_ms,
         container_max_per_minute: config.containers.max_per_minute as u64,
         container_never_used_ms: config.containers.max_never_used_ms as i64,
+        record_bytes_max: config.jute_max_buffer + config.jute_max_buffer_extra,
     }
 }
 

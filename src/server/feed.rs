@@ -30,6 +30,8 @@ pub enum Entry {
     Refused { conn: ConnId, frame: Range<u32> },
     /// The connection is closed without a word: its session moved, or is over.
     Close { conn: ConnId },
+    /// This server does not serve any more: every connection is closed, its session lives on.
+    CloseAll,
     /// An operator asks: the core adds what it knows.
     Report(Arc<Gather>),
     /// The answer to a four-letter word; then the connection is closed.

@@ -72,6 +72,12 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// The log has another end than before: it was cut, or replaced. Nothing may be waiting to be written.
+    pub fn set_durable(&self, zxid: Zxid) {
+        assert!(self.mail.lock().batch.is_empty(), "the log is at rest");
+        self.durable.store(zxid.0, Ordering::Release);
+    }
+
     /// Everything up to here has survived a sync.
     pub fn durable(&self) -> Zxid {
         Zxid(self.durable.load(Ordering::Acquire))
@@ -148,6 +154,11 @@ impl LogWriter {
         self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
         batch.clear();
         Ok(true)
+    }
+
+    /// Something that needs the log itself, here and now.
+    pub fn with_log<T>(&self, body: impl FnOnce(&mut Log<RealDisk>) -> T) -> T {
+        body(&mut self.writer.lock().log)
     }
 
     /// The thread: until the mailbox says stop, or the disk fails.

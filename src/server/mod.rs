@@ -14,12 +14,14 @@
 pub mod admin_thread;
 pub mod admission;
 pub mod boot;
+pub mod ensemble;
 pub mod feed;
 pub mod helper;
 pub mod io_core;
 pub mod log_writer;
 pub mod pipeline;
 pub mod queue;
+pub mod recovery;
 pub mod reports;
 pub mod shared;
 pub mod snapshotter;

@@ -9,27 +9,36 @@
 
 mod apply;
 mod connect;
+mod forward;
+mod member;
+mod replace;
+
+pub use member::Member;
 
 use crate::clock::{self, Now};
+use crate::disk::RealDisk;
+use crate::fatal::Fatal;
 use crate::ids::{Epoch, Owner, ServerId, SessionId, Zxid};
 use crate::limits;
-use crate::log;
+use crate::log::{self, LogView};
 use crate::metrics::{Counter, Recorder};
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
-use crate::random::Rng;
-use crate::server::feed::FeedBatch;
+use crate::random::{FastSet, Rng};
+use crate::server::feed::{Entry, FeedBatch};
 use crate::server::log_writer::LogWriter;
 use crate::server::queue::{Batch, ConnId, Item};
 use crate::server::shared::Shared;
 use crate::server::snapshotter::SnapshotMail;
 use crate::server::tree_lock;
 use crate::session::{SessionIds, SessionState, SessionTable};
-use crate::tree::{Applied, Tree};
-use crate::wire::txn::{Txn, TxnHeader, write_txn};
+use crate::storage::Dirs;
+use crate::tree::{Applied, Tree, TreeOptions};
+use crate::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use crate::wire::{ErrorCode, OpCode};
-use crate::zab::{Input, Leading, Output};
+use crate::zab::{Input, Leading, Output, Role};
 use connect::Reconnect;
+use mio::event::Event;
 use mio::{Events, Poll};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,9 +61,11 @@ enum Effect {
         txn: Txn,
         /// What of the request its reply depends on.
         shape: Shape,
+        /// What the leader says that the tree's digest is then; `None` where this server made the transaction.
+        digest: Option<TxnDigest>,
     },
-    /// The echo of a sync: its record, as the client sent it.
-    Sync(Vec<u8>),
+    /// The echo of a sync: its record, as the client sent it. In an ensemble a quorum has to confirm it first.
+    Sync { record: Vec<u8>, confirmed: bool },
     /// A request that could not be made into a transaction.
     Refused(ErrorCode),
     /// A client that wants its session back.
@@ -70,6 +81,8 @@ struct ReplyTo {
     op: OpCode,
     xid: i32,
     received: Now,
+    /// Number of the forwarded sync of the same session that is answered before it; 0 without one.
+    after_sync: u64,
 }
 
 /// Idleness after which the log is settled.
@@ -87,6 +100,8 @@ pub struct PipelineSettings {
     pub container_max_per_minute: u64,
     /// Age above which a container that never had a child is reaped; 0 is never.
     pub container_never_used_ms: i64,
+    /// Bytes of the largest record.
+    pub record_bytes_max: usize,
 }
 
 pub struct Pipeline {
@@ -97,8 +112,17 @@ pub struct Pipeline {
     sessions: SessionTable,
     ids: SessionIds,
     prepare: Prepare,
+    /// Of a server that is alone.
     leading: Leading,
     outputs: Vec<Output>,
+    /// Of a server in an ensemble.
+    member: Option<Box<Member>>,
+    /// Sessions whose createSession has been proposed for a learner's client and is not applied here yet.
+    opening: FastSet<SessionId>,
+    dirs: Dirs,
+    tree_options: TreeOptions,
+    log_view: LogView<RealDisk>,
+    scratch: Vec<u8>,
     pending: VecDeque<Pending>,
     pending_bytes: usize,
     log_writer: Arc<LogWriter>,
@@ -131,6 +155,10 @@ pub struct Ingredients {
     pub sessions: SessionTable,
     pub ids: SessionIds,
     pub prepare: Prepare,
+    /// `None`: a server that is alone.
+    pub member: Option<Box<Member>>,
+    pub dirs: Dirs,
+    pub tree_options: TreeOptions,
     pub log_writer: Arc<LogWriter>,
     pub snapshots: Arc<SnapshotMail>,
     /// Records behind the snapshot that were replayed, and their bytes: they count towards the next one, or a server that
@@ -150,6 +178,9 @@ impl Pipeline {
             sessions,
             ids,
             prepare,
+            member,
+            dirs,
+            tree_options,
             log_writer,
             snapshots,
             replayed,
@@ -172,6 +203,12 @@ impl Pipeline {
             ids,
             prepare,
             outputs: Vec::new(),
+            member,
+            opening: FastSet::default(),
+            dirs,
+            tree_options,
+            log_view: log_writer.with_log(|log| log.view()),
+            scratch: Vec::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
             log_writer,
@@ -200,14 +237,30 @@ impl Pipeline {
                 self.shared.stop();
                 return;
             }
+            for event in &events {
+                self.note(event);
+            }
             if self.shared.has_failed() {
                 // Some of what was proposed is not in the log: nothing can follow it.
                 return;
             }
-            self.turn();
-            if self.shared.cores_have_ended() && self.pending.is_empty() {
+            if let Err(fatal) = self.turn() {
+                self.shared.fail_because(fatal);
                 return;
             }
+            if self.shared.cores_have_ended() && (self.pending.is_empty() || !self.shared.is_serving()) {
+                self.take_leave();
+                return;
+            }
+        }
+    }
+
+    /// A socket of a peer's.
+    fn note(&mut self, event: &Event) {
+        if let Some(member) = &mut self.member {
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+            let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+            member.note(event.token(), readable, writable);
         }
     }
 
@@ -230,8 +283,13 @@ impl Pipeline {
 
     fn has_work(&self) -> bool {
         let room = self.has_room();
+        let durable = match &self.member {
+            Some(member) => member.peer.last_durable(),
+            None => self.leading.committed(),
+        };
         (room && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
-            || (self.log_writer.mailbox.durable() > self.leading.committed())
+            || self.log_writer.mailbox.durable() > durable
+            || self.member.as_ref().is_some_and(|member| room && member.has_work())
             || (self.can_apply() && self.feeds_have_room() && self.snapshots.has_room(self.tree.peek()))
             || !self.shared.pipeline_reports.lock().is_empty()
             || self.shared.cores_have_ended()
@@ -247,21 +305,44 @@ impl Pipeline {
         let tree = self.tree.peek();
         let reapable = tree.containers().next().is_some() || tree.ttl_nodes().next().is_some();
         let containers = reapable.then_some(self.next_container_check);
-        [sessions, containers, self.settle_at].into_iter().flatten().min()
+        let member = self.member.as_ref().and_then(|member| member.deadline());
+        let (sessions, containers) = if self.leads() { (sessions, containers) } else { (None, None) };
+        [sessions, containers, self.settle_at, member].into_iter().flatten().min()
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self) -> Result<(), Fatal> {
         let now = clock::now();
+        self.ensemble_turn(now)?;
         self.commit();
         self.take_requests(now);
-        self.expire_sessions(now);
-        self.reap(now);
+        if self.leads() {
+            self.expire_sessions(now);
+            self.reap(now);
+        }
         self.post(now);
         self.commit();
+        self.send_to_peers(now);
         self.answer_reports();
+        Ok(())
     }
 
-    fn next_zxid(&self) -> Zxid {
+    /// Whether this server makes the transactions.
+    fn leads(&self) -> bool {
+        self.member.as_ref().is_none_or(|member| member.leads())
+    }
+
+    /// `None`: this server does not lead, or not any more.
+    fn next_zxid(&mut self) -> Option<Zxid> {
+        let Some(member) = &mut self.member else { return Some(self.next_zxid_alone()) };
+        let Role::Leading(leader) = &mut member.peer.role else { return None };
+        let next = leader.next_zxid();
+        if next.is_none() {
+            leader.step_down("the epoch's counter is nearly used up; a new epoch begins");
+        }
+        next
+    }
+
+    fn next_zxid_alone(&self) -> Zxid {
         let last = self.leading.proposed();
         match last.next() {
             Some(next) if last.counter() < u32::MAX - limits::EPOCH_COUNTER_MARGIN => next,
@@ -303,7 +384,15 @@ impl Pipeline {
     fn item(&mut self, item: Item, batch: &Batch, now: Now, time_ms: i64) {
         match item {
             Item::Write { conn, session, xid, op, body, auth, received } => {
-                let reply = ReplyTo { conn, op, xid, received };
+                let reply = ReplyTo { conn, op, xid, received, after_sync: 0 };
+                let body = batch.record(&body);
+                if !self.leads() {
+                    // Without a leader the connection is being closed, and nobody is answered.
+                    if self.shared.is_serving() {
+                        self.forward_write(session, reply, body, &auth);
+                    }
+                    return;
+                }
                 if op == OpCode::CloseSession {
                     self.close_session(session, xid, time_ms, Some(reply));
                     return;
@@ -313,25 +402,32 @@ impl Pipeline {
                     // It ended between two frames; its connection is about to be closed, and nobody is answered.
                     return;
                 }
-                let body = batch.record(&body);
-                let request = WriteRequest { session, session_check: state.into(), xid, op, body, auth: &auth };
-                let zxid = self.next_zxid();
+                let session_check = match &self.member {
+                    Some(_) => self.check_session(session, conn),
+                    None => state.into(),
+                };
+                let request = WriteRequest { session, session_check, xid, op, body, auth: &auth };
+                let Some(zxid) = self.next_zxid() else { return };
                 match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
                     Prepared::Txn { header, txn, digest } => {
                         let bytes = self.propose(header, &txn, digest);
                         let shape = Shape::of(op, &txn);
-                        let effect = Effect::Txn { header, txn, shape };
+                        let effect = Effect::Txn { header, txn, shape, digest: None };
                         self.pending.push_back(Pending { zxid, effect, reply: Some(reply), bytes });
                     }
                     Prepared::Refused(code) => self.wait_in_line(Effect::Refused(code), Some(reply)),
                 }
             }
-            Item::Sync { conn, xid, body, received, .. } => {
+            Item::Sync { conn, session, xid, body, received } => {
                 let record = batch.record(&body).to_vec();
-                self.wait_in_line(Effect::Sync(record), Some(ReplyTo { conn, op: OpCode::Sync, xid, received }));
+                let reply = ReplyTo { conn, op: OpCode::Sync, xid, received, after_sync: 0 };
+                self.sync(session, reply, record, now);
             }
+            Item::Connect { conn, .. } if !self.shared.is_serving() => self.tell(conn, Entry::Close { conn }),
             Item::Connect { conn, session, password, timeout_ms, read_only, received } => {
-                if session == SessionId::NONE {
+                if session == SessionId::NONE && !self.leads() {
+                    self.forward_open(conn, timeout_ms, read_only, received);
+                } else if session == SessionId::NONE {
                     self.open_session(conn, timeout_ms, read_only, received, time_ms);
                 } else {
                     let password = batch.record(&password).to_vec();
@@ -347,18 +443,32 @@ impl Pipeline {
                 }
             }
             Item::Closed { conn, session } => self.connection_closed(conn, session),
-            Item::Heard { sessions } => {
-                self.sessions.touch(&sessions, now);
-            }
+            Item::Heard { sessions } if self.leads() => self.sessions.touch(&sessions, now),
+            Item::Heard { sessions } => self.note_touched(&sessions),
         }
     }
 
-    /// Numbers a transaction and sends it on its way to the log. Returns the bytes of its record.
-    fn propose(&mut self, header: TxnHeader, txn: &Txn, digest: Option<crate::wire::txn::TxnDigest>) -> usize {
-        self.leading.step(Input::Proposed { zxid: header.zxid }, &mut self.outputs);
-        let before = self.batch.body_bytes();
-        self.batch.push_with(header.zxid, |bytes| write_txn(&header, txn, digest, bytes));
-        let written = self.batch.body_bytes() - before;
+    /// Numbers a transaction and sends it on its way to the log and to all peers. Returns the bytes of its record.
+    fn propose(&mut self, header: TxnHeader, txn: &Txn, digest: Option<TxnDigest>) -> usize {
+        let written = match &mut self.member {
+            None => {
+                self.leading.step(Input::Proposed { zxid: header.zxid }, &mut self.outputs);
+                let before = self.batch.body_bytes();
+                self.batch.push_with(header.zxid, |bytes| write_txn(&header, txn, digest, bytes));
+                self.batch.body_bytes() - before
+            }
+            Some(member) => {
+                self.scratch.clear();
+                write_txn(&header, txn, digest, &mut self.scratch);
+                self.batch.push(header.zxid, &self.scratch);
+                member.peer.history.push(header.zxid, &self.scratch);
+                let Role::Leading(leader) = &mut member.peer.role else {
+                    unreachable!("only a leader makes transactions")
+                };
+                leader.propose(header.zxid, &self.scratch);
+                self.scratch.len()
+            }
+        };
         self.count_towards_snapshot(1, written as u64);
         self.pending_bytes += written;
         written
@@ -366,7 +476,31 @@ impl Pipeline {
 
     /// Gives something without a transaction its place in the order: behind all that has been proposed.
     fn wait_in_line(&mut self, effect: Effect, reply: Option<ReplyTo>) {
-        self.pending.push_back(Pending { zxid: self.leading.proposed(), effect, reply, bytes: 0 });
+        let zxid = self.end_of_line();
+        self.pending.push_back(Pending { zxid, effect, reply, bytes: 0 });
+    }
+
+    fn sync(&mut self, session: SessionId, reply: ReplyTo, record: Vec<u8>, now: Now) {
+        if !self.leads() {
+            if self.shared.is_serving() {
+                self.forward_sync(session, reply, record);
+            }
+            return;
+        }
+        let mut confirmed = true;
+        if let Some(member) = &mut self.member
+            && let Role::Leading(leader) = &mut member.peer.role
+        {
+            leader.sync_asked(None, now);
+            confirmed = false;
+        }
+        self.wait_in_line(Effect::Sync { record, confirmed }, Some(reply));
+    }
+
+    /// The server stops: others find out at once, and go on without it.
+    fn take_leave(&mut self) {
+        let now = clock::now();
+        self.leave_role("this server is stopping", now);
     }
 
     fn close_session(&mut self, session: SessionId, xid: i32, time_ms: i64, reply: Option<ReplyTo>) {
@@ -374,7 +508,7 @@ impl Pipeline {
         if !self.sessions.set_closing(session) && self.sessions.state(session) == SessionState::Unknown {
             return;
         }
-        let zxid = self.next_zxid();
+        let Some(zxid) = self.next_zxid() else { return };
         // More than one where a session has more ephemerals than one transaction can list; the last one closes it.
         let mut all = self.prepare.close_session(self.tree.peek(), session, xid, zxid, time_ms).into_iter().peekable();
         while let Some(prepared) = all.next() {
@@ -383,7 +517,7 @@ impl Pipeline {
             };
             let bytes = self.propose(header, &txn, digest);
             let reply = if all.peek().is_none() { reply } else { None };
-            let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
+            let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
             self.pending.push_back(Pending { zxid: header.zxid, effect, reply, bytes });
         }
     }
@@ -418,11 +552,11 @@ impl Pipeline {
         let per_check = (self.settings.container_max_per_minute.saturating_mul(interval) / 60_000).max(1) as usize;
         let never_used = self.settings.container_never_used_ms;
         for path in reapable(self.tree.peek(), wall, never_used, per_check) {
-            let zxid = self.next_zxid();
+            let Some(zxid) = self.next_zxid() else { return };
             if let Some(Prepared::Txn { header, txn, digest }) = self.prepare.reap(self.tree.peek(), &path, zxid, wall)
             {
                 let bytes = self.propose(header, &txn, digest);
-                let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn };
+                let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
                 self.pending.push_back(Pending { zxid, effect, reply: None, bytes });
             }
         }
@@ -436,6 +570,10 @@ impl Pipeline {
             return;
         }
         self.settle_at = Some(now.plus_ms(SETTLE_MS));
+        if self.member.is_some() {
+            // The disk works while the proposals are under way.
+            return self.log_writer.mailbox.post(&mut self.batch);
+        }
         match self.log_writer.write_inline(&mut self.batch) {
             Ok(true) => {}
             Ok(false) => self.log_writer.mailbox.post(&mut self.batch),
@@ -448,7 +586,9 @@ impl Pipeline {
 
     fn commit(&mut self) {
         let up_to = self.log_writer.mailbox.durable();
-        if up_to > self.leading.committed() {
+        if let Some(member) = &mut self.member {
+            member.peer.durable(up_to);
+        } else if up_to > self.leading.committed() {
             self.leading.step(Input::Durable { by: self.settings.server_id, up_to }, &mut self.outputs);
         }
         // What `Leading` says is its `committed`; nothing else comes out of it yet.
@@ -457,7 +597,16 @@ impl Pipeline {
     }
 
     fn can_apply(&self) -> bool {
-        self.pending.front().is_some_and(|pending| pending.zxid <= self.leading.committed())
+        let applicable = self.applicable();
+        self.pending.front().is_some_and(|pending| pending.zxid <= applicable) && !self.waits_for_sync()
+    }
+
+    /// Up to where the line may move: committed, and durable here.
+    fn applicable(&self) -> Zxid {
+        match &self.member {
+            Some(member) => member.applicable(),
+            None => self.leading.committed(),
+        }
     }
 
     fn feeds_have_room(&self) -> bool {
@@ -488,6 +637,13 @@ impl Pipeline {
     /// Begins a snapshot of the state as it is now: everything committed so far, applied.
     fn snapshot_if_due(&mut self) {
         if (self.until_snapshot.0 > 0 && self.until_snapshot.1 > 0) || self.snapshots.is_busy() {
+            return;
+        }
+        self.snapshot_now();
+    }
+
+    fn snapshot_now(&mut self) {
+        if self.snapshots.is_busy() {
             return;
         }
         self.draw_next_snapshot();

@@ -24,10 +24,22 @@ impl ConnId {
     pub const NONE: ConnId = ConnId(0);
 
     pub fn new(core: usize, slot: usize, generation: u32) -> ConnId {
-        assert!(core < 1 << 10 && slot < 1 << 28);
+        assert!((core as u64) < Self::LINKS && slot < 1 << 28);
         // The generation is never 0, so neither is the whole.
         ConnId((core as u64) << 54 | (slot as u64) << 26 | (generation as u64 & 0x3ff_ffff).max(1))
     }
+
+    /// Not a connection of this server's: a session that a learner's clients use, on the other side of that link.
+    pub fn of_link(link: u32) -> ConnId {
+        ConnId(Self::LINKS << 54 | u64::from(link) << 1 | 1)
+    }
+
+    pub fn is_link(self) -> bool {
+        self.0 >> 54 == Self::LINKS
+    }
+
+    /// In place of a core's number, which is smaller.
+    const LINKS: u64 = (1 << 10) - 1;
 
     pub fn core(self) -> usize {
         (self.0 >> 54) as usize

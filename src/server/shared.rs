@@ -51,6 +51,8 @@ pub struct Shared {
     pub admin: AdminQueue,
     pub metrics: Arc<Metrics>,
     pub auth_failed: AtomicU64,
+    /// Clients may have sessions here: always, but in an ensemble only as part of a quorum.
+    serving: AtomicBool,
     stopping: AtomicBool,
     failed: AtomicBool,
     /// Why, if it was a reason of the disk's: the first one.
@@ -79,12 +81,21 @@ impl Shared {
             admin,
             metrics,
             auth_failed: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             reason: Mutex::default(),
             cores_running,
             applied: AtomicU64::new(0),
         }
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::SeqCst)
+    }
+
+    pub fn set_serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::SeqCst);
     }
 
     pub fn is_stopping(&self) -> bool {

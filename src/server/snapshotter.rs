@@ -6,11 +6,11 @@
 //!
 //! Runs on: a thread of its own, asleep between snapshots.
 
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::config::{Purge, PurgeWhen};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, Zxid};
 use crate::limits;
 use crate::metrics::{Counter, Recorder, Summary};
 use crate::server::log_writer::LogWriter;
@@ -35,6 +35,7 @@ struct Order {
 pub struct SnapshotMail {
     order: Mutex<(Option<Order>, bool)>,
     arrived: Condvar,
+    done: Condvar,
     busy: AtomicBool,
     /// The pipeline waits for saved images to be written out.
     pipeline_waits: AtomicBool,
@@ -62,6 +63,20 @@ impl SnapshotMail {
         self.pipeline_waits.store(true, Ordering::SeqCst);
         // It may have been made before anybody knew that it is waited for.
         room()
+    }
+
+    /// Waits until no snapshot is being written, nor old ones removed: the history that they belong to is about to change.
+    pub fn wait_until_idle(&self) {
+        let mut order = self.order.lock();
+        while self.is_busy() {
+            self.done.wait(&mut order);
+        }
+    }
+
+    fn finished(&self) {
+        let _order = self.order.lock();
+        self.busy.store(false, Ordering::SeqCst);
+        self.done.notify_all();
     }
 
     pub fn stop(&self) {
@@ -119,9 +134,19 @@ impl Snapshotter {
         let started = clock::now();
         let zxid = order.frozen.zxid;
         let written = self.write_frozen(order);
-        self.mail.busy.store(false, Ordering::SeqCst);
-        // Whatever waited for room has it now.
+        let written = self.conclude(zxid, started, written);
+        self.mail.finished();
+        // Whatever waited for room, or for the snapshot, has it now.
         self.shared.pipeline_bell.ring();
+        written
+    }
+
+    fn conclude(
+        &mut self,
+        zxid: Zxid,
+        started: Now,
+        written: Result<Option<SnapshotInfo>, Fatal>,
+    ) -> Result<(), Fatal> {
         match written {
             Ok(Some(info)) => {
                 let took = clock::now().since(started).as_millis() as u64;

@@ -156,6 +156,13 @@ impl SessionTable {
         true
     }
 
+    /// This one holds the session from now on, if it lives.
+    pub fn own(&mut self, id: SessionId, owner: OwnerHandle) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.owner = Some(owner.0);
+        }
+    }
+
     /// A connection is gone. The session lives on, without an owner, unless another connection has it by now.
     pub fn disown(&mut self, id: SessionId, owner: OwnerHandle) {
         if let Some(session) = self.sessions.get_mut(&id)
@@ -225,6 +232,24 @@ impl SessionTable {
         self.looked = self.looked.max(now);
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         self.touch(&all, now);
+    }
+
+    /// This server's part in the ensemble has changed: nobody holds a session yet, what was only on its way to being closed
+    /// is not, and every session has its full timeout from now.
+    pub fn begin_anew(&mut self, now: Now) {
+        for session in self.sessions.values_mut() {
+            session.owner = None;
+            // Under no bucket that there is: `restart_clocks` files it anew.
+            session.filed = NOT_FILED - 1;
+        }
+        self.buckets.clear();
+        self.restart_clocks(now);
+    }
+
+    /// Forgets all of them: the state that they belong to has been replaced.
+    pub fn clear(&mut self) {
+        self.sessions.clear();
+        self.buckets.clear();
     }
 
     /// When to look again (`expired`): at the next bucket, and in half a tick at the latest.

@@ -245,6 +245,16 @@ impl Leader {
         (followers.len(), observers.len())
     }
 
+    /// All links, in the order in which they came.
+    pub fn links(&self) -> Vec<Link> {
+        self.learners.keys().copied().collect()
+    }
+
+    /// The surroundings can't bring this learner up.
+    pub fn give_up(&mut self, link: Link, why: String) {
+        self.close(link, why);
+    }
+
     /// A learner has connected. It has as long as any phase to say who it is.
     pub fn connected(&mut self, link: Link, now: Now) {
         let learner = Learner {

@@ -170,6 +170,11 @@ impl Learner {
         self.send(kind, epoch_zxid(self.start.accepted), Some(&data));
     }
 
+    /// Bytes of a snapshot have come.
+    pub fn still_alive(&mut self, now: Now) {
+        self.heard = now;
+    }
+
     /// Whatever has gone wrong between here and the leader.
     pub fn fail(&mut self, why: impl Into<String>) {
         if self.phase != Phase::Lost {

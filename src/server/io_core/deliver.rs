@@ -50,6 +50,14 @@ impl Parts {
                     // It went by itself. Whoever asks waits for the answer all the same.
                     None => self.outgoing.items.push(Item::Closed { conn, session: SessionId::NONE }),
                 },
+                Entry::CloseAll => {
+                    for (slot, connection) in &mut self.connections {
+                        if !matches!(connection.state, State::FourLetter | State::Closing) {
+                            connection.state = State::Closing;
+                            self.doomed.push(slot);
+                        }
+                    }
+                }
                 Entry::Report(gather) => {
                     let sessionless_ms = shared.settings.sessionless_ms;
                     gather.core(self, |connection| connection.silence_max_ms(sessionless_ms));

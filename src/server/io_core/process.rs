@@ -176,6 +176,9 @@ impl Parts {
     }
 
     fn connect(&mut self, slot: usize, frame: &[u8], tree: &Tree, shared: &Shared) -> Step {
+        if !shared.is_serving() {
+            return Step::Close("this server is not part of a quorum now; the client tries another");
+        }
         let connection = &mut self.connections[slot];
         let Ok(request) = ConnectRequest::read(frame) else {
             return Step::Close("a connect request that is malformed");

@@ -8,6 +8,7 @@ use super::{Effect, Pending, Pipeline, ReplyTo, connect};
 use crate::clock;
 use crate::ids::Zxid;
 use crate::limits;
+use crate::metrics::Counter;
 use crate::prepare::reply::{self, Reply};
 use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::ConnId;
@@ -15,7 +16,7 @@ use crate::server::shared::Shared;
 use crate::tree::{Applied, Tree};
 use crate::watch::PathHashes;
 use crate::wire::client::ReplyHeader;
-use crate::wire::txn::{Txn, TxnHeader};
+use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
 use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, Reader};
 use std::sync::Arc;
@@ -43,21 +44,37 @@ impl Pipeline {
     }
 
     fn apply_batch(&mut self) {
-        let committed = self.leading.committed();
+        let committed = self.applicable();
         let mut transactions = 0;
         let mut attach = None;
         let now = clock::now();
+        let mut gate = self.sync_gate();
+        let digests_from = self.member.as_ref().map_or(Zxid::ZERO, |member| member.digests_from);
+        let mut mismatch = None;
         {
-            let Pipeline { tree, pending, pending_bytes, feeds, applied, shared, sessions, .. } = self;
+            let Pipeline { tree, pending, pending_bytes, feeds, applied, shared, sessions, opening, .. } = self;
             let mut tree = tree.write();
             while transactions < limits::WRITE_GUARD_TXNS && pending.front().is_some_and(|p| p.zxid <= committed) {
+                if pending.front().is_some_and(|first| gate.is_shut(first)) {
+                    break;
+                }
                 let Some(Pending { effect, reply, bytes, .. }) = pending.pop_front() else { break };
                 transactions += 1;
                 *pending_bytes -= bytes;
                 match effect {
-                    Effect::Txn { header, txn, shape } => {
+                    Effect::Txn { header, txn, shape, digest } => {
                         let closes = matches!(txn, Txn::CloseSession { .. });
+                        if let Txn::CreateSession { timeout_ms } = txn {
+                            sessions.add(header.session, timeout_ms, None, now);
+                            opening.remove(&header.session);
+                        }
                         apply(&mut tree, &header, txn, applied, shared, feeds);
+                        if let Some(digest) = digest.filter(|digest| digest.version == TxnDigest::VERSION)
+                            && header.zxid > digests_from
+                            && digest.tree != tree.digest()
+                        {
+                            mismatch.get_or_insert((header.zxid, digest.tree, tree.digest()));
+                        }
                         if let Some(to) = reply {
                             let feed = &mut feeds[to.conn.core()];
                             let start = feed.bytes.len() as u32;
@@ -72,7 +89,7 @@ impl Pipeline {
                         if closes && let Some(owner) = sessions.remove(header.session) {
                             let owner = ConnId::from(owner);
                             // The one who asked is closed behind its reply.
-                            if reply.is_none_or(|to| to.conn != owner) {
+                            if !owner.is_link() && reply.is_none_or(|to| to.conn != owner) {
                                 feeds[owner.core()].entries.push(Entry::Close { conn: owner });
                             }
                         }
@@ -82,7 +99,10 @@ impl Pipeline {
                         sessions.add(header.session, timeout_ms, Some(conn.into()), now);
                         connect::connected(feeds, conn, header.session, timeout_ms, read_only, received);
                     }
-                    Effect::Sync(record) => {
+                    Effect::Sync { record, confirmed } => {
+                        if !confirmed {
+                            gate.pass();
+                        }
                         let Some(to) = reply else { continue };
                         let zxid = tree.zxid();
                         let feed = &mut feeds[to.conn.core()];
@@ -111,6 +131,14 @@ impl Pipeline {
             drop(tree);
         }
         self.prepare.applied(self.tree.peek().zxid());
+        self.note_sync_gate(&gate);
+        if let Some((zxid, theirs, here)) = mismatch {
+            self.recorder.count(Counter::DigestMismatchesCount, 1);
+            tracing::error!(
+                "after {zxid} this server's tree has the digest {here:#x}, the leader's {theirs:#x}: they differ. Stop \
+                 one of the two, set its data directory aside and let it start empty; it gets the other's state."
+            );
+        }
         if let Some(reconnect) = attach {
             self.attach(reconnect);
         }

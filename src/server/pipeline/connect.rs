@@ -35,7 +35,7 @@ impl Pipeline {
         time_ms: i64,
     ) {
         let session = self.ids.next(&self.sessions);
-        let zxid = self.next_zxid();
+        let Some(zxid) = self.next_zxid() else { return };
         let prepared = self.prepare.create_session(self.tree.peek(), session, timeout_ms, zxid, time_ms);
         let Prepared::Txn { header, txn, digest } = prepared else {
             unreachable!("a new session is never refused by prepare")
@@ -47,13 +47,22 @@ impl Pipeline {
 
     /// First step: the old connection is shut, before the password is looked at, as upstream.
     pub(super) fn reconnect(&mut self, mut reconnect: Reconnect) {
-        match self.sessions.owner(reconnect.session).map(ConnId::from) {
+        match self.local_owner(reconnect.session) {
             Some(owner) if owner != reconnect.conn => {
                 self.tell(owner, Entry::Close { conn: owner });
                 reconnect.old = owner;
                 self.reconnects.push(reconnect);
             }
-            _ => self.wait_in_line(Effect::Attach(reconnect), None),
+            _ => self.take_back(reconnect),
+        }
+    }
+
+    /// Second step: on a learner, the leader is asked; then it waits for everything that is under way.
+    fn take_back(&mut self, reconnect: Reconnect) {
+        if self.leads() {
+            self.wait_in_line(Effect::Attach(reconnect), None);
+        } else {
+            self.forward_revalidate(reconnect);
         }
     }
 
@@ -61,7 +70,7 @@ impl Pipeline {
         let mut waiting = std::mem::take(&mut self.reconnects);
         for reconnect in waiting.extract_if(.., |reconnect| reconnect.old == conn) {
             self.sessions.disown(reconnect.session, conn.into());
-            self.wait_in_line(Effect::Attach(reconnect), None);
+            self.take_back(reconnect);
         }
         // Those that wait for another connection, and have gone themselves.
         waiting.retain(|reconnect| reconnect.conn != conn);
@@ -71,7 +80,7 @@ impl Pipeline {
 
     /// Last step, when everything proposed before it has been applied.
     pub(super) fn attach(&mut self, reconnect: Reconnect) {
-        let owner = self.sessions.owner(reconnect.session).map(ConnId::from);
+        let owner = self.local_owner(reconnect.session);
         if owner.is_some_and(|owner| owner != reconnect.conn) {
             // Another client of the same session was faster.
             return self.reconnect(reconnect);
@@ -85,7 +94,7 @@ impl Pipeline {
         connected(&mut self.feeds, conn, session, timeout_ms, read_only, received);
     }
 
-    fn refuse(&mut self, reconnect: &Reconnect) {
+    pub(super) fn refuse(&mut self, reconnect: &Reconnect) {
         let conn = reconnect.conn;
         let feed = &mut self.feeds[conn.core()];
         let start = feed.bytes.len() as u32;

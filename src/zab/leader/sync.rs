@@ -114,6 +114,18 @@ impl Leader {
         !reached
     }
 
+    /// The log has no more records: the rest has to be in memory.
+    pub fn log_ended(&mut self, link: Link, history: &mut History) {
+        let committed = self.committed;
+        let Some(learner) = self.learners.get_mut(&link) else { return };
+        let sent = learner.sent;
+        if history.contains(sent) && sent <= committed {
+            self.forward_from_memory(link, history);
+        } else {
+            self.close(link, format!("the log ends at {sent}, and what follows is no longer in memory"));
+        }
+    }
+
     /// Bytes that wait for a learner: a caller that feeds it stops above what it thinks right.
     pub fn waiting(&self, link: Link) -> usize {
         self.learners.get(&link).map_or(0, |learner| learner.out.len())

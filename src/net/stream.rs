@@ -1,0 +1,145 @@
+//! A non-blocking connection with a buffer for each direction: what has arrived and is not decoded, what is to be sent and
+//! the kernel has not taken. For links between servers, of which there are few; clients' connections have buffers of their
+//! own kind (`buffers`).
+//!
+//! The poll is edge-triggered: whoever is told that there is something to read reads until there is nothing more, or
+//! remembers that there is. That memory is here.
+
+use mio::net::TcpStream;
+use std::io::{self, ErrorKind, Read, Write};
+
+/// Read at a time.
+const READ_BYTES: usize = 64 << 10;
+
+/// One connection.
+pub struct BufferedStream {
+    stream: TcpStream,
+    input: Vec<u8>,
+    taken: usize,
+    output: Vec<u8>,
+    sent: usize,
+    readable: bool,
+    writable: bool,
+}
+
+impl BufferedStream {
+    /// `connected`: it was accepted; else it is being connected, and is when it first is writable.
+    pub fn new(stream: TcpStream, connected: bool) -> BufferedStream {
+        // Small packets, each waited for by someone.
+        let _ = stream.set_nodelay(true);
+        BufferedStream {
+            stream,
+            input: Vec::new(),
+            taken: 0,
+            output: Vec::new(),
+            sent: 0,
+            readable: connected,
+            writable: connected,
+        }
+    }
+
+    /// For registering.
+    pub fn source(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// What the poll said.
+    pub fn note(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// Whether a connection that was begun is there; an error if it was refused.
+    pub fn finish_connecting(&mut self) -> io::Result<bool> {
+        if !self.writable {
+            return Ok(false);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                self.writable = false;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what there is, until `max` bytes wait to be decoded. `false`: the other side has ended it.
+    pub fn fill(&mut self, max: usize) -> io::Result<bool> {
+        if self.taken > 0 && (self.taken == self.input.len() || self.taken >= READ_BYTES) {
+            self.input.drain(..self.taken);
+            self.taken = 0;
+        }
+        while self.readable && self.input.len() - self.taken < max {
+            let length = self.input.len();
+            self.input.resize(length + READ_BYTES, 0);
+            let read = self.stream.read(&mut self.input[length..]);
+            self.input.truncate(length + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Ok(false),
+                Ok(count) => self.readable = count == READ_BYTES,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// What has arrived and is not taken.
+    pub fn input(&self) -> &[u8] {
+        &self.input[self.taken..]
+    }
+
+    pub fn take(&mut self, bytes: usize) {
+        self.taken += bytes;
+        assert!(self.taken <= self.input.len());
+    }
+
+    /// Whether there may be more to read than has been.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Bytes that the kernel has not taken.
+    pub fn backlog(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Takes over what is to be sent, if nothing waits before it: so a backlog grows where it is watched.
+    pub fn offer(&mut self, bytes: &mut Vec<u8>) {
+        if self.backlog() == 0 {
+            self.output.clear();
+            self.sent = 0;
+            // A burst must not stay in memory for ever.
+            self.output.shrink_to(1 << 20);
+            std::mem::swap(&mut self.output, bytes);
+        }
+    }
+
+    /// Puts bytes behind what is to be sent.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+    }
+
+    pub fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.stream.peer_addr()
+    }
+
+    /// Sends what the kernel takes.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.writable && self.sent < self.output.len() {
+            match self.stream.write(&self.output[self.sent..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,371 @@
+//! The election port: sockets, the decisions about them (`zab::election_links`) and the search for a leader
+//! (`zab::election`).
+//!
+//! The listener is open for the whole life of the process, since a server that leads or follows answers those who look.
+//! Everything that comes in is bounded: an introduction is at most 2 KiB, a notification half a MiB, and who says nothing
+//! is forgotten.
+//!
+//! Runs on: the pipeline's thread.
+
+use crate::clock::Now;
+use crate::config::servers::PeerAddress;
+use crate::fatal::Fatal;
+use crate::ids::{Epoch, ServerId, Zxid};
+use crate::net::{self, BufferedStream};
+use crate::server::ensemble::resolver::Resolver;
+use crate::wire::election::{ADDRESSES_MAX, InitialMessage, NOTIFICATION_MAX, Notification, notification_length};
+use crate::zab::election::{Election, Output, Vote};
+use crate::zab::election_links::{ConnId, ElectionLinks, LinkOutput, Target};
+use crate::zab::ensemble::EnsembleConfig;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The listener's token; a connection's is `CONNS` and its number.
+pub const LISTENER: Token = Token(3);
+pub const CONNS: usize = 1 << 40;
+
+enum Socket {
+    /// The name is being looked up.
+    Resolving,
+    Connecting(BufferedStream),
+    Open(BufferedStream),
+}
+
+/// Sockets and state of the election port.
+pub struct ElectionNet {
+    registry: Registry,
+    listener: TcpListener,
+    resolver: Resolver,
+    config: Arc<EnsembleConfig>,
+    me: ServerId,
+    /// As others reach this server's election port.
+    own: PeerAddress,
+    election: Election,
+    links: ElectionLinks,
+    sockets: BTreeMap<ConnId, Socket>,
+    /// Sockets that may have something for us.
+    ready: Vec<ConnId>,
+    decided: Option<Vote>,
+    /// Voters that were looking for a leader while this server had one.
+    lookers: Vec<ServerId>,
+    /// Someone may be waiting to be accepted.
+    calls: bool,
+}
+
+impl ElectionNet {
+    /// Opens the election port at `address`.
+    pub fn open(
+        registry: Registry,
+        address: SocketAddr,
+        resolver: Resolver,
+        me: ServerId,
+        own: PeerAddress,
+        election: Election,
+        links: ElectionLinks,
+    ) -> Result<ElectionNet, Fatal> {
+        let mut listener = TcpListener::from_std(net::listen(address, 0)?);
+        let registered = registry.register(&mut listener, LISTENER, Interest::READABLE);
+        registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
+        let config = election.configs().current().clone();
+        Ok(ElectionNet {
+            registry,
+            listener,
+            resolver,
+            config,
+            me,
+            own,
+            election,
+            links,
+            sockets: BTreeMap::new(),
+            ready: Vec::new(),
+            decided: None,
+            lookers: Vec::new(),
+            calls: true,
+        })
+    }
+
+    /// Begins to look for a leader.
+    pub fn look(&mut self, last: Option<Zxid>, current: Epoch, now: Now) {
+        self.decided = None;
+        let mut out = Vec::new();
+        self.election.start(last, current, now, &mut out);
+        self.elected(out, now);
+    }
+
+    /// The vote that has won, once.
+    pub fn decided(&mut self) -> Option<Vote> {
+        self.decided.take()
+    }
+
+    /// Voters that have been looking for a leader since the last call, while this server had one.
+    pub fn lookers(&mut self) -> Vec<ServerId> {
+        std::mem::take(&mut self.lookers)
+    }
+
+    /// This server's leader (or itself) is established.
+    pub fn established(&mut self, epoch: Epoch, now: Now) {
+        let mut out = Vec::new();
+        self.election.established(epoch, &mut out);
+        self.elected(out, now);
+    }
+
+    pub fn deadline(&self) -> Option<Now> {
+        [self.election.deadline(), self.links.deadline()].into_iter().flatten().min()
+    }
+
+    pub fn has_work(&self) -> bool {
+        self.resolver.has_answers() || !self.ready.is_empty() || self.decided.is_some()
+    }
+
+    /// Something has happened to the socket of this token; `false` if it is none of these.
+    pub fn note(&mut self, token: Token, readable: bool, writable: bool) -> bool {
+        if token == LISTENER {
+            self.calls = true;
+            return true;
+        }
+        if token.0 < CONNS {
+            return false;
+        }
+        let conn = ConnId((token.0 - CONNS) as u64);
+        if let Some(Socket::Connecting(stream) | Socket::Open(stream)) = self.sockets.get_mut(&conn) {
+            stream.note(readable, writable);
+            self.ready.push(conn);
+        }
+        true
+    }
+
+    /// Works off whatever there is.
+    pub fn turn(&mut self, now: Now) {
+        if std::mem::take(&mut self.calls) {
+            self.accept(now);
+        }
+        while let Some((question, answer)) = self.resolver.collect() {
+            self.resolved(ConnId(question), answer, now);
+        }
+        for conn in std::mem::take(&mut self.ready) {
+            self.serve(conn, now);
+        }
+        let mut out = Vec::new();
+        self.links.tick(now, &mut out);
+        self.carry_out(out, now);
+        let mut out = Vec::new();
+        self.election.tick(now, &mut out);
+        self.elected(out, now);
+    }
+
+    fn accept(&mut self, now: Now) {
+        loop {
+            match self.listener.accept() {
+                Ok((mut stream, _)) => {
+                    let mut out = Vec::new();
+                    let conn = self.links.accepted(now, &mut out);
+                    if self.register(&mut stream, conn) {
+                        self.sockets.insert(conn, Socket::Open(BufferedStream::new(stream, true)));
+                        self.ready.push(conn);
+                    } else {
+                        self.links.closed(conn, now, &mut out);
+                    }
+                    self.carry_out(out, now);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!("election port: accept: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn register(&self, stream: &mut TcpStream, conn: ConnId) -> bool {
+        let token = Token(CONNS + conn.0 as usize);
+        self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+    }
+
+    fn resolved(&mut self, conn: ConnId, answer: Result<Vec<SocketAddr>, String>, now: Now) {
+        if !matches!(self.sockets.get(&conn), Some(Socket::Resolving)) {
+            return;
+        }
+        match answer {
+            Ok(addresses) if !addresses.is_empty() => self.connect(conn, addresses[0], now),
+            Ok(_) => self.dial_failed(conn, now),
+            Err(problem) => {
+                tracing::warn!("election port: {problem}");
+                self.dial_failed(conn, now);
+            }
+        }
+    }
+
+    fn connect(&mut self, conn: ConnId, address: SocketAddr, now: Now) {
+        if let Ok(mut stream) = TcpStream::connect(address)
+            && self.register(&mut stream, conn)
+        {
+            self.sockets.insert(conn, Socket::Connecting(BufferedStream::new(stream, false)));
+        } else {
+            self.dial_failed(conn, now);
+        }
+    }
+
+    fn dial_failed(&mut self, conn: ConnId, now: Now) {
+        self.sockets.remove(&conn);
+        let mut out = Vec::new();
+        self.links.dialed(conn, false, now, &mut out);
+        self.carry_out(out, now);
+    }
+
+    fn serve(&mut self, conn: ConnId, now: Now) {
+        if let Some(Socket::Connecting(stream)) = self.sockets.get_mut(&conn) {
+            match stream.finish_connecting() {
+                Ok(false) => return,
+                Err(_) => return self.dial_failed(conn, now),
+                Ok(true) => {
+                    let Some(Socket::Connecting(stream)) = self.sockets.remove(&conn) else { return };
+                    self.sockets.insert(conn, Socket::Open(stream));
+                    let mut out = Vec::new();
+                    self.links.dialed(conn, true, now, &mut out);
+                    self.carry_out(out, now);
+                }
+            }
+        }
+        let Some(Socket::Open(stream)) = self.sockets.get_mut(&conn) else { return };
+        let had = stream.backlog();
+        let mut alive = stream.flush().is_ok();
+        let written = had > 0 && stream.backlog() == 0;
+        alive = alive && stream.fill(NOTIFICATION_MAX + 4).unwrap_or(false);
+        let mut out = Vec::new();
+        if written {
+            self.links.written(conn, now, &mut out);
+        }
+        self.read(conn, now, &mut out);
+        if !alive && self.sockets.remove(&conn).is_some() {
+            self.links.closed(conn, now, &mut out);
+        } else if let Some(Socket::Open(stream)) = self.sockets.get(&conn)
+            && stream.is_readable()
+        {
+            self.ready.push(conn);
+        }
+        self.carry_out(out, now);
+    }
+
+    fn read(&mut self, conn: ConnId, now: Now, out: &mut Vec<LinkOutput>) {
+        loop {
+            let Some(Socket::Open(stream)) = self.sockets.get_mut(&conn) else { return };
+            if self.links.is_pending(conn) {
+                let begin = &stream.input()[..stream.input().len().min(ADDRESSES_MAX + 64)];
+                match InitialMessage::read(begin) {
+                    Ok(Some((message, taken))) => {
+                        stream.take(taken);
+                        self.links.introduced(conn, &message, now, out);
+                    }
+                    Ok(None) => return,
+                    Err(_) => return self.links.malformed(conn, now, out),
+                }
+                continue;
+            }
+            let Some(from) = self.links.peer_of(conn) else { return };
+            let Some(&prefix) = stream.input().first_chunk::<4>() else { return };
+            let Ok(length) = notification_length(prefix) else { return self.links.malformed(conn, now, out) };
+            let Some(body) = stream.input().get(4..4 + length) else { return };
+            let mut told = Vec::new();
+            // One that makes no sense is passed over; it must not cost the connection (ZOOKEEPER-3769).
+            if let Ok(notification) = Notification::read(body) {
+                self.election.receive(from, &notification, now, &mut told);
+            }
+            stream.take(4 + length);
+            self.elected_into(told, now, out);
+        }
+    }
+
+    fn elected(&mut self, out: Vec<Output>, now: Now) {
+        let mut links = Vec::new();
+        self.elected_into(out, now, &mut links);
+        self.carry_out(links, now);
+    }
+
+    fn elected_into(&mut self, out: Vec<Output>, now: Now, links: &mut Vec<LinkOutput>) {
+        for output in out {
+            match output {
+                Output::Send { to, ballot } => self.links.send(to, ballot, now, links),
+                Output::Decided { vote, .. } => self.decided = Some(vote),
+                Output::Looker { from } if !self.lookers.contains(&from) => self.lookers.push(from),
+                Output::Looker { .. } | Output::NewerConfig { .. } => {}
+            }
+        }
+    }
+
+    fn carry_out(&mut self, out: Vec<LinkOutput>, now: Now) {
+        let mut queue: std::collections::VecDeque<LinkOutput> = out.into();
+        while let Some(output) = queue.pop_front() {
+            let mut more = Vec::new();
+            match output {
+                LinkOutput::Dial { conn, to, target } => self.dial(conn, to, target, now),
+                LinkOutput::Introduce { conn } => {
+                    let mut bytes = Vec::new();
+                    let PeerAddress { host, election_port, .. } = &self.own;
+                    let address = if host.contains(':') {
+                        format!("[{host}]:{election_port}")
+                    } else {
+                        format!("{host}:{election_port}")
+                    };
+                    let server = i64::from(self.me.0);
+                    InitialMessage { server, addresses: vec![address] }.write(&mut bytes);
+                    self.write(conn, bytes);
+                }
+                LinkOutput::Write { conn, ballot } => {
+                    let mut bytes = Vec::new();
+                    ballot.notification(&self.config).write(&mut bytes);
+                    if self.write(conn, bytes) {
+                        self.links.written(conn, now, &mut more);
+                    }
+                }
+                LinkOutput::Close { conn, why } => {
+                    if let Some(Socket::Open(mut stream)) = self.sockets.remove(&conn) {
+                        let _ = stream.flush();
+                    }
+                    if let Some(why) = why {
+                        tracing::warn!("election port: a connection is closed: {why}");
+                    }
+                }
+                LinkOutput::Reach { peer, reach } => {
+                    let mut told = Vec::new();
+                    self.election.reach(peer, reach, now, &mut told);
+                    self.elected_into(told, now, &mut more);
+                }
+            }
+            queue.extend(more);
+        }
+    }
+
+    /// `true` if the kernel has taken all of it.
+    fn write(&mut self, conn: ConnId, bytes: Vec<u8>) -> bool {
+        let Some(Socket::Open(stream)) = self.sockets.get_mut(&conn) else { return false };
+        stream.append(&bytes);
+        // An error shows up as the connection's end.
+        stream.flush().is_ok() && stream.backlog() == 0
+    }
+
+    fn dial(&mut self, conn: ConnId, to: ServerId, target: Target, now: Now) {
+        match target {
+            Target::Configured => {
+                let address = self.config.server(to).and_then(|line| line.addresses.first());
+                let Some(address) = address else { return self.dial_failed(conn, now) };
+                self.sockets.insert(conn, Socket::Resolving);
+                self.resolver.ask(conn.0, &address.host, address.election_port);
+            }
+            Target::Caller { of, port } => {
+                let caller = match self.sockets.get(&of) {
+                    Some(Socket::Open(stream)) => stream.peer_addr().ok(),
+                    _ => None,
+                };
+                match caller {
+                    Some(caller) => self.connect(conn, SocketAddr::new(caller.ip(), port), now),
+                    None => self.dial_failed(conn, now),
+                }
+            }
+        }
+    }
+}

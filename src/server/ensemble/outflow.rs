@@ -1,0 +1,155 @@
+//! What a learner is sent that is not in memory: a snapshot's tree, or records of the log. A thread of its own reads and
+//! encodes, since both may take long; the pipeline takes what has gathered whenever the learner's connection has room.
+//!
+//! Between the two stands a bounded pipe: the thread waits when the learner is slow, and ends when the pipe is dropped.
+//!
+//! Runs on: a thread for each learner that catches up; `take` on the pipeline's.
+
+use crate::disk::RealDisk;
+use crate::ids::Zxid;
+use crate::log::{Batch, LogCursor};
+use crate::server::shared::Shared;
+use crate::snapshot::{self, zookeeper};
+use crate::tree::TreeOptions;
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bytes that may wait in a pipe.
+const PIPE_BYTES: usize = 4 << 20;
+
+struct State<T> {
+    waiting: Vec<T>,
+    bytes: usize,
+    end: Option<Result<(), String>>,
+    dropped: bool,
+}
+
+struct Pipe<T> {
+    state: Mutex<State<T>>,
+    room: Condvar,
+    shared: Arc<Shared>,
+}
+
+/// The pipeline's end. Dropping it ends the thread.
+pub struct Outflow<T>(Arc<Pipe<T>>);
+
+/// The thread's end.
+struct Inlet<T>(Arc<Pipe<T>>);
+
+impl<T> Outflow<T> {
+    fn pair(shared: &Arc<Shared>) -> (Outflow<T>, Inlet<T>) {
+        let state = State { waiting: Vec::new(), bytes: 0, end: None, dropped: false };
+        let pipe = Arc::new(Pipe { state: Mutex::new(state), room: Condvar::new(), shared: shared.clone() });
+        (Outflow(pipe.clone()), Inlet(pipe))
+    }
+
+    /// Whether `take` gives something.
+    pub fn has_more(&self) -> bool {
+        let state = self.0.state.lock();
+        !state.waiting.is_empty() || state.end.is_some()
+    }
+
+    /// What has gathered, and whether that is the end: all of it, or why not.
+    pub fn take(&self) -> (Vec<T>, Option<Result<(), String>>) {
+        let mut state = self.0.state.lock();
+        state.bytes = 0;
+        let taken = (std::mem::take(&mut state.waiting), state.end.take());
+        drop(state);
+        self.0.room.notify_one();
+        taken
+    }
+}
+
+impl<T> Drop for Outflow<T> {
+    fn drop(&mut self) {
+        self.0.state.lock().dropped = true;
+        self.0.room.notify_one();
+    }
+}
+
+impl<T> Inlet<T> {
+    /// Waits for room. `false`: nobody wants it any more.
+    fn put(&self, item: T, bytes: usize) -> bool {
+        let mut state = self.0.state.lock();
+        while state.bytes >= PIPE_BYTES && !state.dropped {
+            self.0.room.wait(&mut state);
+        }
+        if state.dropped {
+            return false;
+        }
+        state.waiting.push(item);
+        state.bytes += bytes;
+        drop(state);
+        self.0.shared.pipeline_bell.ring();
+        true
+    }
+
+    fn end(&self, result: Result<(), String>) {
+        self.0.state.lock().end = Some(result);
+        self.0.shared.pipeline_bell.ring();
+    }
+}
+
+struct Writer(Inlet<Vec<u8>>);
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.put(bytes.to_vec(), bytes.len()) { Ok(bytes.len()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
+    spawned.map(drop).map_err(|error| format!("no thread for it: {error}"))
+}
+
+/// Sends the snapshot in this file as ZooKeeper writes it.
+pub fn of_snapshot(path: PathBuf, options: TreeOptions, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
+    let (outflow, inlet) = Outflow::pair(shared);
+    let failed = Inlet(inlet.0.clone());
+    let started = spawn("snap-sender", move || {
+        let mut writer = Writer(inlet);
+        let sent = match snapshot::load(&RealDisk, &path, options, 1) {
+            Ok(loaded) => zookeeper::write_snap(&loaded.tree, &loaded.sessions, &mut writer)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            Err(fatal) => Err(fatal.to_string()),
+        };
+        writer.0.end(sent);
+    });
+    if let Err(problem) = started {
+        failed.end(Err(problem));
+    }
+    outflow
+}
+
+/// Sends the records behind a cursor, up to and with one.
+pub fn of_log(mut cursor: LogCursor<RealDisk>, up_to: Zxid, shared: &Arc<Shared>) -> Outflow<Batch> {
+    let (outflow, inlet) = Outflow::pair(shared);
+    let failed = Inlet(inlet.0.clone());
+    let started = spawn("log-sender", move || {
+        loop {
+            let mut batch = Batch::new();
+            if let Err(problem) = cursor.read(up_to, PIPE_BYTES / 8, &mut batch) {
+                return inlet.end(Err(problem.to_string()));
+            }
+            if batch.is_empty() {
+                return inlet.end(Ok(()));
+            }
+            let bytes = batch.body_bytes();
+            if !inlet.put(batch, bytes) {
+                return;
+            }
+        }
+    });
+    if let Err(problem) = started {
+        failed.end(Err(problem));
+    }
+    outflow
+}

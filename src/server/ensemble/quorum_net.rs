@@ -1,0 +1,291 @@
+//! Sockets of the quorum port: a leader's listener and its links to learners, or a learner's link to its leader.
+//!
+//! Bytes come in and go out here; packets are cut by who knows what may follow them. Everything is bounded: a link reads no
+//! more than one packet ahead of what is decoded, writes only when what it had is gone (so that the backlog grows in `zab`,
+//! which drops a learner that does not read), and no more connections are taken than there can be members, each again.
+//!
+//! Runs on: the pipeline's thread.
+
+use crate::clock::Now;
+use crate::config::servers::ServerLine;
+use crate::fatal::Fatal;
+use crate::net::{self, BufferedStream};
+use crate::server::ensemble::resolver::Resolver;
+use crate::zab::leader::Link;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// The listener's token; a link's is `LINKS` and its number.
+pub const LISTENER: Token = Token(1);
+/// The link to the leader.
+pub const LEADER: Token = Token(2);
+pub const LINKS: usize = 1 << 32;
+
+/// Connections at once; a server has at most 255 peers, each of which may still have an old one.
+const LINKS_MAX: usize = 1024;
+
+/// What connecting to a leader has come to.
+enum Dial {
+    Idle,
+    /// The name is being looked up.
+    Resolving,
+    /// Not there (yet): the leader opens its port only when it leads.
+    Waiting(Now),
+    Connecting(BufferedStream),
+    Connected(BufferedStream),
+}
+
+/// The sockets.
+pub struct QuorumNet {
+    registry: Registry,
+    listener: Option<TcpListener>,
+    /// Someone may be waiting to be accepted.
+    calls: bool,
+    links: BTreeMap<Link, BufferedStream>,
+    next_link: u32,
+    dial: Dial,
+    target: Option<ServerLine>,
+    attempts: u32,
+    addresses: Vec<SocketAddr>,
+    pub resolver: Resolver,
+    packet_max: usize,
+}
+
+/// Attempts to connect to a leader, which take a little more than half a second where they are refused.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Between two attempts to reach a leader: soon at first, since it may be about to listen.
+fn pause(attempt: u32) -> Duration {
+    Duration::from_millis(5 << attempt.min(5))
+}
+
+impl QuorumNet {
+    /// `packet_max`: bytes of the largest packet.
+    pub fn new(registry: Registry, resolver: Resolver, packet_max: usize) -> QuorumNet {
+        QuorumNet {
+            registry,
+            listener: None,
+            calls: false,
+            links: BTreeMap::new(),
+            next_link: 0,
+            dial: Dial::Idle,
+            target: None,
+            attempts: 0,
+            addresses: Vec::new(),
+            resolver,
+            packet_max,
+        }
+    }
+
+    /// Opens the quorum port. `own` is this server's line; on all interfaces where `on_all`.
+    pub fn listen(&mut self, own: &ServerLine, on_all: bool) -> Result<(), Fatal> {
+        let Some(address) = own.addresses.first() else { return Ok(()) };
+        let socket = net::listen(own_address(&address.host, address.quorum_port, on_all)?, 0)?;
+        let mut listener = TcpListener::from_std(socket);
+        let registered = self.registry.register(&mut listener, LISTENER, Interest::READABLE);
+        registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
+        self.listener = Some(listener);
+        self.calls = true;
+        Ok(())
+    }
+
+    /// Begins to connect to a leader; again and again until `close_all`.
+    pub fn dial(&mut self, leader: ServerLine, now: Now) {
+        self.target = Some(leader);
+        self.attempts = 0;
+        self.resolve();
+        self.progress(now);
+    }
+
+    fn resolve(&mut self) {
+        let Some(address) = self.target.as_ref().and_then(|target| target.addresses.first()) else { return };
+        self.dial = Dial::Resolving;
+        self.resolver.ask(QUORUM_QUESTION, &address.host, address.quorum_port);
+    }
+
+    /// The role is over.
+    pub fn close_all(&mut self) {
+        if let Some(mut listener) = self.listener.take() {
+            let _ = self.registry.deregister(&mut listener);
+        }
+        // Closing a socket takes it out of the poll.
+        self.links.clear();
+        (self.dial, self.target) = (Dial::Idle, None);
+    }
+
+    pub fn close(&mut self, link: Link) {
+        if let Some(mut stream) = self.links.remove(&link) {
+            let _ = stream.flush();
+        }
+    }
+
+    /// Something has happened to the socket of this token; `false` if it is none of these.
+    pub fn note(&mut self, token: Token, readable: bool, writable: bool) -> bool {
+        match token {
+            LISTENER => {
+                self.calls = true;
+                true
+            }
+            LEADER => {
+                if let Dial::Connecting(stream) | Dial::Connected(stream) = &mut self.dial {
+                    stream.note(readable, writable);
+                }
+                true
+            }
+            Token(number) if number >= LINKS => {
+                if let Some(stream) = self.links.get_mut(&Link((number - LINKS) as u32)) {
+                    stream.note(readable, writable);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes new connections; their links.
+    pub fn accept(&mut self) -> Vec<Link> {
+        let mut new = Vec::new();
+        let Some(listener) = &self.listener else { return new };
+        if !std::mem::take(&mut self.calls) {
+            return new;
+        }
+        loop {
+            match listener.accept() {
+                Ok((mut stream, address)) => {
+                    if self.links.len() >= LINKS_MAX {
+                        tracing::warn!("quorum port: too many connections; {address} is refused");
+                        continue;
+                    }
+                    let link = Link(self.next_link);
+                    self.next_link += 1;
+                    let token = Token(LINKS + link.0 as usize);
+                    if self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
+                        self.links.insert(link, BufferedStream::new(stream, true));
+                        new.push(link);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return new,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // Of one connection, or of too few descriptors: neither ends the listener.
+                    tracing::warn!("quorum port: accept: {error}");
+                    return new;
+                }
+            }
+        }
+    }
+
+    /// Goes on with connecting. `true` once, when the leader is connected.
+    pub fn progress(&mut self, now: Now) -> bool {
+        loop {
+            match &mut self.dial {
+                Dial::Idle | Dial::Connected(_) => return false,
+                Dial::Resolving => {
+                    let Some((_, answer)) = self.resolver.collect() else { return false };
+                    match answer {
+                        Ok(addresses) if !addresses.is_empty() => self.addresses = addresses,
+                        Ok(_) => self.addresses.clear(),
+                        Err(problem) => {
+                            tracing::warn!("the leader's address can't be resolved: {problem}");
+                            self.addresses.clear();
+                        }
+                    }
+                    self.connect(now);
+                }
+                Dial::Waiting(until) if *until <= now => self.resolve(),
+                Dial::Waiting(_) => return false,
+                Dial::Connecting(stream) => match stream.finish_connecting() {
+                    Ok(false) => return false,
+                    Ok(true) => {
+                        let Dial::Connecting(stream) = std::mem::replace(&mut self.dial, Dial::Idle) else {
+                            unreachable!("matched above")
+                        };
+                        self.dial = Dial::Connected(stream);
+                        return true;
+                    }
+                    Err(_) => self.wait(now),
+                },
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Now) {
+        let count = self.addresses.len();
+        if count == 0 {
+            return self.wait(now);
+        }
+        let address = self.addresses[self.attempts as usize % count];
+        match TcpStream::connect(address) {
+            Ok(mut stream) => {
+                match self.registry.register(&mut stream, LEADER, Interest::READABLE | Interest::WRITABLE) {
+                    Ok(()) => self.dial = Dial::Connecting(BufferedStream::new(stream, false)),
+                    Err(_) => self.wait(now),
+                }
+            }
+            Err(_) => self.wait(now),
+        }
+    }
+
+    fn wait(&mut self, now: Now) {
+        self.dial = Dial::Waiting(now.plus(pause(self.attempts)));
+        self.attempts += 1;
+    }
+
+    /// The leader was refused so often that it will not come. Upstream's learners try five times.
+    pub fn gave_up(&self) -> bool {
+        self.attempts >= ATTEMPTS_MAX
+    }
+
+    /// When `progress` has something to do without an event.
+    pub fn deadline(&self) -> Option<Now> {
+        match self.dial {
+            Dial::Waiting(until) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// The link to the leader, once it is connected.
+    pub fn leader(&mut self) -> Option<&mut BufferedStream> {
+        match &mut self.dial {
+            Dial::Connected(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub fn link(&mut self, link: Link) -> Option<&mut BufferedStream> {
+        self.links.get_mut(&link)
+    }
+
+    /// Links on which something may have arrived.
+    pub fn readable(&self) -> Vec<Link> {
+        self.links.iter().filter(|(_, stream)| stream.is_readable()).map(|(&link, _)| link).collect()
+    }
+
+    pub fn packet_max(&self) -> usize {
+        self.packet_max
+    }
+
+    /// Whether there is anything to do now, without waiting for an event.
+    pub fn has_work(&self) -> bool {
+        self.links.values().any(BufferedStream::is_readable)
+            || matches!(&self.dial, Dial::Connected(stream) if stream.is_readable())
+            || (matches!(self.dial, Dial::Resolving) && self.resolver.has_answers())
+    }
+}
+
+/// Where this server listens for others: where its line says, or everywhere.
+pub fn own_address(host: &str, port: u16, on_all: bool) -> Result<SocketAddr, Fatal> {
+    let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    if on_all {
+        return Ok(everywhere);
+    }
+    let fail = |source| Fatal::Listen { address: format!("{host}:{port}"), source };
+    Ok((host, port).to_socket_addrs().map_err(fail)?.next().unwrap_or(everywhere))
+}
+
+/// The one question that is asked here.
+const QUORUM_QUESTION: u64 = 1 << 32;

@@ -1,0 +1,352 @@
+//! Requests between servers. On a learner: a client's write goes to the leader, and comes back as a transaction with the
+//! same session and cxid; that is its answer. On the leader: a learner's request is prepared like one of its own clients',
+//! but nobody here waits for it.
+//!
+//! A session belongs to one connection of one server; on the leader a learner's link stands for whatever connection it is
+//! there. A request from elsewhere is refused (`SessionMoved`), and becomes an error transaction.
+//!
+//! Runs on: the pipeline's thread.
+
+use super::connect::Reconnect;
+use super::{Effect, Pending, Pipeline, ReplyTo};
+use crate::auth::{AuthId, AuthIds};
+use crate::clock::Now;
+use crate::ids::{SessionId, Zxid};
+use crate::prepare::reply::Shape;
+use crate::prepare::{Prepare, Prepared, SessionCheck, WriteRequest};
+use crate::random::FastMap;
+use crate::server::queue::ConnId;
+use crate::session;
+use crate::wire::quorum::{Request, SessionTimeout, SessionValid};
+use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
+use crate::wire::writer::Jute;
+use crate::wire::{ErrorCode, OpCode, Reader};
+use crate::zab::Role;
+use crate::zab::leader::Link;
+use std::collections::VecDeque;
+
+/// A request that was forwarded, or one that was refused here and has to wait for those before it.
+struct Forwarded {
+    reply: ReplyTo,
+    refused: Option<ErrorCode>,
+    /// Syncs of the same session before it, by number: it is answered after them.
+    after_sync: u64,
+}
+
+/// A client that has been promised a new session.
+struct Opening {
+    conn: ConnId,
+    read_only: Option<bool>,
+    received: Now,
+}
+
+/// What a learner has asked its leader, and waits for.
+#[derive(Default)]
+pub struct Forwards {
+    requests: FastMap<SessionId, VecDeque<Forwarded>>,
+    opening: FastMap<SessionId, Opening>,
+    /// In the order of their questions.
+    reconnects: FastMap<SessionId, VecDeque<Reconnect>>,
+    /// Numbers of the syncs, and whose; the leader answers them in this order.
+    syncs: VecDeque<(u64, SessionId, ReplyTo, Vec<u8>)>,
+    syncs_asked: u64,
+    pub syncs_answered: u64,
+    /// Sessions heard from since the leader last asked, and their timeouts.
+    pub touched: FastMap<SessionId, i32>,
+}
+
+impl Forwards {
+    /// The leader is gone, and with it whatever was asked.
+    pub fn clear(&mut self) {
+        *self = Forwards::default();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.opening.is_empty() && self.syncs.is_empty()
+    }
+
+    /// What a transaction of the leader's is to clients here: what will be done, and whom it answers.
+    pub(super) fn claim(
+        &mut self,
+        header: TxnHeader,
+        txn: Txn,
+        digest: Option<TxnDigest>,
+    ) -> (Effect, Option<ReplyTo>) {
+        if let Txn::CreateSession { timeout_ms } = txn
+            && let Some(Opening { conn, read_only, received }) = self.opening.remove(&header.session)
+        {
+            return (Effect::Open { header, timeout_ms, conn, read_only, received }, None);
+        }
+        let front = self.requests.get_mut(&header.session);
+        let is_answer = |forwarded: &Forwarded| forwarded.refused.is_none() && forwarded.reply.xid == header.cxid;
+        let answered =
+            front.and_then(|queue| if queue.front().is_some_and(is_answer) { queue.pop_front() } else { None });
+        match answered {
+            Some(Forwarded { reply, after_sync, .. }) => {
+                let shape = Shape::of(reply.op, &txn);
+                (Effect::Txn { header, txn, shape, digest }, Some(ReplyTo { after_sync, ..reply }))
+            }
+            None => (Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest }, None),
+        }
+    }
+}
+
+/// What the line waits for where clients have asked to sync: a sync for its quorum, and on a learner whatever its session
+/// sent after it.
+pub(super) struct SyncGate {
+    confirmed: usize,
+    answered: u64,
+}
+
+impl SyncGate {
+    pub fn is_shut(&self, first: &Pending) -> bool {
+        match first {
+            Pending { effect: Effect::Sync { confirmed: false, .. }, .. } => self.confirmed == 0,
+            Pending { reply: Some(to), .. } => to.after_sync > self.answered,
+            _ => false,
+        }
+    }
+
+    /// A sync that had to be confirmed has been told.
+    pub fn pass(&mut self) {
+        self.confirmed -= 1;
+    }
+}
+
+impl Pipeline {
+    /// A client's write, on a learner.
+    pub(super) fn forward_write(&mut self, session: SessionId, reply: ReplyTo, body: &[u8], auth: &AuthIds) {
+        let refused = match reply.op {
+            OpCode::CloseSession => None,
+            op => Prepare::refusal(op, body),
+        };
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        let forwards = &mut member.forwards;
+        let last_sync =
+            forwards.syncs.iter().rev().find(|(_, of, ..)| *of == session).map_or(0, |&(number, ..)| number);
+        let queue = forwards.requests.entry(session).or_default();
+        queue.push_back(Forwarded { reply, refused, after_sync: last_sync });
+        if refused.is_some() {
+            return self.release_refused(session);
+        }
+        let ids = auth.iter().map(|AuthId { scheme, id }| (scheme.clone(), id.clone())).collect();
+        let request = Request { session, cxid: reply.xid, op: reply.op.to_wire(), record: body };
+        learner.forward(&request, Some(ids));
+    }
+
+    /// What was refused here is answered when nothing of its session is before it.
+    pub(super) fn release_refused(&mut self, session: SessionId) {
+        loop {
+            let Some(member) = &mut self.member else { return };
+            let Some(queue) = member.forwards.requests.get_mut(&session) else { return };
+            let Some(front) = queue.front() else {
+                member.forwards.requests.remove(&session);
+                return;
+            };
+            let Some(code) = front.refused else { return };
+            let reply = ReplyTo { after_sync: front.after_sync, ..front.reply };
+            queue.pop_front();
+            self.wait_in_line(Effect::Refused(code), Some(reply));
+        }
+    }
+
+    /// A client's sync, on a learner.
+    pub(super) fn forward_sync(&mut self, session: SessionId, reply: ReplyTo, record: Vec<u8>) {
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        let request = Request { session, cxid: reply.xid, op: OpCode::Sync.to_wire(), record: &record };
+        learner.forward(&request, None);
+        member.forwards.syncs_asked += 1;
+        member.forwards.syncs.push_back((member.forwards.syncs_asked, session, reply, record));
+    }
+
+    /// The leader has answered the oldest sync: everything committed before it has been said to be.
+    pub(super) fn sync_done(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        let Some((number, _, reply, record)) = member.forwards.syncs.pop_front() else { return };
+        member.forwards.syncs_answered = number;
+        // Writes of the same session that came after it may have been committed already; they wait for it.
+        let behind = self.pending.iter().position(|pending| pending.reply.is_some_and(|to| to.after_sync >= number));
+        let at = behind.unwrap_or(self.pending.len());
+        let zxid = match behind {
+            Some(at) => self.pending[at].zxid.min(member.committed),
+            None => member.committed,
+        };
+        let effect = Effect::Sync { record, confirmed: true };
+        self.pending.insert(at, Pending { zxid, effect, reply: Some(reply), bytes: 0 });
+    }
+
+    /// A new client, on a learner.
+    pub(super) fn forward_open(&mut self, conn: ConnId, timeout_ms: i32, read_only: Option<bool>, received: Now) {
+        let session = self.ids.next(&self.sessions);
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        let mut record = Vec::with_capacity(4);
+        record.put_int(timeout_ms);
+        let request = Request { session, cxid: 0, op: OpCode::CreateSession.to_wire(), record: &record };
+        learner.forward(&request, None);
+        member.forwards.opening.insert(session, Opening { conn, read_only, received });
+    }
+
+    /// A client that wants its session back, on a learner: its old connection here is shut.
+    pub(super) fn forward_revalidate(&mut self, reconnect: Reconnect) {
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        if !session::password_is(reconnect.session, Some(&reconnect.password)) {
+            return self.refuse(&reconnect);
+        }
+        learner.revalidate(SessionTimeout { session: reconnect.session, timeout_ms: reconnect.timeout_ms });
+        member.forwards.reconnects.entry(reconnect.session).or_default().push_back(reconnect);
+    }
+
+    /// The leader's word on it.
+    pub(super) fn revalidated(&mut self, answer: SessionValid) {
+        let Some(member) = &mut self.member else { return };
+        let Some(waiting) = member.forwards.reconnects.get_mut(&answer.session) else { return };
+        let Some(reconnect) = waiting.pop_front() else { return };
+        if waiting.is_empty() {
+            member.forwards.reconnects.remove(&answer.session);
+        }
+        if answer.valid {
+            self.wait_in_line(Effect::Attach(reconnect), None);
+        } else {
+            self.refuse(&reconnect);
+        }
+    }
+
+    /// Sessions heard from, on a learner: the leader is told with the answer to its next ping.
+    pub(super) fn note_touched(&mut self, sessions: &[SessionId]) {
+        let Some(member) = &mut self.member else { return };
+        for &session in sessions {
+            if let Some(timeout_ms) = self.sessions.timeout_ms(session) {
+                member.forwards.touched.insert(session, timeout_ms);
+            }
+        }
+    }
+
+    /// A request of a learner's client, on the leader.
+    pub(super) fn forwarded_request(
+        &mut self,
+        link: Link,
+        request: &Request<'_>,
+        auth: Vec<(String, String)>,
+        now: Now,
+        time_ms: i64,
+    ) {
+        if !self.member.as_ref().is_some_and(|member| member.leads()) {
+            return;
+        }
+        let Request { session, cxid, op, record } = *request;
+        let op_code = OpCode::from_wire(op);
+        match op_code {
+            Some(OpCode::Sync) => {
+                if let Some(member) = &mut self.member
+                    && let Role::Leading(leader) = &mut member.peer.role
+                {
+                    leader.sync_asked(Some(link), now);
+                }
+            }
+            Some(OpCode::CreateSession) => {
+                let Ok(timeout_ms) = Reader::new(record).int("timeOut") else { return };
+                if session == SessionId::NONE {
+                    return;
+                }
+                let Some(zxid) = self.next_zxid() else { return };
+                let prepared = self.prepare.create_session(self.tree.peek(), session, timeout_ms, zxid, time_ms);
+                self.opening.insert(session);
+                self.propose_for_nobody(prepared);
+            }
+            Some(OpCode::CloseSession) => self.close_session(session, cxid, time_ms, None),
+            Some(op) if op.is_write() => {
+                let session_check = self.check_session(session, ConnId::of_link(link.0));
+                let list = auth.into_iter().map(|(scheme, id)| AuthId { scheme, id }).collect();
+                let auth = AuthIds::from_list(list);
+                let request = WriteRequest { session, session_check, xid: cxid, op, body: record, auth: &auth };
+                let Some(zxid) = self.next_zxid() else { return };
+                let prepared = match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
+                    // A zxid of its own, unlike upstream, whose log then has one twice.
+                    Prepared::Refused(code) => {
+                        self.prepare.failed(self.tree.peek(), session, cxid, code, zxid, time_ms)
+                    }
+                    prepared => prepared,
+                };
+                self.propose_for_nobody(prepared);
+            }
+            _ => {
+                let Some(zxid) = self.next_zxid() else { return };
+                let code = ErrorCode::UNIMPLEMENTED;
+                let prepared = self.prepare.failed(self.tree.peek(), session, cxid, code, zxid, time_ms);
+                self.propose_for_nobody(prepared);
+            }
+        }
+    }
+
+    fn propose_for_nobody(&mut self, prepared: Prepared) {
+        let Prepared::Txn { header, txn, digest } = prepared else { return };
+        let bytes = self.propose(header, &txn, digest);
+        let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
+        self.pending.push_back(Pending { zxid: header.zxid, effect, reply: None, bytes });
+    }
+
+    /// Whether a session may write from there. The first to use it after a change of leader has it.
+    pub(super) fn check_session(&mut self, session: SessionId, from: ConnId) -> SessionCheck {
+        if self.opening.contains(&session) {
+            // Its createSession is on its way here, and has arrived there.
+            return SessionCheck::Live;
+        }
+        let state = self.sessions.state(session);
+        if state == crate::session::SessionState::Live {
+            match self.sessions.owner(session).map(ConnId::from) {
+                None => self.sessions.own(session, from.into()),
+                Some(owner) if owner != from => return SessionCheck::Moved,
+                Some(_) => {}
+            }
+        }
+        state.into()
+    }
+
+    /// A learner asks for a client of its whether a session lives, on the leader: it has it from now on.
+    pub(super) fn revalidate_for(&mut self, link: Link, asked: SessionTimeout, now: Now) {
+        let SessionTimeout { session, timeout_ms } = asked;
+        let serving = self.member.as_ref().is_some_and(|member| member.leads());
+        let owner = ConnId::of_link(link.0);
+        if let Some(old) = self.local_owner(session) {
+            self.tell(old, crate::server::feed::Entry::Close { conn: old });
+        }
+        let known = self.opening.contains(&session);
+        let valid = serving && (known || self.sessions.reopen(session, timeout_ms, owner.into(), now));
+        if let Some(member) = &mut self.member
+            && let Role::Leading(leader) = &mut member.peer.role
+        {
+            leader.revalidated(link, SessionValid { session, valid });
+        }
+    }
+
+    /// Whether the first in line has to wait for a sync that a quorum has not answered.
+    pub(super) fn waits_for_sync(&self) -> bool {
+        self.pending.front().is_some_and(|first| self.sync_gate().is_shut(first))
+    }
+
+    pub(super) fn sync_gate(&self) -> SyncGate {
+        match &self.member {
+            None => SyncGate { confirmed: 0, answered: u64::MAX },
+            Some(member) => SyncGate { confirmed: member.syncs_confirmed, answered: member.forwards.syncs_answered },
+        }
+    }
+
+    /// What the gate has let through is used up.
+    pub(super) fn note_sync_gate(&mut self, gate: &SyncGate) {
+        if let Some(member) = &mut self.member {
+            member.syncs_confirmed = gate.confirmed;
+        }
+    }
+
+    /// Where the line ends.
+    pub(super) fn end_of_line(&self) -> Zxid {
+        match &self.member {
+            Some(member) => member.end_of_line(),
+            None => self.leading.proposed(),
+        }
+    }
+}

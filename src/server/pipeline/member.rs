@@ -1,0 +1,584 @@
+//! A server of an ensemble: what its role brings is done here, in the order in which the role says it (`zab`).
+//!
+//! Packets come in, outputs come out; a proposal goes to the log and into the line, a commit lets the line move, a change
+//! of role empties hands: clients are let go, forwarded requests forgotten, and only what is in the log stays in the line.
+//!
+//! Runs on: the pipeline's thread.
+
+use super::forward::Forwards;
+use super::replace::{SnapReceiver, SnapSender};
+use super::{Effect, Pending, Pipeline};
+use crate::clock::Now;
+use crate::fatal::Fatal;
+use crate::ids::{Epoch, SessionId, Zxid};
+use crate::log::epochs::Epochs;
+use crate::prepare::reply::Shape;
+use crate::server::ensemble::election_net::ElectionNet;
+use crate::server::ensemble::quorum_net::QuorumNet;
+use crate::server::feed::Entry;
+use crate::server::queue::ConnId;
+use crate::wire::quorum::{QuorumPacket, SessionTimeout};
+use crate::wire::txn::{Txn, read_txn};
+use crate::zab::leader::{Heard, LeaderOutput, Link};
+use crate::zab::learner::{Brought, LearnerOutput};
+use crate::zab::{Peer, Role};
+use std::path::PathBuf;
+
+/// Bytes of packets that are worked off in one turn.
+const TURN_BYTES: usize = 4 << 20;
+
+/// What a pipeline has in an ensemble and alone has not.
+pub struct Member {
+    pub peer: Peer,
+    pub net: QuorumNet,
+    pub elections: ElectionNet,
+    /// `quorumListenOnAllIPs`.
+    pub listen_on_all: bool,
+    /// Where the epochs are stored.
+    pub epochs_dir: PathBuf,
+    /// Everything up to here is committed.
+    pub committed: Zxid,
+    /// Clients are served once this has been applied.
+    pub serve_at: Option<Zxid>,
+    pub serving: bool,
+    /// Syncs of clients here that a quorum has answered, and that have not been told.
+    pub syncs_confirmed: usize,
+    pub forwards: Forwards,
+    /// Snapshots on their way to learners.
+    pub sending: Vec<SnapSender>,
+    /// The leader's, on its way here.
+    pub receiving: Option<SnapReceiver>,
+    /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
+    pub digests_from: Zxid,
+    /// An election is under way.
+    pub looking: bool,
+    pub role_began: Now,
+}
+
+impl Member {
+    pub fn new(
+        peer: Peer,
+        net: QuorumNet,
+        elections: ElectionNet,
+        listen_on_all: bool,
+        epochs_dir: PathBuf,
+        now: Now,
+    ) -> Member {
+        Member {
+            peer,
+            net,
+            elections,
+            looking: false,
+            listen_on_all,
+            epochs_dir,
+            committed: Zxid::ZERO,
+            serve_at: None,
+            serving: false,
+            syncs_confirmed: 0,
+            forwards: Forwards::default(),
+            sending: Vec::new(),
+            receiving: None,
+            digests_from: Zxid::ZERO,
+            role_began: now,
+        }
+    }
+
+    /// Whether this server makes transactions now.
+    pub fn leads(&self) -> bool {
+        self.serving && matches!(self.peer.role, Role::Leading(_))
+    }
+
+    /// What may be applied: committed, and durable here (fault model R7).
+    pub fn applicable(&self) -> Zxid {
+        self.committed.min(self.peer.last_durable())
+    }
+
+    /// The zxid behind which something without a transaction takes its place.
+    pub fn end_of_line(&self) -> Zxid {
+        self.peer.history.last()
+    }
+
+    /// Something has happened to a peer's socket.
+    pub fn note(&mut self, token: mio::Token, readable: bool, writable: bool) {
+        if !self.elections.note(token, readable, writable) {
+            self.net.note(token, readable, writable);
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Now> {
+        let role = match &self.peer.role {
+            Role::Looking => None,
+            Role::Leading(leader) => Some(leader.deadline()),
+            Role::Learning { learner, .. } => Some(learner.deadline()),
+        };
+        [role, self.net.deadline(), self.elections.deadline()].into_iter().flatten().min()
+    }
+
+    pub fn has_work(&self) -> bool {
+        let may_look = !self.looking && self.peer.candidacy().is_some();
+        may_look || self.net.has_work() || self.elections.has_work() || self.sending.iter().any(SnapSender::has_work)
+    }
+}
+
+/// What one output wants of the pipeline, once the borrow of the role is over.
+enum Todo {
+    Leader(LeaderOutput),
+    Learner(LearnerOutput),
+}
+
+impl Pipeline {
+    /// One turn of everything between servers, but sending.
+    pub(super) fn ensemble_turn(&mut self, now: Now) -> Result<(), Fatal> {
+        let durable = self.log_writer.mailbox.durable();
+        let Some(member) = &mut self.member else { return Ok(()) };
+        member.peer.durable(durable);
+        match &mut member.peer.role {
+            Role::Leading(leader) => leader.tick(&mut member.peer.history, now),
+            Role::Learning { learner, .. } => learner.tick(now),
+            Role::Looking => {}
+        }
+        self.do_outputs(now)?;
+        self.elect(now)?;
+        self.hear_learners(now)?;
+        self.hear_leader(now)?;
+        self.do_outputs(now)?;
+        self.serve_if_ready(now);
+        Ok(())
+    }
+
+    /// Between two roles: looks for a leader as soon as the log is at rest.
+    fn elect(&mut self, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        member.elections.turn(now);
+        let lookers = member.elections.lookers();
+        if let Role::Learning { leader, learner } = &member.peer.role
+            && !learner.is_serving()
+            && lookers.contains(leader)
+        {
+            self.leave_role("the elected leader is looking for one itself", now);
+        }
+        let Some(member) = &mut self.member else { return Ok(()) };
+        if !matches!(member.peer.role, Role::Looking) {
+            return Ok(());
+        }
+        if !member.looking {
+            let Some(candidacy) = member.peer.candidacy() else { return Ok(()) };
+            if self.shared.is_stopping() {
+                return Ok(());
+            }
+            member.looking = true;
+            member.elections.look(candidacy.last, candidacy.current, now);
+        }
+        if let Some(vote) = member.elections.decided() {
+            member.looking = false;
+            let me = member.peer.settings().me;
+            tracing::info!("elected: server {}{}", vote.leader.0, if vote.leader == me { ", this one" } else { "" });
+            self.begin_role(vote.leader, now)?;
+        }
+        Ok(())
+    }
+
+    /// An election has been decided.
+    pub(super) fn begin_role(&mut self, leader: crate::ids::ServerId, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let settings = member.peer.settings().clone();
+        member.role_began = now;
+        member.peer.elected(leader, now);
+        match &member.peer.role {
+            Role::Leading(_) => {
+                if let Some(own) = settings.config.server(settings.me) {
+                    member.net.listen(own, member.listen_on_all)?;
+                }
+            }
+            Role::Learning { leader, .. } => {
+                if let Some(line) = settings.config.server(*leader) {
+                    member.net.dial(line.clone(), now);
+                }
+            }
+            Role::Looking => {}
+        }
+        self.do_outputs(now)
+    }
+
+    /// The role is over; see the head of this file.
+    pub(super) fn leave_role(&mut self, why: &str, now: Now) {
+        let Some(member) = &mut self.member else { return };
+        let was = match member.peer.role {
+            Role::Looking => return,
+            Role::Leading(_) => "leading",
+            Role::Learning { .. } => "following",
+        };
+        tracing::warn!("{was} ends: {why}");
+        member.peer.leave();
+        member.net.close_all();
+        member.sending.clear();
+        member.receiving = None;
+        member.forwards.clear();
+        member.serve_at = None;
+        member.syncs_confirmed = 0;
+        if std::mem::take(&mut member.serving) {
+            self.shared.set_serving(false);
+            for feed in &mut self.feeds {
+                feed.entries.push(Entry::CloseAll);
+            }
+        }
+        self.reconnects.clear();
+        self.prepare.clear();
+        self.opening.clear();
+        self.sessions.begin_anew(now);
+        // What is in the log may yet be committed, by whoever leads next; nobody here waits for it.
+        self.pending.retain_mut(|pending| {
+            pending.reply = None;
+            let effect = std::mem::replace(&mut pending.effect, Effect::Sync { record: Vec::new(), confirmed: true });
+            pending.effect = match effect {
+                Effect::Open { header, timeout_ms, .. } => {
+                    let txn = Txn::CreateSession { timeout_ms };
+                    Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None }
+                }
+                other => other,
+            };
+            matches!(pending.effect, Effect::Txn { .. })
+        });
+        // Made, and perhaps sent to others already: it belongs to this server's history.
+        if !self.batch.is_empty() {
+            self.log_writer.mailbox.post(&mut self.batch);
+        }
+    }
+
+    /// Does what the role wants, until it wants nothing more.
+    pub(super) fn do_outputs(&mut self, now: Now) -> Result<(), Fatal> {
+        loop {
+            let Some(member) = &mut self.member else { return Ok(()) };
+            let todo: Vec<Todo> = match &mut member.peer.role {
+                Role::Looking => return Ok(()),
+                Role::Leading(leader) => leader.outputs().into_iter().map(Todo::Leader).collect(),
+                Role::Learning { learner, .. } => learner.outputs().into_iter().map(Todo::Learner).collect(),
+            };
+            if todo.is_empty() {
+                return Ok(());
+            }
+            for todo in todo {
+                match todo {
+                    Todo::Leader(output) => self.leader_output(output, now)?,
+                    Todo::Learner(output) => self.learner_output(output, now)?,
+                }
+            }
+        }
+    }
+
+    fn leader_output(&mut self, output: LeaderOutput, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        match output {
+            LeaderOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
+            LeaderOutput::Close { link, why } => {
+                tracing::warn!("a learner's connection is closed: {why}");
+                member.net.close(link);
+                member.sending.retain(|sender| sender.link != link);
+            }
+            LeaderOutput::SendSnapshot { link } => self.send_snapshot(link),
+            LeaderOutput::CatchUp { link, after } => self.send_log(link, after),
+            LeaderOutput::Established { epoch, up_to } => {
+                let took = now.since(member.role_began).as_millis();
+                tracing::info!("leading epoch {} ({took} ms after the election); history up to {up_to}", epoch.0);
+                member.committed = member.committed.max(up_to);
+                member.serve_at = Some(up_to);
+                member.elections.established(epoch, now);
+            }
+            LeaderOutput::Commit { up_to } => member.committed = up_to,
+            LeaderOutput::SyncsDone { count } => member.syncs_confirmed += count,
+            LeaderOutput::Resign { why } => self.leave_role(&why, now),
+        }
+        Ok(())
+    }
+
+    fn learner_output(&mut self, output: LearnerOutput, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        match output {
+            LearnerOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
+            LearnerOutput::Truncate { to } => self.truncate(to)?,
+            LearnerOutput::ReceiveSnapshot { zxid } => {
+                tracing::info!("the leader sends its whole state, at zxid {zxid}");
+                member.receiving = Some(SnapReceiver::new(zxid, self.tree_options, self.settings.record_bytes_max));
+            }
+            LearnerOutput::Commit { up_to } => member.committed = member.committed.max(up_to),
+            LearnerOutput::Serving { epoch, up_to } => {
+                let took = now.since(member.role_began).as_millis();
+                tracing::info!("following in epoch {} ({took} ms after the election); history up to {up_to}", epoch.0);
+                member.committed = member.committed.max(up_to);
+                member.serve_at = Some(up_to);
+                member.elections.established(epoch, now);
+                member.digests_from = member.digests_from.max(member.peer.history.last());
+            }
+            LearnerOutput::SyncDone => self.sync_done(),
+            LearnerOutput::Lost { why } => self.leave_role(&why, now),
+        }
+        Ok(())
+    }
+
+    /// Both in one file, on disk before anyone is told.
+    fn store_epochs(&mut self, accepted: Epoch, current: Epoch, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        Epochs::new(accepted, current).store(&crate::disk::RealDisk, &member.epochs_dir)?;
+        member.peer.epochs_stored(accepted, current, now);
+        Ok(())
+    }
+
+    fn serve_if_ready(&mut self, now: Now) {
+        let applied = self.tree.peek().zxid();
+        let Some(member) = &mut self.member else { return };
+        if member.serve_at.is_some_and(|at| applied >= at) {
+            member.serve_at = None;
+            member.serving = true;
+            self.prepare.clear();
+            self.sessions.begin_anew(now);
+            self.next_session_check = now;
+            self.started = (crate::clock::wall_ms(), now);
+            self.shared.set_serving(true);
+        }
+    }
+
+    /// Packets of learners.
+    fn hear_learners(&mut self, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let Role::Leading(leader) = &mut member.peer.role else { return Ok(()) };
+        for link in member.net.accept() {
+            leader.connected(link, now);
+        }
+        for link in member.net.readable() {
+            self.hear_learner(link, now)?;
+        }
+        Ok(())
+    }
+
+    fn hear_learner(&mut self, link: Link, now: Now) -> Result<(), Fatal> {
+        let time_ms = crate::clock::wall_ms();
+        let mut budget = TURN_BYTES;
+        // What it proposes has to find room; what does not waits in the socket.
+        while budget > 0 && self.has_room() {
+            let Some(member) = &mut self.member else { return Ok(()) };
+            let packet_max = member.net.packet_max();
+            let Some(stream) = member.net.link(link) else { return Ok(()) };
+            let alive = match stream.fill(2 * packet_max) {
+                Ok(alive) => alive,
+                Err(error) => {
+                    tracing::debug!("a learner's connection: {error}");
+                    false
+                }
+            };
+            let input = stream.input().to_vec();
+            let mut at = 0;
+            let mut broken = false;
+            while self.has_room() {
+                match QuorumPacket::read(&input[at..], packet_max) {
+                    Ok(Some((packet, taken))) => {
+                        at += taken;
+                        self.learner_packet(link, packet, now, time_ms);
+                    }
+                    Ok(None) => break,
+                    Err(problem) => {
+                        tracing::warn!("quorum port: a packet that is malformed ({problem}); the connection is closed");
+                        broken = true;
+                        break;
+                    }
+                }
+            }
+            let Some(member) = &mut self.member else { return Ok(()) };
+            let Role::Leading(leader) = &mut member.peer.role else { return Ok(()) };
+            let Some(stream) = member.net.link(link) else { return Ok(()) };
+            stream.take(at);
+            budget = budget.saturating_sub(at);
+            if !alive || broken {
+                leader.closed(link);
+                member.net.close(link);
+                member.sending.retain(|sender| sender.link != link);
+                return Ok(());
+            }
+            if at == 0 && !stream.is_readable() {
+                return Ok(());
+            }
+            if at == 0 && stream.input().len() >= 2 * packet_max {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn learner_packet(&mut self, link: Link, packet: QuorumPacket<'_>, now: Now, time_ms: i64) {
+        let Some(member) = &mut self.member else { return };
+        let Role::Leading(leader) = &mut member.peer.role else { return };
+        match leader.packet(link, packet, &mut member.peer.history, now) {
+            Heard::Nothing => {}
+            Heard::Request { request, auth } => self.forwarded_request(link, &request, auth, now, time_ms),
+            Heard::Revalidate(asked) => self.revalidate_for(link, asked, now),
+            Heard::Sessions(data) => {
+                let sessions: Vec<SessionId> =
+                    SessionTimeout::read_all(data).filter_map(Result::ok).map(|touched| touched.session).collect();
+                if member.serving {
+                    self.sessions.touch(&sessions, now);
+                }
+            }
+        }
+    }
+
+    /// Packets of the leader.
+    fn hear_leader(&mut self, now: Now) -> Result<(), Fatal> {
+        let mut budget = TURN_BYTES;
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return Ok(()) };
+        if member.net.progress(now) {
+            learner.connected(now);
+        } else if member.net.gave_up() {
+            self.leave_role("the elected leader does not take connections", now);
+            return Ok(());
+        }
+        while budget > 0 && self.has_room() {
+            let Some(member) = &mut self.member else { return Ok(()) };
+            let packet_max = member.net.packet_max();
+            let Some(stream) = member.net.leader() else { return Ok(()) };
+            let alive = stream.fill(2 * packet_max).unwrap_or(false);
+            if let Some(receiver) = &mut member.receiving {
+                let taken = match receiver.push(stream.input()) {
+                    Ok(taken) => taken,
+                    Err(problem) => {
+                        self.leave_role(&format!("the leader's state can't be read: {problem}"), now);
+                        return Ok(());
+                    }
+                };
+                stream.take(taken);
+                if let Role::Learning { learner, .. } = &mut member.peer.role {
+                    learner.still_alive(now);
+                }
+                budget = budget.saturating_sub(taken.max(1));
+                if receiver.is_whole() {
+                    self.install_snapshot(now)?;
+                } else if taken == 0 || !alive {
+                    if !alive {
+                        self.leave_role("the leader has closed the connection", now);
+                    }
+                    return Ok(());
+                }
+                continue;
+            }
+            let input = stream.input().to_vec();
+            let mut at = 0;
+            while self.has_room() && self.takes_packets() {
+                match QuorumPacket::read(&input[at..], packet_max) {
+                    Ok(Some((packet, taken))) => {
+                        at += taken;
+                        self.leader_packet(&packet, now);
+                        self.do_outputs(now)?;
+                    }
+                    Ok(None) => break,
+                    Err(problem) => {
+                        self.leave_role(&format!("the leader has sent what is no packet: {problem}"), now);
+                        return Ok(());
+                    }
+                }
+            }
+            let Some(member) = &mut self.member else { return Ok(()) };
+            if matches!(member.peer.role, Role::Looking) {
+                return Ok(());
+            }
+            let Some(stream) = member.net.leader() else { return Ok(()) };
+            stream.take(at);
+            budget = budget.saturating_sub(at);
+            if !alive && at == 0 {
+                self.leave_role("the leader has closed the connection", now);
+                return Ok(());
+            }
+            if at == 0 && !stream.is_readable() && member.receiving.is_none() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn takes_packets(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| match &member.peer.role {
+            Role::Learning { learner, .. } => !learner.is_busy() && !learner.is_lost(),
+            _ => false,
+        })
+    }
+
+    fn leader_packet(&mut self, packet: &QuorumPacket<'_>, now: Now) {
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        match learner.packet(packet, now) {
+            Brought::Nothing => {}
+            Brought::Proposal { zxid, record } => self.take_proposal(zxid, record),
+            Brought::Ping => {
+                let touched = member.forwards.touched.drain();
+                learner.ping_answer(touched.map(|(session, timeout_ms)| SessionTimeout { session, timeout_ms }));
+            }
+            Brought::Valid(answer) => self.revalidated(answer),
+        }
+    }
+
+    /// To the log, and into the line; what can't be decoded must go nowhere.
+    fn take_proposal(&mut self, zxid: Zxid, record: &[u8]) {
+        let Some(member) = &mut self.member else { return };
+        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
+        let (header, txn, digest) = match read_txn(record) {
+            Ok(read) if read.0.zxid == zxid => read,
+            Ok(read) => return learner.fail(format!("the leader's proposal {zxid} says that it is {}", read.0.zxid)),
+            Err(problem) => return learner.fail(format!("the leader's proposal {zxid} can't be decoded: {problem}")),
+        };
+        self.batch.push(zxid, record);
+        member.peer.history.push(zxid, record);
+        learner.appended(zxid);
+        let (effect, reply) = member.forwards.claim(header, txn, digest);
+        self.pending_bytes += record.len();
+        self.pending.push_back(Pending { zxid, effect, reply, bytes: record.len() });
+        self.count_towards_snapshot(1, record.len() as u64);
+        self.release_refused(header.session);
+    }
+
+    /// Sends what stands in the roles' outputs.
+    pub(super) fn send_to_peers(&mut self, now: Now) {
+        self.send_snapshots();
+        let Some(member) = &mut self.member else { return };
+        let mut lost = None;
+        match &mut member.peer.role {
+            Role::Looking => {}
+            Role::Leading(leader) => {
+                let mut gone = Vec::new();
+                for link in leader.links() {
+                    let Some(stream) = member.net.link(link) else { continue };
+                    if let Some(output) = leader.output(link)
+                        && !output.is_empty()
+                    {
+                        stream.offer(output);
+                    }
+                    if stream.backlog() > 0 && stream.flush().is_err() {
+                        gone.push(link);
+                    }
+                }
+                for link in gone {
+                    leader.closed(link);
+                    member.net.close(link);
+                    member.sending.retain(|sender| sender.link != link);
+                }
+            }
+            Role::Learning { learner, .. } => {
+                if let Some(stream) = member.net.leader() {
+                    if !learner.output.is_empty() {
+                        stream.offer(&mut learner.output);
+                    }
+                    if stream.backlog() > 0
+                        && let Err(error) = stream.flush()
+                    {
+                        lost = Some(format!("the connection to the leader: {error}"));
+                    }
+                }
+            }
+        }
+        if let Some(why) = lost {
+            self.leave_role(&why, now);
+        }
+    }
+
+    /// Who holds a session, if it is a connection of this server's.
+    pub(super) fn local_owner(&self, session: SessionId) -> Option<ConnId> {
+        self.sessions.owner(session).map(ConnId::from).filter(|owner| !owner.is_link())
+    }
+}

@@ -1,0 +1,246 @@
+//! Histories that are replaced: this server's by its leader's, and a learner's by this one's.
+//!
+//! What is cut or replaced is on disk before anyone is told; a crash between leaves the one or the other (`log`). The tree
+//! is kept where it has nothing of what was cut, and read anew from disk where it has.
+//!
+//! Runs on: the pipeline's thread. A learner that is being replaced has no clients, so it may take its time.
+
+use super::Pipeline;
+use crate::clock::{self, Now};
+use crate::disk::RealDisk;
+use crate::fatal::Fatal;
+use crate::ids::{SessionId, Zxid};
+use crate::log::{Batch, TruncateError};
+use crate::server::ensemble::outflow::{self, Outflow};
+use crate::server::recovery;
+use crate::snapshot::zookeeper::{DecodeError, DecodeLimits, Decoder};
+use crate::snapshot::{self, SnapshotWriter, snapshot_path};
+use crate::storage::{self, Install};
+use crate::tree::{Progress, Tree, TreeOptions};
+use crate::zab::Role;
+use crate::zab::leader::Link;
+
+/// The leader's state, as it comes in.
+pub struct SnapReceiver {
+    zxid: Zxid,
+    decoder: Decoder,
+}
+
+impl SnapReceiver {
+    /// `item_bytes`: of the largest znode.
+    pub fn new(zxid: Zxid, options: TreeOptions, item_bytes: usize) -> SnapReceiver {
+        let limits = DecodeLimits { item_bytes, ..DecodeLimits::default() };
+        SnapReceiver { zxid, decoder: Decoder::of_snap(options, limits) }
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) -> Result<usize, DecodeError> {
+        self.decoder.push(bytes)
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.decoder.is_whole()
+    }
+}
+
+/// What a learner is waiting for.
+enum Sending {
+    /// A snapshot that is being written.
+    Snapshot,
+    Tree(Outflow<Vec<u8>>),
+    Log(Outflow<Batch>),
+}
+
+/// A learner that catches up with what is not in memory.
+pub struct SnapSender {
+    pub link: Link,
+    sending: Sending,
+}
+
+impl SnapSender {
+    pub fn has_work(&self) -> bool {
+        match &self.sending {
+            Sending::Snapshot => false,
+            // Only `send_snapshots` knows whether the connection has room; being woken for it is enough.
+            Sending::Tree(_) | Sending::Log(_) => false,
+        }
+    }
+}
+
+impl Pipeline {
+    /// TRUNC: everything behind `to` never happened. The log is at rest.
+    pub(super) fn truncate(&mut self, to: Zxid) -> Result<(), Fatal> {
+        tracing::warn!(
+            "the leader's history goes another way from {to} on; this server takes back what it has behind it"
+        );
+        let applied = self.tree.peek().zxid();
+        self.snapshots.wait_until_idle();
+        let dirs = self.dirs.clone();
+        let truncated = self.log_writer.with_log(|log| storage::truncate(&RealDisk, &dirs, log, to));
+        truncated.map_err(|error| match error {
+            TruncateError::Fatal(fatal) => fatal,
+            other => Fatal::Io { file: dirs.log.clone(), source: std::io::Error::other(other.to_string()) },
+        })?;
+        self.log_writer.mailbox.set_durable(to);
+        while self.pending.back().is_some_and(|pending| pending.zxid > to) {
+            let gone = self.pending.pop_back().expect("just looked");
+            self.pending_bytes -= gone.bytes;
+        }
+        self.prepare.clear();
+        if applied > to {
+            let (tree, sessions) = recovery::rebuild(&RealDisk, &dirs.snapshots, &self.log_view, self.tree_options)?;
+            assert_eq!(tree.zxid(), to, "the history ends where it was cut");
+            self.replace_state(tree, &sessions);
+        }
+        let Some(member) = &mut self.member else { return Ok(()) };
+        member.committed = member.committed.min(to);
+        member.peer.truncated(to);
+        Ok(())
+    }
+
+    /// The leader's state is here: on disk first, then in memory.
+    pub(super) fn install_snapshot(&mut self, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        let Some(SnapReceiver { zxid, decoder, .. }) = member.receiving.take() else { return Ok(()) };
+        let decoded = match decoder.finish(zxid) {
+            Ok(decoded) => decoded,
+            Err(problem) => {
+                self.leave_role(&format!("the leader's state makes no tree: {problem}"), now);
+                return Ok(());
+            }
+        };
+        let nodes = decoded.tree.node_count();
+        self.snapshots.wait_until_idle();
+        let (tree, dirs) = (decoded.tree, self.dirs.clone());
+        let install = self.log_writer.with_log(|log| Install::begin(RealDisk, &dirs, log, zxid))?;
+        let mut writer = SnapshotWriter::begin(RealDisk, &dirs.snapshots, tree.begin_freeze(), &decoded.sessions)?;
+        loop {
+            let progress = writer.take(&tree);
+            writer.store()?;
+            if progress == Progress::Done {
+                break;
+            }
+        }
+        writer.finish()?;
+        self.log_writer.with_log(|log| install.commit(log))?;
+        self.log_writer.mailbox.set_durable(zxid);
+        self.pending.clear();
+        self.pending_bytes = 0;
+        self.prepare.clear();
+        self.replace_state(tree, &decoded.sessions);
+        let Some(member) = &mut self.member else { return Ok(()) };
+        member.committed = member.committed.min(zxid);
+        member.peer.snapshot_installed(zxid);
+        tracing::info!("this server has the leader's {nodes} znodes at zxid {zxid}, on disk too");
+        Ok(())
+    }
+
+    /// Another tree takes the place of the one that everybody reads; nobody has a connection now.
+    fn replace_state(&mut self, tree: Tree, sessions: &[(SessionId, i32)]) {
+        let zxid = tree.zxid();
+        *self.tree.write() = tree;
+        self.sessions.clear();
+        let now = clock::now();
+        for &(session, timeout_ms) in sessions {
+            self.sessions.add(session, timeout_ms, None, now);
+        }
+        self.shared.applied.store(zxid.0, std::sync::atomic::Ordering::Release);
+        self.draw_next_snapshot();
+    }
+
+    /// A learner's history can't be continued: it gets a snapshot, the newest that there is or a new one.
+    pub(super) fn send_snapshot(&mut self, link: Link) {
+        let Some(member) = &mut self.member else { return };
+        member.sending.push(SnapSender { link, sending: Sending::Snapshot });
+        self.begin_snapshots();
+    }
+
+    /// A learner's history ends before what is in memory: the log may have what follows.
+    pub(super) fn send_log(&mut self, link: Link, after: Zxid) {
+        let view = self.log_view.clone();
+        let Some(member) = &mut self.member else { return };
+        let Role::Leading(leader) = &mut member.peer.role else { return };
+        match view.read_after(after) {
+            Ok(cursor) => {
+                leader.catch_up_begins(link);
+                let sending = Sending::Log(outflow::of_log(cursor, leader.committed(), &self.shared));
+                member.sending.push(SnapSender { link, sending });
+            }
+            Err(_) => leader.cannot_catch_up(link, &mut member.peer.history),
+        }
+    }
+
+    /// Those that wait for a snapshot get it when there is one whose end is in memory.
+    fn begin_snapshots(&mut self) {
+        let waits = |sender: &SnapSender| matches!(sender.sending, Sending::Snapshot);
+        let Some(member) = &mut self.member else { return };
+        if !member.sending.iter().any(waits) || self.snapshots.is_busy() {
+            return;
+        }
+        let Role::Leading(leader) = &mut member.peer.role else { return };
+        let newest = snapshot::list(&RealDisk, &self.dirs.snapshots).ok().and_then(|all| all.first().copied());
+        let usable = newest.filter(|&zxid| member.peer.history.contains(zxid) && zxid <= leader.committed());
+        match usable {
+            Some(zxid) => {
+                for sender in member.sending.iter_mut().filter(|sender| waits(sender)) {
+                    leader.snapshot_begins(sender.link, zxid);
+                    let path = snapshot_path(&self.dirs.snapshots, zxid);
+                    sender.sending = Sending::Tree(outflow::of_snapshot(path, self.tree_options, &self.shared));
+                }
+            }
+            None => self.snapshot_now(),
+        }
+    }
+
+    /// Hands on what has gathered for learners that catch up, as far as their connections have room.
+    pub(super) fn send_snapshots(&mut self) {
+        self.begin_snapshots();
+        let Some(member) = &mut self.member else { return };
+        let Role::Leading(leader) = &mut member.peer.role else { return };
+        let history = &mut member.peer.history;
+        let net = &mut member.net;
+        member.sending.retain(|sender| {
+            let link = sender.link;
+            let Some(stream) = net.link(link) else { return false };
+            if stream.backlog() > 0 || leader.waiting(link) > 0 {
+                return true;
+            }
+            match &sender.sending {
+                Sending::Snapshot => true,
+                Sending::Tree(outflow) => {
+                    let (pieces, end) = outflow.take();
+                    let mut bytes = pieces.concat();
+                    stream.offer(&mut bytes);
+                    match end {
+                        None => true,
+                        Some(Ok(())) => {
+                            leader.snapshot_sent(link, history);
+                            false
+                        }
+                        Some(Err(why)) => {
+                            leader.give_up(link, format!("the snapshot for a learner: {why}"));
+                            false
+                        }
+                    }
+                }
+                Sending::Log(outflow) => {
+                    let (batches, end) = outflow.take();
+                    let mut more = true;
+                    for batch in &batches {
+                        more = more && leader.catch_up(link, batch.records(), history);
+                    }
+                    match end {
+                        Some(Err(why)) if more => {
+                            leader.give_up(link, format!("the log for a learner: {why}"));
+                            false
+                        }
+                        Some(Ok(())) if more => {
+                            leader.log_ended(link, history);
+                            false
+                        }
+                        _ => more,
+                    }
+                }
+            }
+        });
+    }
+}

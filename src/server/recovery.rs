@@ -1,0 +1,150 @@
+//! State from disk: the newest sound snapshot, and the log behind it replayed.
+//!
+//! Runs on: the starting thread; the pipeline's, where a learner has to take back what its tree has.
+
+use crate::clock;
+use crate::disk::RealDisk;
+use crate::fatal::Fatal;
+use crate::ids::{SessionId, Zxid};
+use crate::log::{Batch, Log, LogView, Recovery, Sizes};
+use crate::session::SessionTable;
+use crate::snapshot::{self, Keeper};
+use crate::storage::{self, Dirs};
+use crate::tree::{Applied, Tree, TreeOptions};
+use crate::wire::txn::{Txn, read_txn};
+use crate::zab::History;
+use std::path::Path;
+
+/// The state that the disk gave back.
+pub struct Recovered {
+    pub tree: Tree,
+    pub sessions: SessionTable,
+    pub keeper: Keeper<RealDisk>,
+    pub log: Log<RealDisk>,
+    /// Records behind the snapshot, and their bytes.
+    pub replayed: (u64, u64),
+    /// Of a server of an ensemble: the newest records.
+    pub history: Option<History>,
+}
+
+/// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records; it also survives
+/// a digest that is wrong half-way, since its snapshot may be of a leader that takes fuzzy ones, if it is right at the end.
+pub fn recover(
+    disk: &RealDisk,
+    dirs: &Dirs,
+    options: TreeOptions,
+    tick_ms: u64,
+    mut history: Option<History>,
+) -> Result<Recovered, Fatal> {
+    storage::resume(disk, dirs, Sizes::default())?;
+    let (snapshot_dir, log_dir) = (&dirs.snapshots, &dirs.log);
+    let now = clock::now();
+    let mut sessions = SessionTable::new(tick_ms as u32, tick_ms / 2 + 100, now);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let newest = snapshot::load_newest(disk, snapshot_dir, options, threads)?;
+    for fatal in &newest.damaged {
+        tracing::error!("{fatal}; going back to an older snapshot");
+    }
+    let mut keeper = Keeper::new(*disk, snapshot_dir);
+    let mut tree = match newest.loaded {
+        Some(loaded) => {
+            keeper.loaded(loaded.info.zxid);
+            for &(session, timeout_ms) in &loaded.sessions {
+                sessions.add(session, timeout_ms, None, now);
+            }
+            loaded.tree
+        }
+        None => Tree::new(options),
+    };
+    if let Some(history) = &mut history {
+        history.reset(tree.zxid());
+    }
+    let fail = |zxid, problem| Fatal::LogRecord { dir: log_dir.to_owned(), zxid, problem };
+    let mut applied = Applied::default();
+    let mut recovery = Recovery::open(*disk, log_dir, tree.zxid(), Sizes::default())?;
+    let mut replayed = (0, 0);
+    let mut wrong: Option<(Zxid, String)> = None;
+    while let Some((zxid, record)) = recovery.next()? {
+        replayed = (replayed.0 + 1, replayed.1 + record.len() as u64);
+        let digest =
+            replay(zxid, record, &mut tree, &mut sessions, &mut applied).map_err(|problem| fail(zxid, problem))?;
+        if let Some(digest) = digest.filter(|_| options.digest) {
+            let here = tree.digest();
+            wrong = (digest != here)
+                .then(|| (zxid, format!("the tree's digest is {here:#x} where the log says {digest:#x}")));
+        }
+        match &mut history {
+            Some(history) => history.push(zxid, record),
+            None => {
+                if let Some((zxid, problem)) = wrong.take() {
+                    return Err(fail(zxid, problem));
+                }
+            }
+        }
+    }
+    if let Some((zxid, problem)) = wrong {
+        return Err(fail(zxid, problem));
+    }
+    let log = recovery.finish()?;
+    sessions.restart_clocks(clock::now());
+    Ok(Recovered { tree, sessions, keeper, log, replayed, history })
+}
+
+/// The tree and the sessions as snapshots and a log that is open have them, up to its end.
+pub fn rebuild(
+    disk: &RealDisk,
+    snapshot_dir: &Path,
+    log: &LogView<RealDisk>,
+    options: TreeOptions,
+) -> Result<(Tree, Vec<(SessionId, i32)>), Fatal> {
+    let now = clock::now();
+    let mut sessions = SessionTable::new(1000, 0, now);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut tree = match snapshot::load_newest(disk, snapshot_dir, options, threads)?.loaded {
+        Some(loaded) => {
+            for &(session, timeout_ms) in &loaded.sessions {
+                sessions.add(session, timeout_ms, None, now);
+            }
+            loaded.tree
+        }
+        None => Tree::new(options),
+    };
+    let fail = |zxid, problem| Fatal::LogRecord { dir: snapshot_dir.to_owned(), zxid, problem };
+    let mut applied = Applied::default();
+    let mut batch = Batch::new();
+    let begin = tree.zxid();
+    let mut cursor = log.read_after(begin).map_err(|error| fail(begin, error.to_string()))?;
+    loop {
+        let position = cursor.position();
+        cursor.read(log.last(), 1 << 20, &mut batch).map_err(|error| fail(position, error.to_string()))?;
+        if batch.is_empty() {
+            return Ok((tree, sessions.timeouts()));
+        }
+        for (zxid, record) in batch.records() {
+            replay(zxid, record, &mut tree, &mut sessions, &mut applied).map_err(|problem| fail(zxid, problem))?;
+        }
+    }
+}
+
+/// One record of the log, and the digest that it says the tree has then. What does not decode or does not fit is damage that
+/// the checksums did not see, or a bug: the server must not go on with it.
+fn replay(
+    zxid: Zxid,
+    record: &[u8],
+    tree: &mut Tree,
+    sessions: &mut SessionTable,
+    applied: &mut Applied,
+) -> Result<Option<u64>, String> {
+    let (header, txn, digest) = read_txn(record).map_err(|error| error.to_string())?;
+    if header.zxid != zxid {
+        return Err(format!("the transaction says that it is {}", header.zxid));
+    }
+    match &txn {
+        Txn::CreateSession { timeout_ms } => sessions.add(header.session, *timeout_ms, None, clock::now()),
+        Txn::CloseSession { .. } => drop(sessions.remove(header.session)),
+        _ => {}
+    }
+    applied.clear();
+    tree.apply(&header, txn, applied);
+    Ok(digest.map(|digest| digest.tree))
+}
