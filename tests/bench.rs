@@ -212,6 +212,34 @@ fn events_that_nobody_asked_for_are_noticed() {
     }
 }
 
+/// What is checked is what ZooKeeper does: it has to pass.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn zookeeper_itself_answers_every_workload_as_it_is_expected_to() {
+    let server = Server::start(Kind::Java, &Options::usual());
+    let steady = ["get", "exists", "children", "children-change", "set", "create", "create-delete", "multi", "mixed"];
+    let sessions =
+        ["watch-one", "watch-many", "idle --watches 5", "storm --watches 5", "fill --churn 100", "fail-over"];
+    for workload in steady.iter().chain(&["ping", "delete"]).chain(&sessions) {
+        // Requests bound a steady load and the rounds of watchers; seconds the others.
+        let bound =
+            if workload.starts_with("idle") || *workload == "fail-over" { "--seconds 1" } else { "--requests 300" };
+        let keys = if workload.contains("watches") { "" } else { "--keys 100" };
+        let json = measured(&format!("{workload} --server {} --connections 3 {bound} {keys}", server.address()));
+        assert_eq!(number(&json, "wrong"), 0.0, "{workload}: {json}");
+    }
+}
+
+#[test]
+fn the_scripts_that_start_the_peers_say_how_they_are_used() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/compare.sh");
+    let output = Command::new("bash").arg(script).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("start NAME") && !text(&output).contains("set -u"), "{}", text(&output));
+    let unknown = Command::new("bash").args([script, "start", "nobody"]).output().unwrap();
+    assert!(!unknown.status.success() && text(&unknown).contains("no such server"), "{}", text(&unknown));
+}
+
 #[test]
 fn a_chroot_and_several_servers_in_one_address_are_fine() {
     let server = server();
