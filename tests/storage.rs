@@ -3,93 +3,25 @@
 
 mod histories;
 
-use histories::{Model, Records, SIZES, copy, dir, keeps, new_disk, recover, zxid};
+use histories::{
+    Found, Model, Records, SIZES, copy, dir, dirs, keeps, read_history, recover, with_snapshots, write_snapshot, zxid,
+};
 use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
-use ostler::ids::{SessionId, Zxid};
+use ostler::ids::Zxid;
 use ostler::log::{Log, TruncateError};
 use ostler::random::Rng;
-use ostler::snapshot::{SnapshotInfo, SnapshotWriter, load_newest, snapshot_path};
-use ostler::storage::{self, Dirs, Install};
-use ostler::tree::{Applied, Progress, Tree, TreeOptions};
-use ostler::wire::txn::{Txn, TxnHeader};
-use std::path::Path;
-
-fn dirs() -> Dirs {
-    Dirs { snapshots: Path::new("/data").to_owned(), log: dir().to_owned() }
-}
-
-fn options() -> TreeOptions {
-    TreeOptions { digest: true, ..TreeOptions::default() }
-}
-
-/// Writes the snapshot of a small tree at `zxid`; `tag` is a session in it, so that two of one zxid can be told apart.
-fn write_snapshot(disk: &SimDisk, zxid: Zxid, tag: i64) -> Result<SnapshotInfo, Fatal> {
-    let mut tree = Tree::new(options());
-    let header = TxnHeader { session: SessionId(1), cxid: 0, zxid, time: 0 };
-    tree.apply(&header, Txn::Error { code: -110 }, &mut Applied::default());
-    let sessions = [(SessionId(tag), 4000)];
-    let begun = SnapshotWriter::begin(disk.clone(), &dirs().snapshots, tree.begin_freeze(), &sessions);
-    let mut writer = begun.inspect_err(|_| tree.end_freeze())?;
-    loop {
-        let progress = writer.take(&tree);
-        if let Err(fatal) = writer.store() {
-            writer.abandon(&tree);
-            return Err(fatal);
-        }
-        if progress == Progress::Done {
-            return writer.finish();
-        }
-    }
-}
-
-/// What a start makes of a disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Found {
-    /// Zxid and tag.
-    snapshot: Option<(Zxid, i64)>,
-    /// Behind it.
-    records: Records,
-}
-
-impl Found {
-    fn last(&self) -> Zxid {
-        self.records.last().map_or(self.snapshot.map_or(Zxid::ZERO, |snapshot| snapshot.0), |record| record.0)
-    }
-}
+use ostler::snapshot::snapshot_path;
+use ostler::storage::{self, Install};
 
 fn start(disk: &SimDisk) -> Result<(Log<SimDisk>, Found), Fatal> {
-    storage::resume(disk, &dirs(), SIZES)?;
-    let newest = load_newest(disk, &dirs().snapshots, options(), 1)?;
-    let snapshot = newest.loaded.map(|loaded| (loaded.info.zxid, loaded.sessions[0].0.0));
-    let (log, records) = recover(disk, snapshot.map_or(Zxid::ZERO, |snapshot| snapshot.0))?;
-    Ok((log, Found { snapshot, records }))
+    storage::recover_alone(disk, &dirs(), SIZES, || read_history(disk))
 }
 
 #[track_caller]
 fn started(disk: &SimDisk) -> (Log<SimDisk>, Found) {
     start(disk).unwrap_or_else(|fatal| panic!("{fatal}"))
-}
-
-/// A history with two snapshots in it and, if asked for, without what is before the first.
-fn filled(purged: bool) -> (SimDisk, Model, [Zxid; 2]) {
-    let disk = new_disk();
-    disk.create_dir(&dirs().snapshots).unwrap();
-    let (mut log, _) = recover(&disk, Zxid::ZERO).unwrap();
-    let mut model = Model::default();
-    for group in 0..40 {
-        model.append(&mut log, [0, 2, 3][group / 15], 1 + group % 4).unwrap();
-    }
-    let snapshots = [40, 70].map(|at| model.records[at].0);
-    for (tag, zxid) in snapshots.into_iter().enumerate() {
-        write_snapshot(&disk, zxid, tag as i64).unwrap();
-    }
-    if purged {
-        log.purge(snapshots[0]).run().unwrap();
-        assert!(log.oldest() > Zxid::ZERO);
-    }
-    (disk, model, snapshots)
 }
 
 const NEW: i64 = 77;
@@ -153,7 +85,7 @@ fn at_every_crash(
 #[test]
 fn s28_a_crash_at_any_step_of_a_snap_leaves_the_old_history_or_the_new_one() {
     for purged in [false, true] {
-        let (disk, model, snapshots) = filled(purged);
+        let (disk, model, snapshots) = with_snapshots(purged);
         let last = model.last();
         // Behind everything, before everything, inside, and where a snapshot is already.
         let some = if purged { [zxid(9, 77), zxid(0, 1)] } else { [zxid(5, 0), zxid(3, 4)] };
@@ -184,7 +116,7 @@ fn s28_a_crash_at_any_step_of_a_snap_leaves_the_old_history_or_the_new_one() {
 
 #[test]
 fn a_snapshot_that_is_given_up_or_damaged_leaves_the_old_history() {
-    let (disk, _, snapshots) = filled(true);
+    let (disk, _, snapshots) = with_snapshots(true);
     let old = started(&copy(&disk)).1;
     for to in [zxid(9, 77), zxid(0, 1), snapshots[0]] {
         let disk = copy(&disk);
@@ -210,7 +142,7 @@ fn a_snapshot_that_is_given_up_or_damaged_leaves_the_old_history() {
 
 #[test]
 fn an_install_that_was_interrupted_is_never_read_as_a_log() {
-    let (disk, ..) = filled(false);
+    let (disk, ..) = with_snapshots(false);
     let (log, found) = started(&disk);
     let install = Install::begin(disk.clone(), &dirs(), &log, zxid(9, 9)).unwrap();
     let from = found.snapshot.unwrap().0;
@@ -229,7 +161,7 @@ fn an_install_that_was_interrupted_is_never_read_as_a_log() {
 /// A purge that was handed to a helper before the history changed must not take the new log's files.
 #[test]
 fn a_purge_that_comes_late_does_not_harm_the_new_log() {
-    let (disk, _, snapshots) = filled(false);
+    let (disk, _, snapshots) = with_snapshots(false);
     let (mut log, _) = started(&disk);
     let purge = log.purge(snapshots[0]);
     assert!(!purge.is_empty());
@@ -261,7 +193,7 @@ fn truncate(disk: &SimDisk, to: Zxid, told: &mut bool) -> Result<(), Fatal> {
 #[test]
 fn s27_a_crash_at_any_step_of_a_trunc_leaves_no_snapshot_of_what_was_taken_back() {
     for purged in [false, true] {
-        let (disk, model, snapshots) = filled(purged);
+        let (disk, model, snapshots) = with_snapshots(purged);
         let inside = [[12, 55], [69, 75]][purged as usize].map(|at| model.records[at].0);
         for to in inside.into_iter().chain([snapshots[purged as usize]]) {
             let whole = copy(&disk);
@@ -288,7 +220,7 @@ fn s27_a_crash_at_any_step_of_a_trunc_leaves_no_snapshot_of_what_was_taken_back(
 
 #[test]
 fn a_truncation_that_could_not_be_rebuilt_is_refused_and_changes_nothing() {
-    let (disk, model, snapshots) = filled(true);
+    let (disk, model, snapshots) = with_snapshots(true);
     let (mut log, found) = started(&disk);
     let early = model.records.iter().map(|r| r.0).find(|&zxid| zxid >= log.oldest() && zxid < snapshots[0]).unwrap();
     let names = disk.list(&dirs().snapshots).unwrap();

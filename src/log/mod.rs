@@ -15,8 +15,8 @@
 //! Promises: `Durable` exists only after a sync that covers it. What `Recovery` hands out was written by this log, in
 //! order, without a gap. After a failed sync the log refuses everything.
 //!
-//! A history that changes other than by growing: `Log::truncate` takes back its end, `Log::restart` all of it. Where
-//! snapshots are concerned too, `storage` does it.
+//! A history that changes other than by growing: `Log::truncate` takes back its end, `Log::restart` all of it, `salvage` keeps
+//! what is good of a damaged one. Where snapshots are concerned too, `storage` does it.
 //!
 //! Leaves to the caller: locking the directory; preparing segments off the request path (`Housekeeper`); which
 //! snapshot recovery starts from, and up to where a purge may go.
@@ -31,6 +31,7 @@ mod housekeeper;
 pub mod inspect;
 mod record;
 mod recover;
+pub mod salvage;
 mod scan;
 mod segment;
 mod truncate;
@@ -43,7 +44,7 @@ pub use holdings::{Holdings, Run};
 pub use housekeeper::{Housekeeper, Purge};
 pub use record::follows;
 pub use recover::Recovery;
-pub use truncate::TruncateError;
+pub use truncate::{TRUNCATE, TruncateError};
 pub use view::{LogCursor, LogView, ReadError};
 pub use writer::Log;
 

@@ -431,7 +431,7 @@ fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
 }
 
 /// Whether a zxid is no record's, but the state in which an epoch begins: everything before that epoch.
-fn begins_epoch(zxid: Zxid) -> bool {
+pub(super) fn begins_epoch(zxid: Zxid) -> bool {
     zxid.counter() == 0
 }
 

@@ -24,6 +24,7 @@ use super::{Log, Recovery};
 use crate::disk::{self, Disk, File, note};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
+use std::io;
 use std::path::Path;
 
 /// Name of the note.
@@ -161,7 +162,12 @@ impl Note {
         }
 
         let path = segment_path(dir, self.segment);
-        let io = |e| disk::fatal(&path, 0, e);
+        let io = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => {
+                corrupt(&path, 0, self.to, "a truncation was under way, and the segment is gone")
+            }
+            _ => disk::fatal(&path, 0, e),
+        };
         let mut reader = disk.open(&path).and_then(Reader::new).map_err(io)?;
         let last = reader.last_nonzero(self.end).map_err(io)?;
         let mut file = reader.file;

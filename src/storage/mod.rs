@@ -11,9 +11,11 @@
 //! Runs on: the starting thread; the thread that has the log.
 
 mod install;
+mod quarantine;
 mod truncate;
 
 pub use install::Install;
+pub use quarantine::{QUARANTINE, Quarantine, is_damage, quarantine, quarantined, recover, recover_alone, release};
 pub use truncate::truncate;
 
 use crate::disk::{self, Disk};
@@ -34,6 +36,7 @@ pub struct Dirs {
 /// Finishes or undoes what a crash has interrupted. Before anything of the history is read, snapshots too; both
 /// directories exist and are locked. Does nothing after an orderly end.
 pub fn resume<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<(), Fatal> {
+    quarantine::resume_setting_aside(disk, dirs, sizes)?;
     install::resume(disk, dirs, sizes)
 }
 

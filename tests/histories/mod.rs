@@ -6,8 +6,12 @@
 use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
-use ostler::ids::{Epoch, Zxid};
+use ostler::ids::{Epoch, SessionId, Zxid};
 use ostler::log::{Batch, Log, Recovery, Sizes};
+use ostler::snapshot::{SnapshotInfo, SnapshotWriter, load_newest};
+use ostler::storage::Dirs;
+use ostler::tree::{Applied, Progress, Tree, TreeOptions};
+use ostler::wire::txn::{Txn, TxnHeader};
 use std::path::Path;
 
 pub const SIZES: Sizes = Sizes { first: 4 << 10, segment: 8 << 10 };
@@ -86,4 +90,75 @@ pub fn recover(disk: &SimDisk, from: Zxid) -> Result<(Log<SimDisk>, Records), Fa
         records.push((zxid, body.to_vec()));
     }
     Ok((recovery.finish()?, records))
+}
+
+pub fn dirs() -> Dirs {
+    Dirs { snapshots: Path::new("/data").to_owned(), log: dir().to_owned() }
+}
+
+pub fn options() -> TreeOptions {
+    TreeOptions { digest: true, ..TreeOptions::default() }
+}
+
+/// Writes the snapshot of a small tree at `zxid`; `tag` is a session in it, so that two of one zxid can be told apart.
+pub fn write_snapshot(disk: &SimDisk, zxid: Zxid, tag: i64) -> Result<SnapshotInfo, Fatal> {
+    let mut tree = Tree::new(options());
+    let header = TxnHeader { session: SessionId(1), cxid: 0, zxid, time: 0 };
+    tree.apply(&header, Txn::Error { code: -110 }, &mut Applied::default());
+    let sessions = [(SessionId(tag), 4000)];
+    let begun = SnapshotWriter::begin(disk.clone(), &dirs().snapshots, tree.begin_freeze(), &sessions);
+    let mut writer = begun.inspect_err(|_| tree.end_freeze())?;
+    loop {
+        let progress = writer.take(&tree);
+        if let Err(fatal) = writer.store() {
+            writer.abandon(&tree);
+            return Err(fatal);
+        }
+        if progress == Progress::Done {
+            return writer.finish();
+        }
+    }
+}
+
+/// What a start makes of a disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Zxid and tag.
+    pub snapshot: Option<(Zxid, i64)>,
+    /// Behind it.
+    pub records: Records,
+}
+
+impl Found {
+    pub fn last(&self) -> Zxid {
+        self.records.last().map_or(self.snapshot.map_or(Zxid::ZERO, |snapshot| snapshot.0), |record| record.0)
+    }
+}
+
+/// As a server does it, when what a crash has interrupted is done.
+pub fn read_history(disk: &SimDisk) -> Result<(Log<SimDisk>, Found), Fatal> {
+    let newest = load_newest(disk, &dirs().snapshots, options(), 1)?;
+    let snapshot = newest.loaded.map(|loaded| (loaded.info.zxid, loaded.sessions[0].0.0));
+    let (log, records) = recover(disk, snapshot.map_or(Zxid::ZERO, |snapshot| snapshot.0))?;
+    Ok((log, Found { snapshot, records }))
+}
+
+/// A history with two snapshots in it and, if asked for, without what is before the first.
+pub fn with_snapshots(purged: bool) -> (SimDisk, Model, [Zxid; 2]) {
+    let disk = new_disk();
+    disk.create_dir(&dirs().snapshots).unwrap();
+    let (mut log, _) = recover(&disk, Zxid::ZERO).unwrap();
+    let mut model = Model::default();
+    for group in 0..40 {
+        model.append(&mut log, [0, 2, 3][group / 15], 1 + group % 4).unwrap();
+    }
+    let snapshots = [40, 70].map(|at| model.records[at].0);
+    for (tag, zxid) in snapshots.into_iter().enumerate() {
+        write_snapshot(&disk, zxid, tag as i64).unwrap();
+    }
+    if purged {
+        log.purge(snapshots[0]).run().unwrap();
+        assert!(log.oldest() > Zxid::ZERO);
+    }
+    (disk, model, snapshots)
 }
