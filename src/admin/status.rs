@@ -9,8 +9,9 @@ use crate::metrics::Totals;
 use std::net::SocketAddr;
 
 /// What a server is in its ensemble, while it serves. One that looks for a leader is none of these: `not_serving`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
+    #[default]
     Standalone,
     Leader(LeaderStatus),
     Follower,

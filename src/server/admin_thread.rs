@@ -73,6 +73,8 @@ impl AdminQueue {
 
 pub struct AdminThread {
     config: Config,
+    /// Text of the ensemble's configuration.
+    membership: Option<String>,
     address: SocketAddr,
     shared: Arc<Shared>,
     started: Now,
@@ -80,8 +82,8 @@ pub struct AdminThread {
 }
 
 impl AdminThread {
-    pub fn new(config: Config, address: SocketAddr, shared: Arc<Shared>) -> AdminThread {
-        AdminThread { config, address, shared, started: clock::now(), trace_mask: admin::TRACE_MASK }
+    pub fn new(config: Config, membership: Option<String>, address: SocketAddr, shared: Arc<Shared>) -> AdminThread {
+        AdminThread { config, membership, address, shared, started: clock::now(), trace_mask: admin::TRACE_MASK }
     }
 
     /// Until the queue is stopped.
@@ -98,6 +100,11 @@ impl AdminThread {
 
     /// `None` if the server does not answer itself: it is stopping.
     fn answer(&mut self, request: &FourLetterRequest) -> Option<String> {
+        if !self.shared.is_serving()
+            && let Some(text) = admin::not_serving(request.word)
+        {
+            return Some(text.to_string());
+        }
         let metrics = &self.shared.metrics;
         Some(match request.word {
             Word::Ruok => admin::RUOK.to_string(),
@@ -110,7 +117,7 @@ impl AdminThread {
             Word::Envi => admin::envi(&Environment::of_this_process()),
             Word::Conf => {
                 let (data, log) = self.dir_bytes();
-                admin::conf(&self.config, self.address.port(), data, log, None)
+                admin::conf(&self.config, self.address.port(), data, log, self.membership.as_deref())
             }
             Word::Dirs => {
                 let (data, log) = self.dir_bytes();
@@ -133,6 +140,7 @@ impl AdminThread {
             }
             Word::Srst => {
                 metrics.reset();
+                self.gather(Wants { reset_proposals: true, ..Wants::default() })?;
                 admin::SRST.to_string()
             }
             Word::Hash => admin::hash(&self.gather(Wants { digests: true, ..Wants::default() })?.digests),
@@ -169,8 +177,8 @@ impl AdminThread {
     fn status(&self, answers: &Answers) -> ServerStatus {
         let queued: usize = self.shared.cores.iter().map(|core| core.queue.len()).sum();
         ServerStatus {
-            mode: Mode::Standalone,
-            quorum_size: 0,
+            mode: answers.mode,
+            quorum_size: answers.quorum_size,
             zxid: answers.zxid,
             node_count: answers.node_count,
             ephemerals_count: answers.ephemerals_count,
@@ -201,9 +209,12 @@ impl AdminThread {
             connections.entry(at).or_default().push((peer, session));
         }
         SessionDump {
-            sessions: SessionList::ByExpiry(
-                answers.sessions.into_iter().map(|(left, sessions)| (wall + left, sessions)).collect(),
-            ),
+            sessions: match answers.sessions {
+                SessionList::ByExpiry(sets) => {
+                    SessionList::ByExpiry(sets.into_iter().map(|(left, sessions)| (wall + left, sessions)).collect())
+                }
+                known @ SessionList::Known(_) => known,
+            },
             ephemerals: answers.ephemerals,
             connections: connections.into_iter().collect(),
         }

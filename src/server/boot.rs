@@ -201,9 +201,11 @@ fn spawn(
     let shared =
         Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
     let (helper_mail, helper) = helper();
-    let member = match (&config.ensemble, history) {
-        (Some(ensemble), Some(history)) => {
-            Some(member(&config, ensemble, history, &pipeline_poll, &helper_mail, &shared)?)
+    let members = config.ensemble.as_ref().map(|ensemble| members(&config, ensemble)).transpose()?;
+    let membership = members.as_ref().map(|members| members.text().to_owned());
+    let member = match (&config.ensemble, members, history) {
+        (Some(ensemble), Some(members), Some(history)) => {
+            Some(member(&config, ensemble, members, history, &pipeline_poll, &helper_mail, &shared)?)
         }
         _ => {
             shared.set_serving(true);
@@ -254,7 +256,7 @@ fn spawn(
         let core = IoCore::new(index, poll, shared.clone(), reader, listener.take(), recorder()).map_err(io)?;
         io_cores.push(core);
     }
-    let admin = AdminThread::new(config.clone(), address, shared.clone());
+    let admin = AdminThread::new(config.clone(), membership, address, shared.clone());
 
     let snapshotter = thread("snapshotter", None, guarded(&shared, move || snapshotter.run()))?;
     let log_thread = {
@@ -368,10 +370,19 @@ fn server_id(config: &Config) -> ServerId {
     config.ensemble.as_ref().map_or(STANDALONE_ID, |ensemble| ServerId(ensemble.me))
 }
 
+/// Who the members are, and what a quorum of them is.
+fn members(config: &Config, ensemble: &Ensemble) -> Result<Arc<EnsembleConfig>, Fatal> {
+    let version = Zxid(ensemble.version);
+    let members = EnsembleConfig::new(version, ensemble.lines.clone(), &ensemble.groups, &ensemble.weights);
+    let file = || config.file.clone().unwrap_or_default();
+    members.map(Arc::new).map_err(|problem| Fatal::Config { file: file(), line: 0, problem })
+}
+
 /// What a server of an ensemble has beside: its epochs, and the ports between servers.
 fn member(
     config: &Config,
     ensemble: &Ensemble,
+    members: Arc<EnsembleConfig>,
     history: History,
     poll: &Poll,
     helper: &HelperMail,
@@ -379,10 +390,6 @@ fn member(
 ) -> Result<Box<Member>, Fatal> {
     let now = clock::now();
     let me = ServerId(ensemble.me);
-    let version = Zxid(ensemble.version);
-    let members = EnsembleConfig::new(version, ensemble.lines.clone(), &ensemble.groups, &ensemble.weights)
-        .map_err(|problem| Fatal::Usage { problem })?;
-    let members = Arc::new(members);
     let own = members.server(me).expect("the configuration has a line for this server");
     let (own, role) = (own.addresses[0].clone(), own.role);
 

@@ -15,6 +15,7 @@ mod replace;
 
 pub use member::Member;
 
+use crate::admin::status::Mode;
 use crate::clock::{self, Now};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
@@ -466,6 +467,7 @@ impl Pipeline {
                     unreachable!("only a leader makes transactions")
                 };
                 leader.propose(header.zxid, &self.scratch);
+                member.proposal_sizes.observe(self.scratch.len() as u64);
                 self.scratch.len()
             }
         };
@@ -615,8 +617,13 @@ impl Pipeline {
 
     fn answer_reports(&mut self) {
         let reports = std::mem::take(&mut *self.shared.pipeline_reports.lock());
+        let now = clock::now();
         for gather in reports {
-            gather.pipeline(&self.sessions, self.tree.peek());
+            let (mode, quorum_size) = match &mut self.member {
+                Some(member) => member.standing(now, gather.wants().reset_proposals),
+                None => (Mode::Standalone, 0),
+            };
+            gather.pipeline(&self.sessions, self.tree.peek(), mode, quorum_size);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Runs on: the admin thread waits; cores (in the feed's order) and the pipeline fill in.
 
-use crate::admin::status::{ConnectionStatus, NamespaceStatus, SessionConnection};
+use crate::admin::status::{ConnectionStatus, Mode, NamespaceStatus, SessionConnection, SessionList};
 use crate::ids::{SessionId, Zxid};
 use crate::server::io_core::{Connection, Parts};
 use crate::session::SessionTable;
@@ -26,6 +26,8 @@ pub struct Wants {
     pub quotas: bool,
     /// Set the connections' numbers back (`crst`, `srst`).
     pub reset_connections: bool,
+    /// Set the sizes of proposals back (`srst`).
+    pub reset_proposals: bool,
 }
 
 /// The parts, put together.
@@ -44,8 +46,12 @@ pub struct Answers {
     pub ephemerals_count: u64,
     pub data_size: i64,
     pub session_count: u64,
-    /// Milliseconds from now until each bucket of sessions expires.
-    pub sessions: Vec<(i64, Vec<SessionId>)>,
+    /// What this server is in its ensemble.
+    pub mode: Mode,
+    /// Voters of the ensemble; 0 of a server that is alone.
+    pub quorum_size: u64,
+    /// Milliseconds from now until each bucket of sessions expires; on a learner, which does not know, all with their timeouts.
+    pub sessions: SessionList,
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
     pub digests: Vec<(Zxid, u64)>,
     pub namespaces: Vec<NamespaceStatus>,
@@ -58,6 +64,10 @@ pub struct Gather {
 }
 
 impl Gather {
+    pub fn wants(&self) -> Wants {
+        self.wants
+    }
+
     /// `parts` is how many have to answer.
     pub fn new(wants: Wants, parts: usize) -> Gather {
         Gather { wants, state: Mutex::new((parts, Answers::default())), complete: Condvar::new() }
@@ -110,15 +120,21 @@ impl Gather {
     }
 
     /// The pipeline's part.
-    pub fn pipeline(&self, sessions: &SessionTable, tree: &Tree) {
+    pub fn pipeline(&self, sessions: &SessionTable, tree: &Tree, mode: Mode, quorum_size: u64) {
         self.add(|answers| {
+            answers.mode = mode;
+            answers.quorum_size = quorum_size;
             answers.zxid = tree.zxid();
             answers.node_count = tree.node_count() as u64;
             answers.ephemerals_count = tree.ephemeral_count() as u64;
             answers.data_size = tree.approximate_data_size();
             answers.session_count = sessions.len() as u64;
             if self.wants.sessions {
-                answers.sessions = sessions.dump().into_iter().map(|bucket| (bucket.in_ms, bucket.sessions)).collect();
+                let by_expiry = || sessions.dump().into_iter().map(|bucket| (bucket.in_ms, bucket.sessions)).collect();
+                answers.sessions = match mode {
+                    Mode::Standalone | Mode::Leader(_) => SessionList::ByExpiry(by_expiry()),
+                    _ => SessionList::Known(sessions.timeouts()),
+                };
                 let mut owners: Vec<SessionId> = tree.sessions_with_ephemerals().collect();
                 owners.sort_unstable();
                 answers.ephemerals = owners

@@ -8,6 +8,7 @@
 use super::forward::Forwards;
 use super::replace::{SnapReceiver, SnapSender};
 use super::{Effect, Pending, Pipeline};
+use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
@@ -50,6 +51,7 @@ pub struct Member {
     pub receiving: Option<SnapReceiver>,
     /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
     pub digests_from: Zxid,
+    pub proposal_sizes: ProposalSizes,
     /// An election is under way.
     pub looking: bool,
     pub role_began: Now,
@@ -79,6 +81,7 @@ impl Member {
             sending: Vec::new(),
             receiving: None,
             digests_from: Zxid::ZERO,
+            proposal_sizes: ProposalSizes::default(),
             role_began: now,
         }
     }
@@ -91,6 +94,30 @@ impl Member {
     /// What may be applied: committed, and durable here (fault model R7).
     pub fn applicable(&self) -> Zxid {
         self.committed.min(self.peer.last_durable())
+    }
+
+    /// What this server is, for the operator, and how many vote.
+    pub fn standing(&mut self, now: Now, reset: bool) -> (Mode, u64) {
+        if reset {
+            self.proposal_sizes = ProposalSizes::default();
+        }
+        let mode = match &self.peer.role {
+            Role::Leading(leader) => {
+                let (followers, observers) = leader.synced();
+                Mode::Leader(LeaderStatus {
+                    proposal_sizes: self.proposal_sizes,
+                    learners: leader.links().len() as u64,
+                    synced_followers: followers as u64,
+                    synced_non_voting_followers: 0,
+                    synced_observers: observers as u64,
+                    pending_syncs: leader.pending_syncs() as u64,
+                    uptime_ms: now.since(self.role_began).as_millis() as u64,
+                })
+            }
+            Role::Learning { leader, .. } if !self.peer.is_voter() => Mode::Observer { master: *leader },
+            Role::Learning { .. } | Role::Looking => Mode::Follower,
+        };
+        (mode, self.peer.settings().config.quorum().voters().len() as u64)
     }
 
     /// The zxid behind which something without a transaction takes its place.
@@ -282,6 +309,7 @@ impl Pipeline {
                 tracing::info!("leading epoch {} ({took} ms after the election); history up to {up_to}", epoch.0);
                 member.committed = member.committed.max(up_to);
                 member.serve_at = Some(up_to);
+                member.proposal_sizes = ProposalSizes::default();
                 member.elections.established(epoch, now);
             }
             LeaderOutput::Commit { up_to } => member.committed = up_to,

@@ -207,6 +207,11 @@ impl Leader {
         self.answer_syncs();
     }
 
+    /// Syncs that are not answered yet.
+    pub fn pending_syncs(&self) -> usize {
+        self.syncs.waiting.len()
+    }
+
     fn answer_syncs(&mut self) {
         let mut here = 0;
         while let Some(&(round, zxid, from)) = self.syncs.waiting.front() {
