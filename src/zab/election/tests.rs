@@ -324,6 +324,31 @@ fn what_a_server_said_when_it_had_a_leader_is_void_when_it_looks_or_is_gone() {
 }
 
 #[test]
+fn a_voter_that_is_gone_takes_its_vote_with_it() {
+    let five = configs("server.1=h:1:2\nserver.2=h:1:3\nserver.3=h:1:4\nserver.4=h:1:5\nserver.5=h:1:6");
+    let (mut election, _) = started(5, five, 7);
+    hear(&mut election, 1, Looks, vote(5, 7, 1, 1));
+    reach(&mut election, 1, Reach::Unreachable);
+    assert!(hear(&mut election, 2, Looks, vote(5, 7, 1, 1)).is_empty());
+    assert!(!tick(&mut election, 200).contains(&decided(vote(5, 7, 1, 1), Leading)), "two of five");
+    hear(&mut election, 3, Looks, vote(5, 7, 1, 1));
+    assert_eq!(election.deadline(), Some(T0.plus_ms(200)), "three of five");
+}
+
+#[test]
+fn what_was_said_in_an_earlier_round_is_not_of_this_one() {
+    let (mut election, _) = started(1, three(), 9);
+    hear(&mut election, 3, Leading, vote(3, 7, 1, 2));
+    hear(&mut election, 2, Looks, vote(2, 7, 2, 1));
+    assert_eq!(election.round(), 2);
+    assert!(
+        hear(&mut election, 2, Following, vote(3, 7, 2, 1)).is_empty(),
+        "neither the epoch nor the round is the same"
+    );
+    assert_eq!(hear(&mut election, 3, Leading, vote(3, 7, 1, 1)), [decided(vote(3, 7, 1, 1), Following)]);
+}
+
+#[test]
 fn in_one_round_followers_agree_by_the_leaders_name() {
     let (mut election, _) = started(1, three(), 9);
     hear(&mut election, 2, Following, vote(3, 7, 1, 1));
