@@ -58,6 +58,11 @@ pub const SNAPSHOT_SAVED_BYTES: usize = 64 << 20;
 /// Bytes of a whole tree in ZooKeeper's form that a leader may send or a file may hold: more than fits any machine.
 pub const ZOOKEEPER_TREE_BYTES: u64 = 1 << 42;
 
+/// Connections of the election port that have not said who they are; the oldest makes room.
+pub const ELECTION_PENDING_MAX: usize = 32;
+/// Servers that are not members and have a connection there; likewise.
+pub const ELECTION_STRANGERS_MAX: usize = 8;
+
 /// Distinct client addresses whose connections are counted, and 4lw answers in preparation at once.
 pub const FOUR_LETTER_PENDING: usize = 64;
 

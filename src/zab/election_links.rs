@@ -30,6 +30,7 @@ use super::election::{Ballot, Reach};
 use super::quorum::ServerSet;
 use crate::clock::Now;
 use crate::ids::ServerId;
+use crate::limits::{ELECTION_PENDING_MAX, ELECTION_STRANGERS_MAX};
 use crate::wire::election::{InitialMessage, PeerState};
 use std::collections::BTreeMap;
 
@@ -61,8 +62,8 @@ impl Default for LinkLimits {
             introduction_ms: 10_000,
             call_back_ms: 1_000,
             write_ms: 5_000,
-            pending: 32,
-            strangers: 8,
+            pending: ELECTION_PENDING_MAX,
+            strangers: ELECTION_STRANGERS_MAX,
         }
     }
 }
