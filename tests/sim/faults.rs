@@ -1,0 +1,235 @@
+//! What goes wrong in a run: each seed draws which faults there are and how strong (all of them at full strength would only
+//! be an outage), and then one fault after another strikes.
+
+use crate::network::{MS, Time};
+use crate::world::World;
+use ostler::disk::sim::Keep;
+use ostler::random::Rng;
+
+/// The faults that there are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    Kill,
+    Power,
+    /// The power goes in the middle of a disk operation.
+    PowerInside,
+    /// Of all at once.
+    PowerOfAll,
+    /// Of the leader, at a moment when it has just been established or has just proposed.
+    KillLeader,
+    Pause,
+    PauseLeader,
+    Isolate,
+    IsolateLeader,
+    OneWay,
+    Halves,
+    Ring,
+    CutConnection,
+    Stall,
+    SlowDisk,
+    FailSync,
+    WallClock,
+}
+
+const ALL: [Fault; 17] = [
+    Fault::Kill,
+    Fault::Power,
+    Fault::PowerInside,
+    Fault::PowerOfAll,
+    Fault::KillLeader,
+    Fault::Pause,
+    Fault::PauseLeader,
+    Fault::Isolate,
+    Fault::IsolateLeader,
+    Fault::OneWay,
+    Fault::Halves,
+    Fault::Ring,
+    Fault::CutConnection,
+    Fault::Stall,
+    Fault::SlowDisk,
+    Fault::FailSync,
+    Fault::WallClock,
+];
+
+/// What strikes in this run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub faults: Vec<Fault>,
+    /// The longest pause between two faults.
+    pub pause: Time,
+    /// The longest time that one lasts.
+    pub lasts: Time,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng) -> Plan {
+        let density = 1 + rng.below(4);
+        let mut faults: Vec<Fault> = ALL.iter().copied().filter(|_| rng.below(6) < density).collect();
+        if faults.is_empty() {
+            faults.push(ALL[rng.below(ALL.len() as u64) as usize]);
+        }
+        let pause = [300, 1_000, 3_000, 8_000][rng.below(4) as usize] * MS;
+        let lasts = [200, 1_500, 6_000, 12_000][rng.below(4) as usize] * MS;
+        Plan { faults, pause, lasts }
+    }
+}
+
+/// Goes through a plan.
+pub struct Nemesis {
+    plan: Plan,
+    next: Time,
+    heal_at: Option<Time>,
+    slow_until: Vec<Time>,
+}
+
+impl Nemesis {
+    pub fn new(plan: Plan, servers: usize) -> Nemesis {
+        Nemesis { plan, next: 1_500 * MS, heal_at: None, slow_until: vec![0; servers] }
+    }
+
+    /// When something happens next.
+    pub fn next(&self) -> Time {
+        self.heal_at.map_or(self.next, |at| at.min(self.next))
+    }
+
+    pub fn strike(&mut self, world: &mut World) {
+        if self.heal_at.is_some_and(|at| at <= world.now) {
+            self.heal_at = None;
+            world.heal();
+        }
+        for at in 0..world.hosts.len() {
+            if self.slow_until[at] <= world.now {
+                world.hosts[at].disk_factor = 1;
+            }
+        }
+        if self.next > world.now {
+            return;
+        }
+        self.next = world.now + MS + world.rng.below(self.plan.pause);
+        let fault = self.plan.faults[world.rng.below(self.plan.faults.len() as u64) as usize];
+        let lasts = MS + world.rng.below(self.plan.lasts);
+        let servers = world.hosts.len();
+        let victim = world.rng.below(servers as u64) as usize;
+        let leader = (0..servers).find(|&at| world.hosts[at].server.as_ref().is_some_and(|s| s.is_leading()));
+        world.note(|| format!("fault {fault:?} on {} for {} ms", victim + 1, lasts / MS));
+        match fault {
+            Fault::Kill => self.crash(world, victim, Keep::Everything, lasts),
+            Fault::Power => {
+                let keep = keep(&mut world.rng);
+                self.crash(world, victim, keep, lasts);
+            }
+            Fault::PowerInside => {
+                let host = &mut world.hosts[victim];
+                if host.server.is_some() {
+                    host.disk_may_fail = true;
+                    host.disk.stop_after(host.disk.operations() + world.rng.below(12));
+                }
+            }
+            Fault::PowerOfAll => {
+                for at in 0..servers {
+                    let keep = keep(&mut world.rng);
+                    let after = world.rng.below(2_000 * MS);
+                    self.crash(world, at, keep, after);
+                }
+            }
+            Fault::KillLeader => {
+                let keep = keep(&mut world.rng);
+                self.crash(world, leader.unwrap_or(victim), keep, lasts);
+            }
+            Fault::Pause => world.pause(victim, lasts),
+            Fault::PauseLeader => world.pause(leader.unwrap_or(victim), lasts),
+            Fault::Isolate => self.isolate(world, victim, lasts),
+            Fault::IsolateLeader => self.isolate(world, leader.unwrap_or(victim), lasts),
+            Fault::OneWay => {
+                let other = world.rng.below(servers as u64) as usize;
+                let all = world.rng.below(3) == 0;
+                for to in 0..servers {
+                    if all || to == other {
+                        world.net.block(victim, to);
+                    }
+                }
+                self.heal_after(world, lasts);
+            }
+            Fault::Halves => {
+                let side: Vec<bool> = (0..servers).map(|_| world.rng.below(2) == 0).collect();
+                for from in 0..servers {
+                    for to in 0..servers {
+                        if side[from] != side[to] {
+                            world.net.block(from, to);
+                        }
+                    }
+                }
+                self.heal_after(world, lasts);
+            }
+            Fault::Ring => {
+                // Each sees its neighbours only: majorities that overlap.
+                for from in 0..servers {
+                    for to in 0..servers {
+                        let apart = from.abs_diff(to).min(servers - from.abs_diff(to));
+                        if apart > 1 {
+                            world.net.block(from, to);
+                        }
+                    }
+                }
+                self.heal_after(world, lasts);
+            }
+            Fault::CutConnection => {
+                let all = world.net.all();
+                if !all.is_empty() {
+                    let conn = all[world.rng.below(all.len() as u64) as usize];
+                    world.cut(conn);
+                }
+            }
+            Fault::Stall => {
+                let all = world.net.all();
+                if !all.is_empty() {
+                    let conn = all[world.rng.below(all.len() as u64) as usize];
+                    let side = world.rng.below(2) as usize;
+                    world.net.stall(conn, side, world.now + lasts);
+                }
+            }
+            Fault::SlowDisk => {
+                world.hosts[victim].disk_factor = 1 << (2 + world.rng.below(9));
+                self.slow_until[victim] = world.now + lasts;
+            }
+            Fault::FailSync => {
+                let host = &mut world.hosts[victim];
+                if host.server.is_some() {
+                    host.disk_may_fail = true;
+                    host.disk.fail_sync(host.disk.syncs() + 1 + world.rng.below(4));
+                }
+            }
+            Fault::WallClock => {
+                world.hosts[victim].wall_offset_ms += world.rng.below(20_000_000) as i64 - 10_000_000;
+            }
+        }
+    }
+
+    fn crash(&mut self, world: &mut World, at: usize, keep: Keep, down: Time) {
+        world.crash(at, keep);
+        world.start_later(at, down);
+    }
+
+    fn isolate(&mut self, world: &mut World, at: usize, lasts: Time) {
+        for other in 0..world.hosts.len() {
+            world.net.block(at, other);
+            world.net.block(other, at);
+        }
+        self.heal_after(world, lasts);
+    }
+
+    fn heal_after(&mut self, world: &World, lasts: Time) {
+        let at = world.now + lasts;
+        self.heal_at = Some(self.heal_at.map_or(at, |heal| heal.max(at)));
+    }
+}
+
+/// What a power cut leaves.
+pub fn keep(rng: &mut Rng) -> Keep {
+    match rng.below(6) {
+        0 => Keep::Nothing,
+        1 => Keep::Bytes,
+        2 => Keep::Names,
+        _ => Keep::Some(rng.next()),
+    }
+}

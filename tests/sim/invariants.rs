@@ -1,0 +1,346 @@
+//! What has to hold after every step (fault model 4.3), checked against shadows: what each server's disk is known to hold,
+//! and the one order of everything that was ever committed.
+//!
+//! A history is compared by the chain of its records' digests: two that have the same chain at one zxid are equal up to
+//! there. So "contains everything committed" is one look, and can be asked of every quorum after every sync (I7), at the
+//! moment of a wrong acknowledgement and not when the data is finally lost.
+//!
+//! A violation is a panic; its message begins with the invariant's number.
+
+use crate::server::{Report, hash};
+use ostler::ids::{Epoch, ServerId, Zxid};
+use ostler::tree::{Applied, Tree, TreeOptions};
+use ostler::wire::quorum::PacketType;
+use ostler::wire::txn::read_txn;
+use ostler::zab::history::follows;
+use ostler::zab::quorum::{Quorum, ServerSet};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A record that some disk holds.
+#[derive(Clone)]
+pub struct Entry {
+    pub zxid: Zxid,
+    chain: u64,
+    pub record: Rc<[u8]>,
+}
+
+/// What a server's disk holds, at least.
+#[derive(Clone, Default)]
+pub struct Shadow {
+    /// Before the first of `log`.
+    base: Zxid,
+    base_chain: u64,
+    log: Vec<Entry>,
+    pub accepted: Epoch,
+    pub current: Epoch,
+    /// Its disk was damaged: it makes no promises until it has a new history.
+    pub quarantined: bool,
+    /// What a replacement that is under way will end at.
+    replacing: Option<Zxid>,
+}
+
+impl Shadow {
+    pub fn last(&self) -> Zxid {
+        self.log.last().map_or(self.base, |entry| entry.zxid)
+    }
+
+    fn chain_of_last(&self) -> u64 {
+        self.log.last().map_or(self.base_chain, |entry| entry.chain)
+    }
+
+    fn find(&self, zxid: Zxid) -> Option<&Entry> {
+        let at = self.log.partition_point(|entry| entry.zxid < zxid);
+        self.log.get(at).filter(|entry| entry.zxid == zxid)
+    }
+
+    fn chain_at(&self, zxid: Zxid) -> Option<u64> {
+        if zxid == self.base { Some(self.base_chain) } else { self.find(zxid).map(|entry| entry.chain) }
+    }
+
+    fn push(&mut self, zxid: Zxid, record: &Rc<[u8]>) {
+        assert!(follows(self.last(), zxid), "I3: {zxid} is durable behind {}", self.last());
+        let chain = link(self.chain_of_last(), zxid, record);
+        self.log.push(Entry { zxid, chain, record: record.clone() });
+    }
+}
+
+fn link(chain: u64, zxid: Zxid, record: &[u8]) -> u64 {
+    (chain ^ hash(record)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ zxid.0
+}
+
+/// A committed transaction.
+pub struct Committed {
+    pub zxid: Zxid,
+    chain: u64,
+    pub record: Rc<[u8]>,
+    digest: u64,
+    sessions: u64,
+}
+
+pub struct Invariants {
+    quorum: Arc<Quorum>,
+    pub shadows: Vec<Shadow>,
+    pub order: Vec<Committed>,
+    pub leaders: BTreeMap<Epoch, ServerId>,
+    /// Everything committed, applied by the server's own code.
+    reference: Tree,
+    scratch: Applied,
+    /// How often which was checked.
+    pub checks: u64,
+}
+
+impl Invariants {
+    pub fn new(quorum: Arc<Quorum>, servers: usize) -> Invariants {
+        Invariants {
+            quorum,
+            shadows: vec![Shadow::default(); servers],
+            order: Vec::new(),
+            leaders: BTreeMap::new(),
+            reference: Tree::new(TreeOptions::default()),
+            scratch: Applied::default(),
+            checks: 0,
+        }
+    }
+
+    pub fn last_committed(&self) -> Zxid {
+        self.order.last().map_or(Zxid::ZERO, |committed| committed.zxid)
+    }
+
+    fn last_chain(&self) -> u64 {
+        self.order.last().map_or(0, |committed| committed.chain)
+    }
+
+    pub fn committed_at(&self, zxid: Zxid) -> Option<&Committed> {
+        let at = self.order.partition_point(|committed| committed.zxid < zxid);
+        self.order.get(at).filter(|committed| committed.zxid == zxid)
+    }
+
+    fn chain_at(&self, zxid: Zxid) -> Option<u64> {
+        if zxid == Zxid::ZERO { Some(0) } else { self.committed_at(zxid).map(|committed| committed.chain) }
+    }
+
+    fn commit(&mut self, entry: &Entry) {
+        assert!(
+            follows(self.last_committed(), entry.zxid),
+            "I3: {} commits behind {}",
+            entry.zxid,
+            self.last_committed()
+        );
+        let chain = link(self.last_chain(), entry.zxid, &entry.record);
+        assert_eq!(chain, entry.chain, "I4: {} commits over another history", entry.zxid);
+        let (header, txn, _) = read_txn(&entry.record).expect("a committed record can be read");
+        self.scratch.clear();
+        self.reference.apply(&header, txn, &mut self.scratch);
+        let digest = self.reference.digest();
+        self.order.push(Committed { zxid: entry.zxid, chain, record: entry.record.clone(), digest, sessions: 0 });
+    }
+
+    /// Everything up to here is committed: a quorum has it, the same.
+    fn committed_up_to(&mut self, up_to: Zxid) {
+        let last = self.last_committed();
+        if up_to <= last {
+            // Also what a leader says that a later one has overtaken.
+            let known = up_to == Zxid::ZERO || self.committed_at(up_to).is_some();
+            assert!(known, "I4: {up_to} is called committed, and is not part of the history up to {last}");
+            return;
+        }
+        let voters = (0..self.shadows.len()).filter(|&at| self.quorum.is_voter(id(at)));
+        let holders: Vec<usize> =
+            voters.filter(|&at| !self.shadows[at].quarantined && self.shadows[at].chain_at(up_to).is_some()).collect();
+        let set: ServerSet = holders.iter().map(|&at| id(at)).collect();
+        assert!(self.quorum.contains_quorum(set), "I8: {up_to} is called committed, and only {set:?} have it");
+        let source = holders.iter().copied().find(|&at| self.shadows[at].base <= last);
+        let source = source.expect("a snapshot is of what is committed");
+        let missing: Vec<Entry> =
+            self.shadows[source].log.iter().filter(|e| e.zxid > last && e.zxid <= up_to).cloned().collect();
+        missing.iter().for_each(|entry| self.commit(entry));
+        for &at in &holders {
+            let chain = self.shadows[at].chain_at(up_to);
+            assert_eq!(chain, Some(self.last_chain()), "I4: server {} has another history up to {up_to}", at + 1);
+        }
+    }
+
+    pub fn report(&mut self, at: usize, report: &Report) {
+        self.checks += 1;
+        match report {
+            Report::Durable(records) => {
+                for (zxid, record) in records {
+                    self.shadows[at].push(*zxid, record);
+                }
+                self.electable();
+            }
+            Report::Epochs { accepted, current } => {
+                let shadow = &mut self.shadows[at];
+                let was = (shadow.accepted, shadow.current);
+                assert!(*accepted >= was.0 && *current >= was.1, "I2: epochs of server {} fall from {was:?}", at + 1);
+                assert!(current <= accepted, "I2: current above accepted");
+                (shadow.accepted, shadow.current) = (*accepted, *current);
+                self.electable();
+            }
+            Report::Replacing(end) => self.shadows[at].replacing = Some(*end),
+            Report::Truncated(to) => {
+                let shadow = &mut self.shadows[at];
+                shadow.replacing = None;
+                assert!(shadow.chain_at(*to).is_some(), "R5: truncated to {to}, which was not there");
+                shadow.log.retain(|entry| entry.zxid <= *to);
+                self.electable();
+            }
+            Report::Installed(zxid) => {
+                let chain = self.chain_at(*zxid);
+                // A leader's history, committed when its epoch is established.
+                let chain = chain.or_else(|| self.shadows.iter().find_map(|shadow| shadow.chain_at(*zxid)));
+                let shadow = &mut self.shadows[at];
+                shadow.base = *zxid;
+                shadow.replacing = None;
+                shadow.base_chain = chain.unwrap_or_else(|| panic!("a snapshot of {zxid}, which nobody has"));
+                shadow.log.clear();
+                self.electable();
+            }
+            Report::Established { epoch, up_to } => self.established(at, *epoch, *up_to),
+            Report::Committed(up_to) => self.committed_up_to(*up_to),
+            Report::Serving { zxid, digest } => {
+                let known = self.committed_at(*zxid);
+                assert!(known.is_some() || *zxid == Zxid::ZERO, "server {} serves {zxid}: not committed", at + 1);
+                if let Some(known) = known {
+                    assert_eq!(*digest, known.digest, "I10: server {} serves another tree at {zxid}", at + 1);
+                }
+            }
+            Report::Applied { zxid, record, digest, sessions } => self.applied(at, *zxid, record, *digest, *sessions),
+            Report::Said { kind, zxid, current, epoch } => self.said(at, *kind, *zxid, *current, *epoch),
+            Report::Trusted => self.shadows[at].quarantined = false,
+            Report::RoleEnded(_) => {}
+        }
+    }
+
+    fn established(&mut self, at: usize, epoch: Epoch, up_to: Zxid) {
+        let before = self.leaders.insert(epoch, id(at));
+        assert!(before.is_none(), "I1: epoch {} is led by {} and by {before:?}", epoch.0, at + 1);
+        let newest = self.leaders.keys().next_back();
+        let shadow = &self.shadows[at];
+        assert_eq!((shadow.accepted, shadow.current), (epoch, epoch), "R1: the leader's own epochs");
+        let (last, chain) = (self.last_committed(), self.last_chain());
+        // A leader of an epoch that a later one has overtaken can't commit anything; it may still think it leads.
+        if newest == Some(&epoch) {
+            assert!(up_to >= last, "I11: epoch {} begins at {up_to}, and {last} was committed", epoch.0);
+            if shadow.base <= last {
+                assert_eq!(shadow.chain_at(last), Some(chain), "I6: the leader of {} has not {last}", epoch.0);
+            }
+        }
+        self.committed_up_to(up_to);
+    }
+
+    fn applied(&mut self, at: usize, zxid: Zxid, record: &Rc<[u8]>, digest: u64, sessions: u64) {
+        let shadow = &self.shadows[at];
+        let durable = zxid <= shadow.base || shadow.find(zxid).is_some_and(|entry| entry.record == *record);
+        assert!(durable, "I9: server {} applies {zxid}, which is not durable there", at + 1);
+        let index = self.order.partition_point(|committed| committed.zxid < zxid);
+        let committed = self.order.get_mut(index).filter(|committed| committed.zxid == zxid);
+        let committed = committed.unwrap_or_else(|| panic!("I4: server {} applies {zxid}: not committed", at + 1));
+        assert!(committed.record == *record, "I4: server {} applies another {zxid}", at + 1);
+        assert_eq!(committed.digest, digest, "I10: the tree of server {} at {zxid}", at + 1);
+        if sessions != 0 {
+            if committed.sessions == 0 {
+                committed.sessions = sessions;
+            }
+            assert_eq!(committed.sessions, sessions, "I10: the sessions of server {} at {zxid}", at + 1);
+        }
+    }
+
+    /// I8: what a learner promises is on its disk.
+    fn said(&mut self, at: usize, kind: PacketType, zxid: i64, current: Option<Epoch>, epoch: Epoch) {
+        let shadow = &self.shadows[at];
+        let who = at + 1;
+        match kind {
+            PacketType::FollowerInfo => {
+                let accepted = Zxid::from_wire(zxid).epoch();
+                assert!(accepted == shadow.accepted, "I8: {who} says that it accepted {}", accepted.0);
+            }
+            PacketType::AckEpoch => {
+                assert!(shadow.accepted >= epoch, "I8: {who} accepts epoch {} before it is stored", epoch.0);
+                if zxid != -1 {
+                    assert_eq!(Zxid::from_wire(zxid), shadow.last(), "I9: {who} reports another last zxid");
+                    assert!(!shadow.quarantined, "2.2: {who} vouches for a history that was damaged");
+                }
+                assert!(current.is_none_or(|current| current == shadow.current), "I8: {who} reports its epoch");
+            }
+            PacketType::Ack => {
+                let zxid = Zxid::from_wire(zxid);
+                if zxid.counter() == 0 {
+                    assert!(shadow.current >= epoch, "I8: {who} acknowledges NEWLEADER before the epoch is stored");
+                } else {
+                    assert!(shadow.chain_at(zxid).is_some(), "I8: {who} acknowledges {zxid}, which is not durable");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// I7: whoever a quorum might elect now, if all lost power, has everything that is committed.
+    fn electable(&mut self) {
+        let last = self.last_committed();
+        if last == Zxid::ZERO {
+            return;
+        }
+        let chain = self.last_chain();
+        let voters: Vec<usize> = (0..self.shadows.len())
+            .filter(|&at| self.quorum.is_voter(id(at)) && !self.shadows[at].quarantined)
+            .collect();
+        let rank = |at: usize| {
+            let shadow = &self.shadows[at];
+            (shadow.current.max(shadow.last().epoch()), shadow.last(), at)
+        };
+        // Those that lack it must not outrank everyone in any quorum: the worst quorum of each is made of all that rank
+        // no higher.
+        for &at in &voters {
+            let shadow = &self.shadows[at];
+            let has = shadow.chain_at(last) == Some(chain) || shadow.base > last;
+            if has {
+                continue;
+            }
+            let set: ServerSet = voters.iter().filter(|&&other| rank(other) <= rank(at)).map(|&at| id(at)).collect();
+            assert!(
+                !self.quorum.contains_quorum(set),
+                "I7: server {} with {} of epoch {} could be elected, and {last} is committed",
+                at + 1,
+                shadow.last(),
+                shadow.current.0
+            );
+        }
+    }
+
+    /// I13: what a server finds on its disk after a stop.
+    pub fn recovered(&mut self, at: usize, found: Found) {
+        let before = std::mem::take(&mut self.shadows[at]);
+        let Found { from, records, accepted, current, quarantined } = found;
+        let chain = self.chain_at(from).or_else(|| before.chain_at(from));
+        let base_chain = chain.unwrap_or_else(|| panic!("I13: server {} has a snapshot of {from}: whose?", at + 1));
+        let mut shadow = Shadow { base: from, base_chain, accepted, current, quarantined, ..Shadow::default() };
+        records.iter().for_each(|(zxid, record)| shadow.push(*zxid, record));
+        if !quarantined {
+            assert!(!before.quarantined, "2.2: server {} trusts itself again", at + 1);
+            assert!(accepted >= before.accepted && current >= before.current, "I2: epochs after a restart");
+            let (last, chain) = (before.last(), before.chain_of_last());
+            let replaced = before.replacing.is_some_and(|end| shadow.last() == end);
+            if last >= from && !replaced {
+                assert_eq!(shadow.chain_at(last), Some(chain), "I13: server {} had {last}, and lost it", at + 1);
+            }
+        }
+        self.shadows[at] = shadow;
+        self.electable();
+    }
+}
+
+/// What recovery gave.
+pub struct Found {
+    pub from: Zxid,
+    pub records: Vec<(Zxid, Rc<[u8]>)>,
+    pub accepted: Epoch,
+    pub current: Epoch,
+    pub quarantined: bool,
+}
+
+fn id(at: usize) -> ServerId {
+    ServerId(at as u8 + 1)
+}

@@ -1,0 +1,126 @@
+//! The deterministic simulator: whole ensembles in one thread from one seed, made of the server's own code, over a network
+//! and disks that fail (docs/testing.md).
+//!
+//! `OSTLER_SIM_SEEDS=N` runs N seeds, `OSTLER_SIM_SEED=X` replays one and shows the end of its trace.
+
+mod broken;
+mod checkers;
+mod clients;
+mod faults;
+mod invariants;
+mod linear;
+mod model;
+mod network;
+mod run;
+mod server;
+mod serving;
+mod storage;
+mod world;
+
+use run::{Failure, Outcome};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A hash seed for all runs: tables are walked in the same order in every process.
+fn fix_hashes() {
+    ostler::random::set_seed(0x05_71e4);
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    Some(parsed.unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+fn show(failure: &Failure) -> String {
+    let lines = if number("OSTLER_SIM_SEED").is_some() { usize::MAX } else { 60 };
+    let skip = failure.trace.len().saturating_sub(lines);
+    let trace = failure.trace[skip..].join("\n");
+    format!(
+        "seed {} fails: {}\n{}\n{trace}\nreplay: OSTLER_SIM_SEED={} cargo test --test sim seeds -- --nocapture\n",
+        failure.seed, failure.why, failure.state, failure.seed
+    )
+}
+
+/// Runs seeds on all cores; the failures, in order, and the sum of the outcomes.
+fn run_many(first: u64, count: u64, stop_at: usize) -> (Vec<Failure>, Outcome) {
+    fix_hashes();
+    let next = AtomicU64::new(first);
+    let failures = Mutex::new(Vec::new());
+    let sum = Mutex::new(Outcome::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || failures.lock().unwrap().len() >= stop_at {
+                        return;
+                    }
+                    match run::run(seed, None, false) {
+                        Ok(outcome) => add(&mut sum.lock().unwrap(), &outcome),
+                        Err(failure) => failures.lock().unwrap().push(failure),
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().unwrap();
+    failures.sort_by_key(|failure| failure.seed);
+    (failures, sum.into_inner().unwrap())
+}
+
+fn add(sum: &mut Outcome, outcome: &Outcome) {
+    sum.simulated += outcome.simulated;
+    sum.committed += outcome.committed;
+    sum.checks += outcome.checks;
+    sum.operations += outcome.operations;
+    sum.answered += outcome.answered;
+    sum.counts.events += outcome.counts.events;
+    sum.counts.restarts += outcome.counts.restarts;
+    sum.counts.elections += outcome.counts.elections;
+    sum.counts.establishments += outcome.counts.establishments;
+    sum.counts.exits += outcome.counts.exits;
+    sum.counts.quarantines += outcome.counts.quarantines;
+}
+
+#[test]
+fn seeds_break_no_promise() {
+    if let Some(seed) = number("OSTLER_SIM_SEED") {
+        fix_hashes();
+        match run::run(seed, None, true) {
+            Ok(outcome) => println!("seed {seed} passes: {outcome:?}"),
+            Err(failure) => panic!("{}", show(&failure)),
+        }
+        return;
+    }
+    let count = number("OSTLER_SIM_SEEDS").unwrap_or(if cfg!(debug_assertions) { 12 } else { 100 });
+    let first = number("OSTLER_SIM_FIRST").unwrap_or(1);
+    let (failures, sum) = run_many(first, count, 20);
+    println!(
+        "{count} seeds, {:.1} simulated hours, {} transactions, {} of {} requests answered, {} checks; {:?}",
+        sum.simulated as f64 / 3.6e12,
+        sum.committed,
+        sum.answered,
+        sum.operations,
+        sum.checks,
+        sum.counts
+    );
+    if let Some(first) = failures.first() {
+        let all: Vec<String> = failures.iter().map(|f| format!("{}: {}", f.seed, f.why)).collect();
+        let traced = run::run(first.seed, None, true).err();
+        panic!("{}\n{}", all.join("\n"), show(traced.as_ref().unwrap_or(first)));
+    }
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    fix_hashes();
+    for seed in 1..=4 {
+        let digest = |_| run::run(seed, None, false).map(|outcome| outcome.digest).map_err(|failure| failure.why);
+        assert_eq!(digest(0), digest(1), "seed {seed} went two ways");
+    }
+}
