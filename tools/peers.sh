@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the ignored tests compare ostler with: Apache ZooKeeper and Curator, Java, kazoo, the C client, strace,
-# valgrind.
+# Brings what the ignored tests compare ostler with: Apache ZooKeeper (3.9.5, and Debian's 3.8.0) and Curator, Java, kazoo,
+# the C client, strace, valgrind.
 #
 # Each comes out of a package of the registries that every build machine reaches (Debian's and Python's), through their
 # ordinary clients. ZooKeeper's and Curator's jars travel inside the Python package pyspark, the only one of those
@@ -53,6 +53,11 @@ debian java default-jre-headless
 debian strace strace
 debian valgrind valgrind
 debian /usr/lib/zookeeper/bin/cli_mt zookeeper-bin
+# ZooKeeper 3.8.0, and what it logs and compresses with.
+debian /usr/share/java/zookeeper-3.8.0.jar libzookeeper-java
+debian /usr/share/java/slf4j-simple.jar libslf4j-java
+debian /usr/share/java/snappy-java.jar libsnappy-java
+debian /usr/share/java/metrics-core.jar libdropwizard-metrics-java
 
 # --- ZooKeeper and Curator ------------------------------------------------------------------------------------------
 jars_wanted="

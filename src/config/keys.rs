@@ -109,7 +109,7 @@ const SASL: &str = "SASL";
 const ADMIN: &str = "the admin port";
 const METRICS: &str = "the metrics port";
 const AUDIT: &str = "the audit log";
-const EXPORT: &str = "ZooKeeper's snapshot format";
+const OWN_FORMAT: &str = "snapshots have a format of their own; ZooKeeper's are read however they are compressed (ostler export)";
 const JAVA: &str = "it tunes threads or buffers of the Java server";
 const CLIENT: &str = "it is a setting of clients";
 const ALWAYS: &str = "it is always so here";
@@ -352,8 +352,8 @@ const KEYS: &[Key] = &[
     used(File, "autopurge.snapRetainCount"),
     used(File, "autopurge.purgeInterval"),
     nothing(Property, "serializeLastProcessedZxid.enabled", ALWAYS),
-    later(Property, "snapshot.compression.method", EXPORT),
-    later(Property, "snapshot.trust.empty", EXPORT),
+    nothing(Property, "snapshot.compression.method", OWN_FORMAT),
+    nothing(Property, "snapshot.trust.empty", OWN_FORMAT),
     // Questions from outside.
     used(Property, "4lw.commands.whitelist"),
     used(Bare, "readonlymode.enabled"),

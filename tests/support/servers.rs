@@ -16,7 +16,10 @@ use super::{conn, peers};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
+    /// Apache ZooKeeper 3.9.5.
     Java,
+    /// Apache ZooKeeper 3.8.0, Debian's.
+    OldJava,
     Ostler,
 }
 
@@ -175,9 +178,9 @@ impl Server {
                 words.push("server".into());
                 words.extend(properties);
             }
-            Kind::Java => {
+            Kind::Java | Kind::OldJava => {
                 words.push("java".into());
-                words.extend(java_options());
+                words.extend(if self.kind == Kind::Java { java_options() } else { old_java_options() });
                 words.extend(properties);
                 words.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
             }
@@ -214,6 +217,17 @@ pub fn java_options() -> Vec<String> {
     ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.disableJmx=true", &log, "-cp", &path]
         .map(String::from)
         .into()
+}
+
+/// The same for 3.8.0.
+pub fn old_java_options() -> Vec<String> {
+    let jars = ["zookeeper-3.8.0", "slf4j-simple", "snappy-java", "metrics-core"];
+    let jars = jars.map(|name| format!("/usr/share/java/{name}.jar"));
+    for jar in &jars {
+        assert!(Path::new(jar).exists(), "no {jar}: run tools/peers.sh");
+    }
+    let level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
+    ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", level, "-cp", &jars.join(":")].map(String::from).into()
 }
 
 fn free_port() -> u16 {
