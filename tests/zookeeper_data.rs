@@ -3,6 +3,8 @@
 //! Real files of 3.9.5 and made ones on the simulated disk; then, where Java is there (`zookeeper_data/java.rs`), real
 //! servers of 3.9.5 and 3.8.0 that write what ostler takes over and start from what ostler has exported.
 
+#[path = "zookeeper_data/commands.rs"]
+mod commands;
 #[path = "zookeeper_data/java.rs"]
 mod java;
 #[path = "zookeeper_data/made.rs"]

@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod export;
 pub mod import;
+pub mod inspect;
 pub mod log;
 mod progress;
 pub mod server_args;
@@ -29,6 +30,7 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    Inspect(inspect::InspectArgs),
     Log(log::LogArgs),
     /// Print the version, and that of the ZooKeeper whose place it takes
     Version,
@@ -46,6 +48,8 @@ Examples:
       whether the data of a stopped ZooKeeper server can be taken over
   ostler export --to /srv/zookeeper zoo.cfg
       a data directory that ZooKeeper starts from
+  ostler inspect ostler-data
+      what a data directory holds, ostler's or ZooKeeper's
   ostler log ostler-data/version-2
       what the log of a stopped server holds
 
@@ -69,6 +73,7 @@ pub fn run() -> ExitCode {
         }
         Command::Import(args) => finish(import::run(&args).map(|()| 0)),
         Command::Export(args) => finish(export::run(&args).map(|()| 0)),
+        Command::Inspect(args) => finish(inspect::run(&args)),
         Command::Log(args) => finish(log::run(&args).map(|()| 0)),
     }
 }

@@ -109,7 +109,8 @@ const SASL: &str = "SASL";
 const ADMIN: &str = "the admin port";
 const METRICS: &str = "the metrics port";
 const AUDIT: &str = "the audit log";
-const OWN_FORMAT: &str = "snapshots have a format of their own; ZooKeeper's are read however they are compressed (ostler export)";
+const OWN_FORMAT: &str =
+    "snapshots have a format of their own; ZooKeeper's are read however they are compressed (ostler export)";
 const JAVA: &str = "it tunes threads or buffers of the Java server";
 const CLIENT: &str = "it is a setting of clients";
 const ALWAYS: &str = "it is always so here";

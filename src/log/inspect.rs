@@ -70,7 +70,7 @@ pub fn walk<D: Disk>(
     let mut before: Option<Joint> = None;
     for (index, &number) in numbers.iter().enumerate() {
         let mut survey = Survey::new(segment_path(dir, number), number);
-        let scanned = scan_segment(disk, watermark, &mut survey, &mut record);
+        let scanned = scan_segment(disk, watermark, &mut survey, &mut |zxid, body: &[u8]| record(zxid, body.len()));
         let closed = numbers.get(index + 1).is_some_and(|&next| begun(disk, dir, next));
         match scanned {
             Err(error) => {
@@ -96,6 +96,20 @@ pub fn walk<D: Disk>(
         surveys.push(survey);
     }
     Ok((surveys, watermark))
+}
+
+/// Reads one segment alone and hands out each whole record at its beginning, with its body. `Torn` or `Damaged` is what
+/// its end is when nothing follows it; with the segments around it, `survey` knows better.
+pub fn read_segment<D: Disk>(disk: &D, path: &Path, mut record: impl FnMut(Zxid, &[u8])) -> Result<Survey, Fatal> {
+    let Some(number) = segment_number(&name(path)) else {
+        return Err(Fatal::Usage { problem: format!("{} has not the name of a segment", path.display()) });
+    };
+    let mut survey = Survey::new(path.to_owned(), number);
+    let scanned = scan_segment(disk, None, &mut survey, &mut record).map_err(|e| disk::fatal(path, 0, e))?;
+    if let Some(scanned) = scanned {
+        survey.state = scanned.state(false, survey.end);
+    }
+    Ok(survey)
 }
 
 /// Where one segment ends and the next begins: offset, crc and zxid of the last record.
@@ -137,7 +151,7 @@ fn scan_segment<D: Disk>(
     disk: &D,
     watermark: Option<Watermark>,
     survey: &mut Survey,
-    record: &mut impl FnMut(Zxid, usize),
+    record: &mut impl FnMut(Zxid, &[u8]),
 ) -> std::io::Result<Option<Scanned>> {
     let mut reader = Reader::new(disk.open(&survey.path)?)?;
     survey.bytes = reader.len;
@@ -159,10 +173,10 @@ fn scan_segment<D: Disk>(
     let why = loop {
         survey.end = scanner.offset;
         match scanner.step()? {
-            Step::Record { zxid, length, .. } => {
+            Step::Record { zxid, body_at, length } => {
                 survey.records += 1;
                 survey.zxids = Some((survey.zxids.map_or(zxid, |(first, _)| first), zxid));
-                record(zxid, length);
+                record(zxid, scanner.reader.bytes(body_at, length)?);
             }
             Step::Mark => survey.groups += 1,
             Step::End(why) => break why,

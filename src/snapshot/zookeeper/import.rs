@@ -279,7 +279,8 @@ impl Import {
         let logs = &files.logs[first_log(files, self.base)..];
         for (index, log) in logs.iter().enumerate() {
             let newest = index + 1 == logs.len();
-            if !self.replay_log(disk, log, newest, bar)? {
+            let enough = self.options.up_to == Some(self.last);
+            if enough || !self.replay_log(disk, log, newest, bar)? {
                 break;
             }
         }
@@ -307,6 +308,9 @@ impl Import {
             let at = reader.offset();
             bar.advance(at - seen);
             seen = at;
+            if self.options.up_to == Some(self.last) {
+                return Ok(false);
+            }
             match reader.next().map_err(io)? {
                 Next::End(end) => break end,
                 Next::Record(record) => {

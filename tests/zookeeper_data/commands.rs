@@ -1,0 +1,265 @@
+//! `ostler import`, `export` and `inspect` as an operator types them.
+
+use super::support::servers::{java_options, ostler};
+use super::{DIGEST, LOG, SNAPSHOT, places};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A data directory with these files in `version-2`, and a zoo.cfg for it.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn with(files: &[(&str, &[u8])]) -> Place {
+        let place = Place { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(place.version_2()).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(place.version_2().join(name), bytes).unwrap();
+        }
+        let config = format!("dataDir={}\nclientPort=0\nextendedTypesEnabled=true\n", place.dir.path().display());
+        std::fs::write(place.config(), config).unwrap();
+        place
+    }
+
+    fn version_2(&self) -> PathBuf {
+        self.dir.path().join("version-2")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("zoo.cfg")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.version_2()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn run(words: &[&str], path: &Path) -> Output {
+    let mut command = Command::new(ostler());
+    command.args(words).arg(path).env_remove("SERVER_JVMFLAGS").env_remove("JVMFLAGS");
+    command.output().expect("the program under test")
+}
+
+/// What a command that went well has printed.
+fn said(words: &[&str], path: &Path) -> String {
+    let output = run(words, path);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit status and what was said on standard error.
+fn refused(words: &[&str], path: &Path) -> (i32, String) {
+    let output = run(words, path);
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn an_import_reports_what_it_took_and_writes_nothing_when_it_only_checks() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
+    let before = place.names();
+    let text = said(&["import", "--check"], &place.config());
+    for line in
+        ["zxid       0x16a", "znodes     31", "sessions   3", &format!("digest     {DIGEST:#x}: as the snapshot says")]
+    {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert_eq!(place.names(), before);
+    assert!(said(&["import"], &place.config()).contains("is ready"));
+    assert!(said(&["import"], &place.config()).contains("nothing to do"));
+    let (status, text) = refused(&["import", "--check"], &Place::with(&[]).config());
+    assert_eq!(status, 3, "{text}");
+}
+
+#[test]
+fn damage_is_named_with_file_offset_and_zxid_and_can_be_given_up() {
+    let mut log = LOG.to_vec();
+    let places = places(LOG);
+    log[places[200]..places[201]].fill(0);
+    let place = Place::with(&[("log.1", &log)]);
+    for words in [&["import"][..], &["import", "--check"], &["server"]] {
+        let (status, text) = refused(words, &place.config());
+        let expected = format!("log.1: byte {}: ", places[200]);
+        assert!(status == 11 && text.contains(&expected) && text.contains("0xc8"), "{words:?}: {status} {text}");
+        assert!(!place.names().iter().any(|name| name.starts_with("snap.")), "nothing was begun");
+    }
+    assert!(said(&["import", "--up-to", "0xc8"], &place.config()).contains("zxid       0xc8"));
+}
+
+#[test]
+fn data_of_elsewhere_is_imported_and_exported_to_elsewhere() {
+    let theirs = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    let ours = Place::with(&[]);
+    std::fs::write(ours.dir.path().join("myid"), "7\n").unwrap();
+    let from = theirs.dir.path().to_str().unwrap();
+    said(&["import", "--from", from], &ours.config());
+    let (status, text) = refused(&["import", "--from", from], &ours.config());
+    assert!(status == 3 && text.contains("--replace"), "{text}");
+    said(&["import", "--replace", "--from", from], &ours.config());
+    assert_eq!(theirs.names(), ["snapshot.16a"], "not even a lock");
+
+    let out = Place::with(&[]);
+    let to = out.dir.path().to_str().unwrap();
+    let text = said(&["export", "--compression", "gz", "--to", to], &ours.config());
+    assert!(text.contains(&format!("digest     {DIGEST:#x}")) && text.contains("myid       7"), "{text}");
+    assert_eq!(out.names(), ["acceptedEpoch", "currentEpoch", "snapshot.16a.gz"]);
+    assert_eq!(std::fs::read(out.dir.path().join("myid")).unwrap(), b"7\n");
+    let text = said(&["inspect", "--against", from], out.dir.path());
+    assert!(text.contains("31 znodes are the same, 0 differ"), "{text}");
+    assert_eq!(refused(&["export", "--to", to], &ours.config()).0, 3, "there is data of ZooKeeper's now");
+}
+
+#[test]
+fn a_directory_is_listed_with_what_is_wrong_in_it() {
+    let mut damaged = LOG.to_vec();
+    damaged[places(LOG)[300] + 20] ^= 1;
+    let torn = &SNAPSHOT[..2000];
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT), ("snapshot.170", torn), ("log.1", &damaged)]);
+    let text = said(&["inspect"], place.dir.path());
+    assert!(
+        text.contains("snapshot.16a  3665 bytes  zxid 0x16a, 31 znodes, 3 sessions, digest 0x90449267c\n"),
+        "{text}"
+    );
+    assert!(text.contains("snapshot.170  2000 bytes  zxid 0x170  DAMAGED: byte 2000:"), "{text}");
+    assert!(text.contains("log.1  28559 bytes  0x1 to 0x12c, 300 records  DAMAGED: byte"), "{text}");
+    assert!(text.contains("2 files are damaged"), "{text}");
+    let (status, text) = refused(&["inspect"], &place.version_2().join("log.1"));
+    assert!(status == 11 && text.contains("0x12c is good"), "{text}");
+
+    // Both kinds, and ours first.
+    let place = Place::with(&[("log.1", LOG)]);
+    said(&["import"], &place.config());
+    let text = said(&["inspect"], place.dir.path());
+    assert!(text.contains("snap.000000000000016a") && !text.contains("log.1"), "{text}");
+    assert!(said(&["inspect", "--zookeeper"], place.dir.path()).contains("log.1"));
+    let text = said(
+        &["inspect", "--against", place.dir.path().to_str().unwrap()],
+        &place.version_2().join("snap.000000000000016a"),
+    );
+    assert!(text.contains("31 znodes are the same"), "{text}");
+}
+
+#[test]
+fn two_states_are_compared_znode_by_znode() {
+    let older = [&LOG[..16], &LOG[16..places(LOG)[250]]].concat();
+    let (left, right) = (Place::with(&[("log.1", &older)]), Place::with(&[("snapshot.16a", SNAPSHOT)]));
+    let output = run(&["inspect", "--against", right.dir.path().to_str().unwrap()], left.dir.path());
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let only_right = text.lines().filter(|line| line.starts_with("+ /") && !line.contains("zxid")).count();
+    assert!(only_right > 0 && text.contains(&format!("{only_right} only in the right")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("~ /") && line.contains("mzxid")), "{text}");
+}
+
+/// Every line of JSON is one object, by a reader that knows nothing else.
+#[test]
+fn everything_is_there_as_json_too() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
+    let (dir, snapshot) = (place.dir.path().to_owned(), place.version_2().join("snapshot.16a"));
+    let against = snapshot.to_str().unwrap().to_owned();
+    for (words, path, lines) in [
+        (vec!["inspect", "--json"], &dir, 2),
+        (vec!["inspect", "--json", "--data"], &snapshot, 31 + 3 + 1),
+        (vec!["inspect", "--json", "--znodes"], &dir, 31 + 3 + 1),
+        (vec!["inspect", "--json", "--records"], &dir, 362),
+        (vec!["inspect", "--json", "--summary"], &dir, 31),
+        (vec!["inspect", "--json", "--against", &against], &snapshot, 1),
+    ] {
+        let text = said(&words, path);
+        assert_eq!(text.lines().count(), lines, "{words:?}");
+        for line in text.lines() {
+            let mut rest = line.as_bytes();
+            value(&mut rest).unwrap_or_else(|| panic!("{words:?}: {line}"));
+            assert!(rest.is_empty() && line.starts_with('{'), "{line}");
+        }
+    }
+}
+
+/// Takes one JSON value from the beginning.
+fn value(rest: &mut &[u8]) -> Option<()> {
+    fn expect(rest: &mut &[u8], wanted: u8) -> Option<()> {
+        *rest = rest.strip_prefix(&[wanted])?;
+        Some(())
+    }
+    fn text(rest: &mut &[u8]) -> Option<()> {
+        expect(rest, b'"')?;
+        loop {
+            let (first, after) = rest.split_first()?;
+            *rest = after;
+            match first {
+                b'"' => return Some(()),
+                b'\\' => *rest = rest.get(1..)?,
+                0..0x20 => return None,
+                _ => {}
+            }
+        }
+    }
+    fn list(rest: &mut &[u8], end: u8, one: fn(&mut &[u8]) -> Option<()>) -> Option<()> {
+        *rest = &rest[1..];
+        if rest.first() == Some(&end) {
+            return expect(rest, end);
+        }
+        loop {
+            one(rest)?;
+            match rest.first()? {
+                b',' => expect(rest, b',')?,
+                _ => return expect(rest, end),
+            }
+        }
+    }
+    match rest.first()? {
+        b'{' => list(rest, b'}', |rest| {
+            text(rest)?;
+            expect(rest, b':')?;
+            value(rest)
+        }),
+        b'[' => list(rest, b']', value),
+        b'"' => text(rest),
+        _ => {
+            let end = rest.iter().position(|byte| b",]}".contains(byte)).unwrap_or(rest.len());
+            let word = std::str::from_utf8(&rest[..end]).ok()?;
+            *rest = &rest[end..];
+            (["true", "false", "null"].contains(&word) || word.parse::<f64>().is_ok()).then_some(())
+        }
+    }
+}
+
+/// Blocks of lines by the line that each begins with.
+fn blocks(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut all = BTreeMap::new();
+    for block in text.split("----\n") {
+        let mut lines = block.lines().map(str::to_owned);
+        let Some(first) = lines.next() else { continue };
+        // What we show and SnapshotFormatter does not.
+        all.insert(first, lines.filter(|line| !line.starts_with("  acl = ") && !line.starts_with("Digest")).collect());
+    }
+    all
+}
+
+#[test]
+#[ignore = "needs Java and ZooKeeper 3.9.5 (tools/peers.sh)"]
+fn a_snapshot_is_printed_as_snapshot_formatter_prints_it() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    let path = place.version_2().join("snapshot.16a");
+    for (theirs, ours) in [(None, &["inspect"][..]), (Some("-d"), &["inspect", "--data"])] {
+        let mut command = Command::new("java");
+        command.args(java_options()).arg("-Duser.timezone=UTC").arg("org.apache.zookeeper.server.SnapshotFormatter");
+        let output = command.args(theirs).arg(&path).output().expect("java is there");
+        assert!(output.status.success(), "{output:?}");
+        let (theirs, ours) = (blocks(&String::from_utf8(output.stdout).unwrap()), blocks(&said(ours, &path)));
+        let sorted = |mut lines: Vec<String>| {
+            lines.sort();
+            lines
+        };
+        for (first, lines) in &theirs {
+            let found = ours.get(first).unwrap_or_else(|| panic!("{first:?} is not among ours"));
+            assert_eq!(sorted(found.clone()), sorted(lines.clone()), "{first}");
+        }
+        assert_eq!(ours.len(), theirs.len());
+    }
+}
