@@ -69,6 +69,8 @@ pub const ALL: &[Target] = &[
     target("snapshot", snapshot, snapshot_seeds, 1 << 20, 16),
     target("snapshot_nodes", snapshot_nodes, node_seeds, 1 << 16, 32),
     target("zookeeper_tree", zookeeper::tree, zookeeper::tree_seeds, 1 << 16, 32),
+    // A log is read in pieces of this size, and a snappy block may become sixty-four times what it was.
+    target("zookeeper_directory", zookeeper::directory, zookeeper::directory_seeds, 1 << 20, 64),
     target("four_letter_words", four_letter_words, word_seeds, 1 << 12, 64),
 ];
 

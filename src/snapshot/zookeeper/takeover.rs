@@ -35,6 +35,8 @@ use std::path::{Path, PathBuf};
 /// The file that says how far a take-over has got.
 const IMPORTED: &str = "zookeeper.imported";
 const FIRST_LINE: &str = "ostler: data of Apache ZooKeeper, taken over";
+/// The note of a member whose history is damaged (`storage`).
+const QUARANTINE: &str = "quarantine";
 /// Bytes at the beginning of a file of ZooKeeper's by which it is known again.
 const HEAD: usize = 4096;
 
@@ -135,7 +137,7 @@ pub fn put_state<D: Disk>(disk: &D, dirs: Dirs<'_>, state: &Imported) -> Result<
         }
     }
     writer.finish()?;
-    state.epochs.store(disk, dirs.log)?;
+    state.epochs.store(disk, dirs.snapshots)?;
     Log::create(disk.clone(), dirs.log, state.tree.zxid(), Sizes::default()).map(drop)
 }
 
@@ -154,10 +156,9 @@ pub fn remove_ours<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<(), Fatal> {
 pub fn our_files<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<Vec<PathBuf>, Fatal> {
     let list = |dir: &Path| disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source });
     let mut ours = Vec::new();
-    ours.extend(
-        list(dirs.snapshots)?.iter().filter(|name| is_snapshot_file(name)).map(|name| dirs.snapshots.join(name)),
-    );
-    let of_log = |name: &&String| is_log_file(name) || *name == EPOCHS;
+    let of_snapshots = |name: &&String| is_snapshot_file(name) || *name == EPOCHS;
+    ours.extend(list(dirs.snapshots)?.iter().filter(of_snapshots).map(|name| dirs.snapshots.join(name)));
+    let of_log = |name: &&String| is_log_file(name) || *name == QUARANTINE;
     ours.extend(list(dirs.log)?.iter().filter(of_log).map(|name| dirs.log.join(name)));
     Ok(ours)
 }
