@@ -15,7 +15,6 @@ use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
 use crate::limits;
-use crate::log::epochs::Epochs;
 use crate::metrics::Metrics;
 use crate::net;
 use crate::prepare::{Prepare, PrepareRules};
@@ -31,7 +30,7 @@ use crate::server::io_core::{self, IoCore};
 use crate::server::log_writer::{LogWriter, Writer};
 use crate::server::pipeline::{Ingredients, Member, Pipeline, PipelineSettings};
 use crate::server::queue::{CoreQueue, Doorbell};
-use crate::server::recovery::{self, Recovered};
+use crate::server::recovery::{self, Part, Recovered};
 use crate::server::shared::{CoreLink, Settings, Shared};
 use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
@@ -42,7 +41,7 @@ use crate::tree::TreeOptions;
 use crate::zab::election::{self, Election};
 use crate::zab::election_links::{ElectionLinks, LinkLimits};
 use crate::zab::ensemble::{Configs, EnsembleConfig};
-use crate::zab::{History, Peer, PeerSettings, Timing};
+use crate::zab::{Peer, PeerSettings, Timing};
 use mio::{Poll, Token};
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -104,9 +103,11 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
 
     take_over_zookeeper(&disk, &config)?;
     let options = tree_options(&config);
-    let history = config.ensemble.as_ref().map(|_| History::new(Zxid::ZERO, limits::HISTORY_BYTES));
-    let tick_ms = u64::from(config.tick_time_ms);
-    let recovered = recovery::recover(&disk, &dirs(&config), options, tick_ms, history)?;
+    let (dirs, tick_ms) = (dirs(&config), u64::from(config.tick_time_ms));
+    let recovered = match &config.ensemble {
+        None => recovery::recover_alone(&disk, &dirs, options, tick_ms)?,
+        Some(_) => recovery::recover_member(&disk, &dirs, options, tick_ms)?,
+    };
     let zxid = recovered.tree.zxid();
     tracing::info!(
         "recovered {} znodes and {} sessions up to zxid {zxid} in {} ms",
@@ -172,7 +173,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, replayed, history } = recovered;
+    let Recovered { tree, sessions, keeper, log, replayed, part } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -203,9 +204,9 @@ fn spawn(
     let (helper_mail, helper) = helper();
     let members = config.ensemble.as_ref().map(|ensemble| members(&config, ensemble)).transpose()?;
     let membership = members.as_ref().map(|members| members.text().to_owned());
-    let member = match (&config.ensemble, members, history) {
-        (Some(ensemble), Some(members), Some(history)) => {
-            Some(member(&config, ensemble, members, history, &pipeline_poll, &helper_mail, &shared)?)
+    let member = match (&config.ensemble, members, part) {
+        (Some(ensemble), Some(members), Some(part)) => {
+            Some(member(&config, ensemble, members, part, &pipeline_poll, &helper_mail, &shared)?)
         }
         _ => {
             shared.set_serving(true);
@@ -383,7 +384,7 @@ fn member(
     config: &Config,
     ensemble: &Ensemble,
     members: Arc<EnsembleConfig>,
-    history: History,
+    part: Part,
     poll: &Poll,
     helper: &HelperMail,
     shared: &Arc<Shared>,
@@ -393,19 +394,13 @@ fn member(
     let own = members.server(me).expect("the configuration has a line for this server");
     let (own, role) = (own.addresses[0].clone(), own.role);
 
-    let epochs_dir = config.snapshot_dir();
-    let stored = Epochs::load(&RealDisk, &epochs_dir)?;
-    let epochs = Epochs::reconcile(stored, history.last(), &epochs_dir)?;
-    if stored != Some(epochs) {
-        epochs.store(&RealDisk, &epochs_dir)?;
-    }
     let timing = Timing {
         tick_ms: u64::from(config.tick_time_ms),
         init_limit: ensemble.init_limit,
         sync_limit: ensemble.sync_limit,
     };
     let settings = PeerSettings { me, config: members.clone(), timing, output_max: limits::LEARNER_OUTPUT_BYTES };
-    let peer = Peer::new(settings, history, epochs.accepted, epochs.current, false);
+    let peer = Peer::new(settings, part.history, part.epochs.accepted, part.epochs.current, part.quarantine.is_some());
 
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let registry = || poll.registry().try_clone().map_err(io);
@@ -436,7 +431,7 @@ fn member(
     )?;
     tracing::info!("server {} of an ensemble of {}", me.0, members.servers().len());
     let on_all = ensemble.quorum_listen_on_all_ips;
-    Ok(Box::new(Member::new(peer, net, elections, on_all, epochs_dir, now)))
+    Ok(Box::new(Member::new(peer, net, elections, on_all, now)))
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {

@@ -6,10 +6,12 @@ use crate::clock;
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
+use crate::limits;
+use crate::log::epochs::Epochs;
 use crate::log::{Batch, Log, LogView, Recovery, Sizes};
 use crate::session::SessionTable;
 use crate::snapshot::{self, Keeper};
-use crate::storage::{self, Dirs};
+use crate::storage::{self, Dirs, Quarantine};
 use crate::tree::{Applied, Tree, TreeOptions};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::History;
@@ -23,20 +25,66 @@ pub struct Recovered {
     pub log: Log<RealDisk>,
     /// Records behind the snapshot, and their bytes.
     pub replayed: (u64, u64),
-    /// Of a server of an ensemble: the newest records.
-    pub history: Option<History>,
+    /// Of a server of an ensemble.
+    pub part: Option<Part>,
+}
+
+/// What a server of an ensemble has beside tree, sessions and log.
+pub struct Part {
+    /// The newest records.
+    pub history: History,
+    pub epochs: Epochs,
+    pub quarantine: Option<Quarantine>,
+}
+
+/// What a server that is alone has on its disk. Damage stops it.
+pub fn recover_alone(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_ms: u64) -> Result<Recovered, Fatal> {
+    let sizes = Sizes::default();
+    let recovered = storage::recover_alone(disk, dirs, sizes, || read(disk, dirs, options, tick_ms, &mut None))?;
+    // Alone it promises nobody anything; but the same directory may be a member's next time.
+    let last = recovered.tree.zxid();
+    let stored = Epochs::load(disk, &dirs.log)?;
+    if stored.is_none_or(|epochs| epochs.current < last.epoch()) {
+        let accepted = stored.map_or(last.epoch(), |epochs| epochs.accepted.max(last.epoch()));
+        Epochs::new(accepted, last.epoch()).store(disk, &dirs.log)?;
+    }
+    Ok(recovered)
+}
+
+/// What a member of an ensemble has. What is damaged is set aside, and then it has no vote.
+pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_ms: u64) -> Result<Recovered, Fatal> {
+    let ((recovered, history, epochs), quarantine) = storage::recover(disk, dirs, Sizes::default(), || {
+        let mut history = Some(History::new(Zxid::ZERO, limits::HISTORY_BYTES));
+        let recovered = read(disk, dirs, options, tick_ms, &mut history)?;
+        let stored = Epochs::load(disk, &dirs.log)?;
+        let epochs = Epochs::reconcile(stored, recovered.tree.zxid(), &dirs.log)?;
+        if stored != Some(epochs) {
+            epochs.store(disk, &dirs.log)?;
+        }
+        Ok((recovered, history.expect("put there above"), epochs))
+    })?;
+    if let Some(quarantine) = &quarantine {
+        tracing::error!(
+            "this server's history is damaged ({}); it is good up to zxid {}. Damaged files were renamed to \
+             damaged.{}.*. Until a leader has repaired it, this server does not vote; it joins as soon as the others \
+             have a leader.",
+            quarantine.reason,
+            quarantine.good,
+            quarantine.round
+        );
+    }
+    Ok(Recovered { part: Some(Part { history, epochs, quarantine }), ..recovered })
 }
 
 /// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records; it also survives
 /// a digest that is wrong half-way, since its snapshot may be of a leader that takes fuzzy ones, if it is right at the end.
-pub fn recover(
+fn read(
     disk: &RealDisk,
     dirs: &Dirs,
     options: TreeOptions,
     tick_ms: u64,
-    mut history: Option<History>,
+    history: &mut Option<History>,
 ) -> Result<Recovered, Fatal> {
-    storage::resume(disk, dirs, Sizes::default())?;
     let (snapshot_dir, log_dir) = (&dirs.snapshots, &dirs.log);
     let now = clock::now();
     let mut sessions = SessionTable::new(tick_ms as u32, tick_ms / 2 + 100, now);
@@ -56,7 +104,7 @@ pub fn recover(
         }
         None => Tree::new(options),
     };
-    if let Some(history) = &mut history {
+    if let Some(history) = history {
         history.reset(tree.zxid());
     }
     let fail = |zxid, problem| Fatal::LogRecord { dir: log_dir.to_owned(), zxid, problem };
@@ -73,7 +121,7 @@ pub fn recover(
             wrong = (digest != here)
                 .then(|| (zxid, format!("the tree's digest is {here:#x} where the log says {digest:#x}")));
         }
-        match &mut history {
+        match history {
             Some(history) => history.push(zxid, record),
             None => {
                 if let Some((zxid, problem)) = wrong.take() {
@@ -87,7 +135,7 @@ pub fn recover(
     }
     let log = recovery.finish()?;
     sessions.restart_clocks(clock::now());
-    Ok(Recovered { tree, sessions, keeper, log, replayed, history })
+    Ok(Recovered { tree, sessions, keeper, log, replayed, part: None })
 }
 
 /// The tree and the sessions as snapshots and a log that is open have them, up to its end.

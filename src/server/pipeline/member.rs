@@ -10,6 +10,7 @@ use super::replace::{SnapReceiver, SnapSender};
 use super::{Effect, Pending, Pipeline};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
+use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
@@ -18,12 +19,12 @@ use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::feed::Entry;
 use crate::server::queue::ConnId;
+use crate::storage;
 use crate::wire::quorum::{QuorumPacket, SessionTimeout};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::leader::{Heard, LeaderOutput, Link};
 use crate::zab::learner::{Brought, LearnerOutput};
 use crate::zab::{Peer, Role};
-use std::path::PathBuf;
 
 /// Bytes of packets that are worked off in one turn.
 const TURN_BYTES: usize = 4 << 20;
@@ -35,8 +36,6 @@ pub struct Member {
     pub elections: ElectionNet,
     /// `quorumListenOnAllIPs`.
     pub listen_on_all: bool,
-    /// Where the epochs are stored.
-    pub epochs_dir: PathBuf,
     /// Everything up to here is committed.
     pub committed: Zxid,
     /// Clients are served once this has been applied.
@@ -58,21 +57,13 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn new(
-        peer: Peer,
-        net: QuorumNet,
-        elections: ElectionNet,
-        listen_on_all: bool,
-        epochs_dir: PathBuf,
-        now: Now,
-    ) -> Member {
+    pub fn new(peer: Peer, net: QuorumNet, elections: ElectionNet, listen_on_all: bool, now: Now) -> Member {
         Member {
             peer,
             net,
             elections,
             looking: false,
             listen_on_all,
-            epochs_dir,
             committed: Zxid::ZERO,
             serve_at: None,
             serving: false,
@@ -346,7 +337,11 @@ impl Pipeline {
     /// Both in one file, on disk before anyone is told.
     fn store_epochs(&mut self, accepted: Epoch, current: Epoch, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
-        Epochs::new(accepted, current).store(&crate::disk::RealDisk, &member.epochs_dir)?;
+        Epochs::new(accepted, current).store(&RealDisk, &self.dirs.log)?;
+        if member.peer.is_quarantined() && current > member.peer.current() {
+            // The leader's state has taken the place of the damaged history, and its epoch is stored.
+            storage::release(&RealDisk, &self.dirs)?;
+        }
         member.peer.epochs_stored(accepted, current, now);
         Ok(())
     }
