@@ -135,11 +135,16 @@ impl Peer {
         self.role = Role::Looking;
     }
 
+    /// Whether these epochs, once they are durable, say that a leader's history has taken the place of the doubtful one: a
+    /// learner makes the leader's epoch its current one when its history is the leader's, and not before.
+    pub fn ends_quarantine(&self, accepted: Epoch, current: Epoch) -> bool {
+        self.quarantined && current == accepted && matches!(self.role, Role::Learning { .. })
+    }
+
     /// The epochs that a role wanted to be stored are durable. Files first, then memory.
     pub fn epochs_stored(&mut self, accepted: Epoch, current: Epoch, now: Now) {
         assert!(accepted >= self.accepted && current >= self.current && current <= accepted);
-        if current > self.current {
-            // A history of a leader has taken the place of the doubtful one.
+        if self.ends_quarantine(accepted, current) {
             self.quarantined = false;
         }
         (self.accepted, self.current) = (accepted, current);

@@ -409,3 +409,30 @@ fn each_proposal_is_acknowledged_on_its_own_in_order_and_a_repeated_one_twice() 
     }
     assert_eq!(acks, [1, 2, 3, 3].map(|counter| (PacketType::Ack, z(1, counter))));
 }
+
+#[test]
+fn a_quarantine_ends_with_the_leaders_history_also_within_the_same_epoch() {
+    let mut voters = Vec::new();
+    for id in 1..=3 {
+        let line = format!("127.0.0.1:{}:{}", 2000 + id, 3000 + id);
+        voters.push(crate::config::servers::parse_server(&id.to_string(), &line).unwrap());
+    }
+    let config = super::ensemble::EnsembleConfig::new(Zxid::ZERO, voters, &[], &[]).unwrap();
+    let settings =
+        super::PeerSettings { me: ServerId(2), config: Arc::new(config), timing: TIMING, output_max: 1 << 20 };
+    let mut peer = super::Peer::new(settings, history(&[z(1, 1)]), Epoch(1), Epoch(1), true);
+    assert_eq!(peer.candidacy().unwrap().last, None, "it does not vote");
+    peer.elected(ServerId(1), Now::START);
+    let super::Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    learner.connected(Now::START);
+    for (kind, zxid) in [(PacketType::LeaderInfo, z(1, 0)), (PacketType::Snap, z(1, 5))] {
+        learner.packet(&QuorumPacket::new(kind, zxid.to_wire(), None), Now::START);
+    }
+    assert!(!peer.ends_quarantine(Epoch(2), Epoch(1)), "a promise alone changes nothing");
+    peer.snapshot_installed(z(1, 5));
+    let super::Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    learner.packet(&QuorumPacket::new(PacketType::NewLeader, z(1, 0).to_wire(), None), Now::START);
+    assert!(peer.ends_quarantine(Epoch(1), Epoch(1)));
+    peer.epochs_stored(Epoch(1), Epoch(1), Now::START);
+    assert!(!peer.is_quarantined());
+}

@@ -51,6 +51,8 @@ pub struct QuorumNet {
     target: Option<ServerLine>,
     attempts: u32,
     addresses: Vec<SocketAddr>,
+    /// The last that was asked.
+    question: u64,
     pub resolver: Resolver,
     packet_max: usize,
 }
@@ -76,6 +78,7 @@ impl QuorumNet {
             target: None,
             attempts: 0,
             addresses: Vec::new(),
+            question: 0,
             resolver,
             packet_max,
         }
@@ -104,7 +107,8 @@ impl QuorumNet {
     fn resolve(&mut self) {
         let Some(address) = self.target.as_ref().and_then(|target| target.addresses.first()) else { return };
         self.dial = Dial::Resolving;
-        self.resolver.ask(QUORUM_QUESTION, &address.host, address.quorum_port);
+        self.question += 1;
+        self.resolver.ask(self.question, &address.host, address.quorum_port);
     }
 
     /// The role is over.
@@ -185,7 +189,11 @@ impl QuorumNet {
             match &mut self.dial {
                 Dial::Idle | Dial::Connected(_) => return false,
                 Dial::Resolving => {
-                    let Some((_, answer)) = self.resolver.collect() else { return false };
+                    let Some((question, answer)) = self.resolver.collect() else { return false };
+                    if question != self.question {
+                        // Of an earlier leader's name.
+                        continue;
+                    }
                     match answer {
                         Ok(addresses) if !addresses.is_empty() => self.addresses = addresses,
                         Ok(_) => self.addresses.clear(),
@@ -286,6 +294,3 @@ pub fn own_address(host: &str, port: u16, on_all: bool) -> Result<SocketAddr, Fa
     let fail = |source| Fatal::Listen { address: format!("{host}:{port}"), source };
     Ok((host, port).to_socket_addrs().map_err(fail)?.next().unwrap_or(everywhere))
 }
-
-/// The one question that is asked here.
-const QUORUM_QUESTION: u64 = 1 << 32;

@@ -338,7 +338,7 @@ impl Pipeline {
     fn store_epochs(&mut self, accepted: Epoch, current: Epoch, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         Epochs::new(accepted, current).store(&RealDisk, &self.dirs.log)?;
-        if member.peer.is_quarantined() && current > member.peer.current() {
+        if member.peer.ends_quarantine(accepted, current) {
             // The leader's state has taken the place of the damaged history, and its epoch is stored.
             storage::release(&RealDisk, &self.dirs)?;
         }
