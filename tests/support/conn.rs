@@ -1,7 +1,7 @@
 //! One client connection: whole frames out, whole frames in, with a limit on how long it waits.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::jute::{Reader, Writer};
@@ -36,10 +36,15 @@ pub struct Granted {
 
 impl Conn {
     pub fn open(port: u16) -> io::Result<Conn> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Conn::open_at(([127, 0, 0, 1], port).into(), PATIENCE)
+    }
+
+    /// To any address; `patience` limits connecting and each later call.
+    pub fn open_at(address: SocketAddr, patience: Duration) -> io::Result<Conn> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Conn { stream, input: Vec::new(), start: 0 })
     }
 
@@ -142,7 +147,12 @@ pub fn word(port: u16, word: &str) -> io::Result<String> {
 
 /// The same, for a server that may not answer: ZooKeeper leaves a word unanswered that comes while it starts.
 pub fn word_within(patience: Duration, port: u16, word: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    word_at(patience, ([127, 0, 0, 1], port).into(), word)
+}
+
+/// The same, of a server with an address of its own.
+pub fn word_at(patience: Duration, address: SocketAddr, word: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.write_all(word.as_bytes())?;
     let mut answer = Vec::new();

@@ -5,9 +5,12 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod client;
 pub mod conn;
+pub mod ensemble;
 pub mod jute;
 pub mod servers;
+pub mod trees;
 
 use std::path::PathBuf;
 

@@ -148,7 +148,7 @@ impl Server {
         fs::write(&config, text).expect("zoo.cfg is written");
         let log = File::options().create(true).append(true).open(self.folder.path().join("server.log"));
         let log = log.expect("server.log is opened");
-        let mut command = self.command(&config);
+        let mut command = command(self.kind, &self.options, &config);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         command.current_dir(self.folder.path());
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -168,30 +168,6 @@ impl Server {
         }
         serving
     }
-
-    fn command(&self, config: &Path) -> Command {
-        let mut words: Vec<String> = self.options.under.clone();
-        let properties = self.options.properties.iter().map(|property| format!("-D{property}"));
-        match self.kind {
-            Kind::Ostler => {
-                words.push(ostler());
-                words.push("server".into());
-                words.extend(properties);
-            }
-            Kind::Java | Kind::OldJava => {
-                words.push("java".into());
-                words.extend(if self.kind == Kind::Java { java_options() } else { old_java_options() });
-                words.extend(properties);
-                words.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
-            }
-        }
-        words.push(config.display().to_string());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        // What the machine's owner set for a server of his own is not meant for these.
-        command.env_remove("SERVER_JVMFLAGS").env_remove("JVMFLAGS");
-        command
-    }
 }
 
 impl Drop for Server {
@@ -201,6 +177,31 @@ impl Drop for Server {
         }
         self.kill();
     }
+}
+
+/// What runs a server on this configuration.
+pub fn command(kind: Kind, options: &Options, config: &Path) -> Command {
+    let mut words: Vec<String> = options.under.clone();
+    let properties = options.properties.iter().map(|property| format!("-D{property}"));
+    match kind {
+        Kind::Ostler => {
+            words.push(ostler());
+            words.push("server".into());
+            words.extend(properties);
+        }
+        Kind::Java | Kind::OldJava => {
+            words.push("java".into());
+            words.extend(if kind == Kind::Java { java_options() } else { old_java_options() });
+            words.extend(properties);
+            words.push("org.apache.zookeeper.server.quorum.QuorumPeerMain".into());
+        }
+    }
+    words.push(config.display().to_string());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    // What the machine's owner set for a server of his own is not meant for these.
+    command.env_remove("SERVER_JVMFLAGS").env_remove("JVMFLAGS");
+    command
 }
 
 /// The program under test: this build's, or the one that OSTLER_BIN names.

@@ -125,10 +125,8 @@ impl Plot {
     }
 
     fn below(&mut self, x: f64, text: &str) {
-        // The last one must not leave the picture.
-        let anchor = if x > 0.97 { "end" } else { "middle" };
         let (x, y) = at(x, 0.0);
-        let _ = writeln!(self.0, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>", y + 20.0);
+        let _ = writeln!(self.0, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>", y + 20.0);
     }
 
     fn line(&mut self, points: impl Iterator<Item = (f64, f64)>, colour: &str) {
@@ -162,8 +160,7 @@ fn latency_plot(results: &[Vec<Outcome>]) -> String {
         })
         .collect();
     let most = merged.iter().map(|all| all.len()).max().unwrap_or(1).max(10) as f64;
-    // What is rarer than one in a hundred thousand is the maximum.
-    let decades = most.log10().ceil().min(5.0);
+    let decades = most.log10().ceil().min(7.0);
     let us = |nanos: u64| (nanos as f64 / 1e3).max(1.0).log10();
     let low = merged.iter().filter(|all| !all.is_empty()).map(|all| us(all.min()).floor()).fold(6.0, f64::min);
     let high = merged.iter().map(|all| us(all.max()).ceil()).fold(low + 1.0, f64::max);
@@ -176,7 +173,7 @@ fn latency_plot(results: &[Vec<Outcome>]) -> String {
         plot.across((f64::from(step) - low) / (high - low), &text);
     }
     for decade in 0..=decades as i32 {
-        let text = if decade == 0 { "min".into() } else { format!("{}%", 100.0 - 100.0 / 10f64.powi(decade)) };
+        let text = if decade == 0 { "all".into() } else { format!("{}%", 100.0 - 100.0 / 10f64.powi(decade)) };
         plot.below(f64::from(decade) / decades, &text);
     }
     for (index, all) in merged.iter().enumerate().filter(|(_, all)| !all.is_empty()) {

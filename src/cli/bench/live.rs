@@ -17,12 +17,11 @@ pub fn bar(name: &str, length: u64) -> ProgressBar {
     bar
 }
 
-/// Runs a command of the user's by the shell, beside the load, with the target's name in the place of `{name}`. What it
-/// says goes to standard error. It is not waited for: it may start a server that has to go on.
-pub fn run(bar: &ProgressBar, command: &str, name: &str) {
-    let command = command.replace("{name}", name);
+/// Runs a command of the user's by the shell, beside the load; what it says goes to standard error. It is not waited for: it
+/// may start a server that has to go on.
+pub fn run(bar: &ProgressBar, command: &str) {
     bar.println(format!("now: {command}"));
-    let started = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let started = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     if let Err(error) = started {
         bar.println(format!("{command}: {error}"));
     }

@@ -126,7 +126,7 @@ fn observe(plan: &Plan, times: Times, target: &Target, finished: impl Fn() -> bo
         if now >= during_at
             && let Some(command) = during.take()
         {
-            live::run(&bar, command, &target.name);
+            live::run(&bar, command);
         }
         let answered = plan.answered.load(Ordering::Relaxed);
         let since = now.since(last.0).as_secs_f64();
