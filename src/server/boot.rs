@@ -180,6 +180,12 @@ fn spawn(
     let (metrics, recorders) = Metrics::new(cores + 3);
     let mut recorders = recorders.into_iter();
     let mut recorder = || recorders.next().expect("one for each thread that counts");
+    let members = config.ensemble.as_ref().map(|ensemble| members(&config, ensemble)).transpose()?;
+    let membership = members.as_ref().map(|members| members.text().to_owned());
+    let mut tree = tree;
+    if let Some(members) = &members {
+        tree.set_config(members.text(), members.version(), clock::wall_ms());
+    }
     let (writer, mut readers) = tree_lock::split(tree, cores + 1);
 
     let pipeline_poll = Poll::new().map_err(io)?;
@@ -202,8 +208,6 @@ fn spawn(
     let shared =
         Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
     let (helper_mail, helper) = helper();
-    let members = config.ensemble.as_ref().map(|ensemble| members(&config, ensemble)).transpose()?;
-    let membership = members.as_ref().map(|members| members.text().to_owned());
     let member = match (&config.ensemble, members, part) {
         (Some(ensemble), Some(members), Some(part)) => {
             Some(member(&config, ensemble, members, part, &pipeline_poll, &helper_mail, &shared)?)

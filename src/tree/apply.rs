@@ -13,6 +13,9 @@ use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
 use crate::wire::{ErrorCode, OpCode, Stat};
 use std::sync::Arc;
 
+/// Holds the members of an ensemble.
+const CONFIG_NODE: &str = "/zookeeper/config";
+
 /// What a transaction did. Its buffers are the caller's to use again.
 #[derive(Default, Debug)]
 pub struct Applied {
@@ -231,6 +234,15 @@ impl Tree {
             let _ = self.delete(at, path, out);
         }
         assert!(self.owned.of_session(at.session).is_empty(), "nothing outlives its session");
+    }
+
+    /// What `/zookeeper/config` says: the members of the ensemble, set by each server from its own configuration at the
+    /// start and after each synchronisation, by no transaction (upstream: `DataTree.initConfigInZKDatabase`). `version`
+    /// is that of the configuration.
+    pub fn set_config(&mut self, text: &str, version: Zxid, time_ms: i64) {
+        let at = At { zxid: version, time: time_ms, session: SessionId::NONE };
+        // A tree from before 3.5 has no such node, and nobody who asks for it.
+        let _ = self.set_data(at, CONFIG_NODE.to_owned(), Some(text.as_bytes()), -1, &mut Applied::default());
     }
 
     fn set_data(

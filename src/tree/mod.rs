@@ -465,4 +465,15 @@ mod tests {
             assert!(tree.lookup(nothing).is_none(), "{nothing}");
         }
     }
+
+    #[test]
+    fn the_members_of_an_ensemble_stand_in_the_configuration_node_and_in_no_digest() {
+        let mut tree = Tree::new(TreeOptions::default());
+        let (before, history) = (tree.digest(), tree.digest_history().count());
+        tree.set_config("server.1=a:2888:3888:participant\nversion=0", Zxid(7), 1234);
+        let config = tree.lookup("/zookeeper/config").unwrap();
+        assert_eq!(config.data(), Some(&b"server.1=a:2888:3888:participant\nversion=0"[..]));
+        assert_eq!((config.version(), config.mzxid(), config.mtime()), (-1, Zxid(7), 1234));
+        assert_eq!((tree.digest(), tree.digest_history().count(), tree.zxid()), (before, history, Zxid::ZERO));
+    }
 }

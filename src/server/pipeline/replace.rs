@@ -135,8 +135,12 @@ impl Pipeline {
     }
 
     /// Another tree takes the place of the one that everybody reads; nobody has a connection now.
-    fn replace_state(&mut self, tree: Tree, sessions: &[(SessionId, i32)]) {
+    fn replace_state(&mut self, mut tree: Tree, sessions: &[(SessionId, i32)]) {
         let zxid = tree.zxid();
+        if let Some(member) = &self.member {
+            let config = &member.peer.settings().config;
+            tree.set_config(config.text(), config.version(), clock::wall_ms());
+        }
         *self.tree.write() = tree;
         self.sessions.clear();
         let now = clock::now();
