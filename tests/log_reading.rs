@@ -58,8 +58,14 @@ fn what_comes_after_any_record_is_read_in_batches_of_any_size() {
     let mut cursor = view.read_after(Zxid::ZERO).unwrap();
     assert_eq!(read_all(&mut cursor, to, 500).unwrap(), model.records[..31]);
     assert_eq!(read_all(&mut cursor, ALL, 500).unwrap(), model.records[31..], "goes on where it was");
-    for absent in [zxid(0, 999), zxid(1, 0), zxid(2, 0), zxid(3, 999), zxid(4, 0)] {
+    for absent in [zxid(0, 999), zxid(1, 0), zxid(2, 999), zxid(3, 999), zxid(4, 0)] {
         assert!(matches!(view.read_after(absent), Err(ReadError::Gone { after }) if after == absent), "{absent}");
+    }
+    // Where epochs begin: behind everything before them. One without records is certain only to its own server.
+    for (epoch, own) in [(2, false), (3, false), (1, true), (4, true)] {
+        let from = zxid(epoch, 0);
+        let mut cursor = if own { view.read_after_own(from) } else { view.read_after(from) }.unwrap();
+        assert_eq!(read_all(&mut cursor, ALL, 500).unwrap(), behind(&model, from), "epoch {epoch}");
     }
 }
 
@@ -96,7 +102,8 @@ fn a_view_knows_what_the_log_holds_also_after_a_restart_from_a_snapshot() {
                 let probe = zxid(epoch, counter);
                 let held = |zxid: Zxid| zxid > after && model.records.iter().any(|record| record.0 == zxid);
                 assert_eq!(view.contains(probe), held(probe), "{probe}");
-                assert_eq!(view.reaches(probe), held(probe) || probe == after, "{probe}");
+                let begins = counter == 0 && probe > after && held(zxid(epoch, 1));
+                assert_eq!(view.reaches(probe), held(probe) || probe == after || begins, "{probe}");
                 let below = model.records.iter().map(|record| record.0).rfind(|&zxid| zxid <= probe && held(zxid));
                 assert_eq!(view.at_most(probe), below.or((probe >= after).then_some(after)), "{probe}");
             }

@@ -24,8 +24,8 @@ type Started = ((Log<SimDisk>, Found, Epochs), Option<Quarantine>);
 fn start(disk: &SimDisk) -> Result<Started, Fatal> {
     storage::recover(disk, &dirs(), SIZES, || {
         let (log, found) = read_history(disk)?;
-        let epochs = Epochs::reconcile(Epochs::load(disk, dir())?, found.last(), dir())?;
-        epochs.store(disk, dir())?;
+        let epochs = Epochs::reconcile(Epochs::load(disk, dirs().epochs())?, found.last(), dirs().epochs())?;
+        epochs.store(disk, dirs().epochs())?;
         Ok((log, found, epochs))
     })
 }
@@ -40,7 +40,7 @@ fn filled() -> (SimDisk, Model, [Zxid; 2]) {
     log.prepare_next().unwrap();
     log.settle().unwrap();
     drop(log);
-    Epochs::new(Epoch(3), Epoch(3)).store(&disk, dir()).unwrap();
+    Epochs::new(Epoch(3), Epoch(3)).store(&disk, dirs().epochs()).unwrap();
     (disk.after_crash(Keep::Everything), model, snapshots)
 }
 
@@ -193,7 +193,7 @@ fn s20_s21_damaged_snapshots_quarantine_unless_an_older_one_and_the_log_are_ther
 
     // All are gone, and the log has everything from the first transaction on: still an answer with doubt (S21).
     let (whole, model, _) = with_snapshots(false);
-    Epochs::new(Epoch(3), Epoch(3)).store(&whole, dir()).unwrap();
+    Epochs::new(Epoch(3), Epoch(3)).store(&whole, dirs().epochs()).unwrap();
     paths.iter().for_each(|path| flip(&whole, path));
     assert_eq!(assert_quarantined(&whole, &model, "damaged snapshots beside a whole log"), model.last());
 
@@ -208,17 +208,17 @@ fn s20_s21_damaged_snapshots_quarantine_unless_an_older_one_and_the_log_are_ther
 #[test]
 fn s29_lost_epochs_quarantine() {
     let (disk, model, _) = filled();
-    let path = dir().join("epochs");
+    let path = dirs().epochs().join("epochs");
     for what in ["missing", "flipped", "short", "older than the history"] {
         let disk = copy(&disk);
         match what {
             "missing" => disk.lose_file(&path),
             "flipped" => disk.damage(&path, |bytes| bytes[9] ^= 1),
             "short" => disk.damage(&path, |bytes| bytes.truncate(7)),
-            _ => Epochs::new(Epoch(2), Epoch(1)).store(&disk, dir()).unwrap(),
+            _ => Epochs::new(Epoch(2), Epoch(1)).store(&disk, dirs().epochs()).unwrap(),
         }
         assert_eq!(assert_quarantined(&disk, &model, what), model.last(), "the history itself is good");
-        assert_eq!(Epochs::load(&disk, dir()).unwrap(), Some(Epochs::new(Epoch(3), Epoch(3))), "{what}");
+        assert_eq!(Epochs::load(&disk, dirs().epochs()).unwrap(), Some(Epochs::new(Epoch(3), Epoch(3))), "{what}");
     }
 }
 
@@ -274,7 +274,7 @@ fn a_repaired_server_is_released_and_a_crash_on_the_way_leaves_it_quarantined() 
         write_snapshot(disk, to, 9)?;
         install.commit(&mut log)?;
         assert!(epochs.accepted < Epoch(7));
-        Epochs::new(Epoch(7), Epoch(7)).store(disk, dir())?;
+        Epochs::new(Epoch(7), Epoch(7)).store(disk, dirs().epochs())?;
         storage::release(disk, &dirs())?;
         *released = true;
         Ok(())

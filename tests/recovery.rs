@@ -714,6 +714,7 @@ fn s29_a_damaged_epoch_record_stops_and_an_interrupted_update_is_finished() {
     let at = |epoch| Zxid::new(Epoch(epoch), 9);
     let epochs = |accepted, current| Some(Epochs::new(Epoch(accepted), Epoch(current)));
     assert_eq!(reconcile(None, Zxid::ZERO).unwrap(), Epochs::default(), "a new server");
+    assert_eq!(reconcile(None, at(0)).unwrap(), Epochs::default(), "a server that was alone");
     assert!(reconcile(None, at(1)).is_err(), "missing on a database with history");
     assert_eq!(reconcile(epochs(7, 6), at(6)).unwrap(), Epochs::new(Epoch(7), Epoch(6)));
     assert_eq!(reconcile(epochs(7, 6), at(7)).unwrap(), Epochs::new(Epoch(7), Epoch(7)), "the last step was missing");

@@ -526,3 +526,22 @@ fn a_log_that_cannot_be_written_ends_the_server_with_its_reason() {
         others.into_iter().for_each(|other| other.join().unwrap());
     }
 }
+
+/// Until then, damage to exactly the last group could pass for an append that a crash has interrupted.
+#[test]
+fn a_server_that_has_nothing_to_do_says_in_its_watermark_how_far_the_log_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let mut client = Raw::connect(server.address);
+    let zxid = client.call(&create(1, "/x", b"0", 0)).zxid;
+    let began = ostler::clock::now();
+    let log_dir = config(dir.path(), 2).log_dir();
+    let settled =
+        || ostler::log::inspect::survey(&RealDisk, &log_dir).unwrap().1.map(|watermark| watermark.zxid.to_wire());
+    while settled() != Some(zxid) {
+        assert!(ostler::clock::now().since(began).as_secs() < 30, "{:?} of {zxid}", settled());
+        // Only not to read the file all the time.
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    server.stop().unwrap();
+}

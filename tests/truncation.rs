@@ -54,7 +54,7 @@ fn a_log_can_be_truncated_to_each_of_its_records_and_goes_on_from_there() {
 fn a_zxid_that_the_log_does_not_hold_is_refused_and_nothing_is_changed() {
     let (disk, mut log, model) = filled();
     let last = model.last();
-    let absent = [last.next().unwrap(), zxid(1, 1), zxid(2, 0), zxid(2, 999), zxid(3, 0), zxid(9, 1), Zxid(u64::MAX)];
+    let absent = [last.next().unwrap(), zxid(1, 0), zxid(1, 1), zxid(2, 999), zxid(4, 0), zxid(9, 1), Zxid(u64::MAX)];
     let operations = disk.operations();
     for to in absent {
         match log.truncate(to) {
@@ -77,6 +77,18 @@ fn a_zxid_that_the_log_does_not_hold_is_refused_and_nothing_is_changed() {
     log.truncate(oldest).unwrap();
     let (log, records) = recover(&disk.after_crash(Keep::Nothing), oldest).unwrap();
     assert_eq!((log.last_zxid(), records.len()), (oldest, 0));
+}
+
+#[test]
+fn an_epoch_can_be_taken_back_as_a_whole() {
+    for epoch in [2, 3] {
+        let (disk, mut log, mut model) = filled();
+        log.truncate(zxid(epoch, 0)).unwrap();
+        model.truncate(zxid(epoch, 0));
+        assert!(model.last().epoch().0 < epoch && log.last_zxid() == model.last());
+        model.append(&mut log, 4, 30).unwrap();
+        assert_eq!(records_of(&disk.after_crash(Keep::Nothing)), model.records, "epoch {epoch}");
+    }
 }
 
 #[test]

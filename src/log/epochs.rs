@@ -78,7 +78,8 @@ impl Epochs {
     /// was stored, the caller stores it before anything else.
     pub fn reconcile(stored: Option<Epochs>, last: Zxid, dir: &Path) -> Result<Epochs, Fatal> {
         let problem = match stored {
-            None if last == Zxid::ZERO => return Ok(Epochs::default()),
+            // Epoch 0 is that of a server alone, which promises nothing to anybody and may become a member some day.
+            None if last.epoch() == Epoch(0) => return Ok(Epochs::default()),
             None => format!("it is missing, but there is history up to zxid {last}"),
             Some(epochs) if last.epoch() > epochs.accepted => {
                 format!("it accepted epoch {} at most, but there is history up to zxid {last}", epochs.accepted.0)

@@ -59,9 +59,11 @@ impl Holdings {
         }
     }
 
-    /// Whether everything that came after `from` is held, and `from` is part of this history.
+    /// Whether everything that came after `from` is held, and `from` is certainly part of this history: a record, or
+    /// `after`, or the state in which an epoch begins whose first record is held.
     pub fn reaches(&self, from: Zxid) -> bool {
-        from == self.after || self.contains(from)
+        let begins_held_epoch = || from.counter() == 0 && from > self.after && self.contains(Zxid(from.0 + 1));
+        from == self.after || self.contains(from) || begins_held_epoch()
     }
 
     /// The last run that begins at or before `zxid`.
@@ -143,7 +145,12 @@ mod tests {
         for (zxid, below) in absent {
             assert!(!holdings.contains(zxid), "{zxid}");
             assert_eq!(holdings.at_most(zxid), below, "{zxid}");
-            assert_eq!(holdings.reaches(zxid), zxid == holdings.after());
+        }
+        for (epoch, reached) in [(0, false), (1, false), (2, true), (3, false), (4, false), (5, true), (6, false)] {
+            assert_eq!(holdings.reaches(zxid(epoch, 0)), reached, "the begin of epoch {epoch}");
+        }
+        for (place, reached) in [(zxid(1, 2), false), (zxid(1, 3), true), (zxid(1, 6), false), (zxid(2, 2), false)] {
+            assert_eq!(holdings.reaches(place), reached, "{place}");
         }
         assert_eq!(Holdings::new(zxid(2, 0)).at_most(zxid(7, 1)), Some(zxid(2, 0)));
     }

@@ -17,6 +17,7 @@
 //!
 //! Runs on: the log writer; the starting thread where a crash came between.
 
+use super::recover::begins_epoch;
 use super::scan::{Reader, Scanner, Step, Why};
 use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
 use super::watermark::{Watermark, WatermarkFile};
@@ -56,11 +57,13 @@ struct Note {
 
 impl<D: Disk> Log<D> {
     /// Removes every record above `to`, durably. `to` is the zxid of a record that the log holds, or `oldest()`: then
-    /// nothing is left. Whatever was appended is synced first, so that the place can be read back.
+    /// nothing is left; or counter 0 of an epoch whose first record it holds: then it ends with the record before that,
+    /// whose zxid is a lower one. Whatever was appended is synced first, so that the place can be read back.
     ///
     /// Takes as long as reading one segment and overwriting what follows.
     pub fn truncate(&mut self, to: Zxid) -> Result<(), TruncateError> {
         self.sync()?;
+        let to = self.last_record_of(to);
         if to == self.last_zxid() {
             return Ok(());
         }
@@ -78,6 +81,13 @@ impl<D: Disk> Log<D> {
         assert_eq!(opened.holdings.last(), to, "the log ends where it was cut");
         self.reopened(opened);
         Ok(())
+    }
+
+    /// Where an epoch begins there is no record: with its first record, what is at or below that is known too.
+    fn last_record_of(&self, to: Zxid) -> Zxid {
+        let index = self.housekeeper.index();
+        let begins = begins_epoch(to) && index.holdings().reaches(to);
+        index.holdings().at_most(to).filter(|_| begins).unwrap_or(to)
     }
 
     /// The place behind the record `to`; `None` if it isn't held.

@@ -16,6 +16,7 @@
 use super::Batch;
 use super::holdings::{Holdings, Run};
 use super::housekeeper::Shared;
+use super::recover::begins_epoch;
 use super::scan::{Reader, Scanner, Step, Why};
 use super::segment::{FirstSector, segment_path};
 use crate::disk::{self, Disk, File};
@@ -66,6 +67,10 @@ impl Index {
         self.segments.retain(|&(number, _)| number >= oldest);
         let after = self.segments.first().map_or(Zxid::ZERO, |&(_, after)| after);
         self.holdings.forget(after);
+    }
+
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
     }
 
     pub fn is_read(&self, number: u64) -> bool {
@@ -121,15 +126,26 @@ impl<D: Disk> LogView<D> {
         self.shared.index.lock().holdings.clone()
     }
 
-    /// A cursor behind `from`, which is a record of this log or the zxid that it begins after. Reads nothing yet.
+    /// A cursor behind `from`, which this log `reaches`: whoever ends there has a beginning of this history. Reads nothing
+    /// yet.
     pub fn read_after(&self, from: Zxid) -> Result<LogCursor<D>, ReadError> {
+        self.read_if(from, |holdings| holdings.reaches(from))
+    }
+
+    /// As `read_after`, for a snapshot of this server's own, which may also be of an epoch that had no record: it is known
+    /// to be part of the history.
+    pub fn read_after_own(&self, snapshot: Zxid) -> Result<LogCursor<D>, ReadError> {
+        self.read_if(snapshot, |holdings| holdings.reaches(snapshot) || begins_epoch(snapshot))
+    }
+
+    fn read_if(&self, from: Zxid, is_known: impl FnOnce(&Holdings) -> bool) -> Result<LogCursor<D>, ReadError> {
         let index = self.shared.index.lock();
-        if !index.holdings.reaches(from) {
-            return Err(ReadError::Gone { after: from });
-        }
         let generation = index.generation;
-        drop(index);
-        Ok(LogCursor { shared: self.shared.clone(), generation, last: from, at: None })
+        // Where an epoch begins there is no record: it is behind the one before it.
+        match index.holdings.at_most(from).filter(|_| is_known(&index.holdings)) {
+            Some(last) => Ok(LogCursor { shared: self.shared.clone(), generation, last, at: None }),
+            None => Err(ReadError::Gone { after: from }),
+        }
     }
 }
 
@@ -166,7 +182,7 @@ impl<D: Disk> Drop for Kept<D> {
 }
 
 impl<D: Disk> LogCursor<D> {
-    /// Zxid of the last record that was handed out; at first, where the cursor began.
+    /// Zxid of the last record that was handed out; at first, of the last one before those to come.
     pub fn position(&self) -> Zxid {
         self.last
     }

@@ -161,7 +161,7 @@ pub fn rebuild(
     let mut applied = Applied::default();
     let mut batch = Batch::new();
     let begin = tree.zxid();
-    let mut cursor = log.read_after(begin).map_err(|error| fail(begin, error.to_string()))?;
+    let mut cursor = log.read_after_own(begin).map_err(|error| fail(begin, error.to_string()))?;
     loop {
         let position = cursor.position();
         cursor.read(log.last(), 1 << 20, &mut batch).map_err(|error| fail(position, error.to_string()))?;

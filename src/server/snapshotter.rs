@@ -188,6 +188,8 @@ impl Snapshotter {
                 self.shared.pipeline_bell.ring();
             }
             if progress == Progress::Done {
+                // So that a lost end of the log can't be taken for an older one that the snapshot has gone beyond.
+                self.log_writer.with_log(|log| log.settle())?;
                 return writer.finish().map(Some);
             }
             if self.shared.is_stopping() {

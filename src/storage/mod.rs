@@ -33,6 +33,13 @@ pub struct Dirs {
     pub log: PathBuf,
 }
 
+impl Dirs {
+    /// Where the epochs are: beside the snapshots, as ZooKeeper has them.
+    pub fn epochs(&self) -> &Path {
+        &self.snapshots
+    }
+}
+
 /// Finishes or undoes what a crash has interrupted. Before anything of the history is read, snapshots too; both
 /// directories exist and are locked. Does nothing after an orderly end.
 pub fn resume<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<(), Fatal> {

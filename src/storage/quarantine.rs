@@ -240,14 +240,14 @@ impl Note {
     /// before this server counts for anything.
     fn repair_epochs<D: Disk>(&self, disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
         let good = self.quarantine.good;
-        let stored = match Epochs::load(disk, &dirs.log) {
+        let stored = match Epochs::load(disk, dirs.epochs()) {
             Ok(stored) => Ok(stored),
             Err(fatal) if is_damage(&fatal) => Err(fatal),
             Err(fatal) => return Err(fatal),
         };
-        if stored.and_then(|stored| Epochs::reconcile(stored, good, &dirs.log)).is_err() {
-            move_aside(disk, &dirs.log.join(EPOCHS), self.quarantine.round)?;
-            Epochs::new(good.epoch(), good.epoch()).store(disk, &dirs.log)?;
+        if stored.and_then(|stored| Epochs::reconcile(stored, good, dirs.epochs())).is_err() {
+            move_aside(disk, &dirs.epochs().join(EPOCHS), self.quarantine.round)?;
+            Epochs::new(good.epoch(), good.epoch()).store(disk, dirs.epochs())?;
         }
         Ok(())
     }
