@@ -3,11 +3,29 @@
 /// Whether a znode may be created, written or checked under this path.
 pub fn is_valid(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
-    rest.is_empty() || rest.split('/').all(is_valid_name) && rest.chars().all(is_allowed)
+    rest.is_empty() || names_are_valid(rest.as_bytes()) && (rest.is_ascii() || rest.chars().all(is_allowed))
 }
 
-fn is_valid_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..")
+/// No empty name, none of dots only, none with a control character of ASCII: one look at each byte.
+fn names_are_valid(bytes: &[u8]) -> bool {
+    // Bytes of the present name; and of these, dots.
+    let (mut length, mut dots) = (0_usize, 0_usize);
+    for &byte in bytes {
+        match byte {
+            b'/' => {
+                if length == 0 || (length == dots && dots <= 2) {
+                    return false;
+                }
+                (length, dots) = (0, 0);
+            }
+            0..=0x1f | 0x7f => return false,
+            _ => {
+                length += 1;
+                dots += usize::from(byte == b'.');
+            }
+        }
+    }
+    length > 0 && !(length == dots && dots <= 2)
 }
 
 /// Control characters, surrogates, private use, specials: none of them. What Java writes as a pair of surrogates neither.

@@ -12,6 +12,7 @@ use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::FastMap;
 use crate::tree::{NodeRef, Numbers, Tree, in_tree_digest, node_digest};
 use crate::wire::txn::Acl;
+use hashbrown::hash_map::EntryRef;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
@@ -151,7 +152,7 @@ impl Pending {
             node.digest = node_digest(path, Some(data), &node.numbers);
             self.adjust(0, node.digest);
         }
-        self.put(path, Some(node), acl);
+        self.put(path, Some(node), Some(acl));
     }
 
     /// A znode's data will be another.
@@ -160,8 +161,7 @@ impl Pending {
             new.digest = node_digest(path, Some(data), &new.numbers);
             self.adjust(old.digest, new.digest);
         }
-        let acl = self.acl_so_far(path);
-        self.put(path, Some(new), acl);
+        self.put(path, Some(new), None);
     }
 
     /// A znode's stat will be another, its data won't. `acl` where that changes too.
@@ -170,7 +170,6 @@ impl Pending {
             new.digest = old.digest ^ numbers_crc(&old.numbers) ^ numbers_crc(&new.numbers);
             self.adjust(old.digest, new.digest);
         }
-        let acl = acl.unwrap_or_else(|| self.acl_so_far(path));
         self.put(path, Some(new), acl);
     }
 
@@ -179,7 +178,7 @@ impl Pending {
         if self.counts(path) {
             self.adjust(old.digest, 0);
         }
-        self.put(path, None, PendingAcl::Unchanged);
+        self.put(path, None, Some(PendingAcl::Unchanged));
     }
 
     /// Ephemerals of a session that are pending: created, or changed since. Ascending.
@@ -207,7 +206,8 @@ impl Pending {
         self.digest = undo.digest;
         self.order.truncate(undo.order_len);
         for (path, old) in undo.overwritten.into_iter().rev() {
-            self.unindex(&path);
+            let node = self.changes.get(&path).and_then(|change| change.node);
+            self.unindex(&path, node.as_ref());
             match old {
                 None => {
                     self.changes.remove(&path);
@@ -224,9 +224,11 @@ impl Pending {
     pub fn applied(&mut self, up_to: Zxid) {
         while self.order.front().is_some_and(|(zxid, _)| *zxid <= up_to) {
             let Some((zxid, path)) = self.order.pop_front() else { break };
-            if self.changes.get(&path).is_some_and(|change| change.zxid == zxid) {
-                self.unindex(&path);
-                self.changes.remove(&path);
+            if let EntryRef::Occupied(entry) = self.changes.entry_ref(&*path)
+                && entry.get().zxid == zxid
+            {
+                let change = entry.remove();
+                self.unindex(&path, change.node.as_ref());
             }
         }
         if self.current <= up_to {
@@ -249,20 +251,24 @@ impl Pending {
         }
     }
 
-    fn acl_so_far(&self, path: &str) -> PendingAcl {
-        self.changes.get(path).map_or(PendingAcl::Unchanged, |change| change.acl.clone())
-    }
-
-    fn put(&mut self, path: &str, node: Option<Node>, acl: PendingAcl) {
-        let key = match self.changes.get_key_value(path) {
-            Some((key, _)) => key.clone(),
-            None => Arc::from(path),
+    /// `acl`: `None` where it stays what it was.
+    fn put(&mut self, path: &str, node: Option<Node>, acl: Option<PendingAcl>) {
+        let zxid = self.current;
+        let (key, old) = match self.changes.entry_ref(path) {
+            EntryRef::Occupied(mut entry) => {
+                let key = entry.key().clone();
+                let acl = acl.unwrap_or_else(|| entry.get().acl.clone());
+                (key, Some(entry.insert(Change { zxid, node, acl })))
+            }
+            EntryRef::Vacant(entry) => {
+                let acl = acl.unwrap_or(PendingAcl::Unchanged);
+                (entry.insert_entry_with_key(Arc::from(path), Change { zxid, node, acl }).key().clone(), None)
+            }
         };
-        self.unindex(&key);
+        self.unindex(&key, old.as_ref().and_then(|old| old.node.as_ref()));
         self.index(&key, node.as_ref());
-        let old = self.changes.insert(key.clone(), Change { zxid: self.current, node, acl });
-        if old.as_ref().is_none_or(|old| old.zxid != self.current) {
-            self.order.push_back((self.current, key.clone()));
+        if old.as_ref().is_none_or(|old| old.zxid != zxid) {
+            self.order.push_back((zxid, key.clone()));
         }
         if let Some(undo) = &mut self.undo {
             undo.overwritten.push((key, old));
@@ -275,9 +281,8 @@ impl Pending {
         }
     }
 
-    /// Takes a path out of the index of ephemerals, as long as its change is still there.
-    fn unindex(&mut self, path: &Arc<str>) {
-        let node = self.changes.get(path).and_then(|change| change.node.as_ref());
+    /// Takes a path out of the index of ephemerals, where it stands by what it was.
+    fn unindex(&mut self, path: &Arc<str>, node: Option<&Node>) {
         if let Some(Owner::Session(session)) = node.map(|node| node.owner(self.rules)) {
             self.ephemerals.remove(&(session, path.clone()));
         }
