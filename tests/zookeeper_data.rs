@@ -20,10 +20,9 @@ use ostler::log::epochs::Epochs;
 use ostler::log::{Batch, Log, Sizes};
 use ostler::random::Rng;
 use ostler::snapshot::zookeeper::{
-    Compression, ExportOptions, ImportOptions, Imported, TakeOver, export, import, put_state, read_state, take_over,
-    write_file, write_log_header, write_log_record,
+    Compression, DecodeLimits, Decoder, ExportOptions, ImportOptions, Imported, TakeOver, export, import, put_state,
+    read_state, remove_ours, take_over, write_file, write_log_header, write_log_record,
 };
-use ostler::snapshot::{load_newest, snapshot_path};
 use ostler::tree::{Tree, TreeOptions};
 use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 
@@ -100,8 +99,8 @@ fn real_files_give_the_state_that_their_server_had() {
 
 /// A directory that is ours, as a server would find it.
 fn ours(disk: &SimDisk) -> (Tree, Vec<(SessionId, i32)>) {
-    let loaded = load_newest(disk, dir(), options().tree, 1).unwrap().loaded.unwrap();
-    (loaded.tree, loaded.sessions)
+    let state = read_state(disk, dirs(), options().tree, |_| Ok(())).unwrap();
+    (state.tree, state.sessions)
 }
 
 fn take(disk: &SimDisk) -> Result<TakeOver, Fatal> {
@@ -161,11 +160,7 @@ fn two_histories_in_one_directory_are_refused() {
     foreign(&disk, "snapshot.16a");
     // What came of a take-over is gone, but not what it came from.
     let disk = taken();
-    disk.remove(&snapshot_path(dir(), LAST)).unwrap();
-    for name in disk.list(dir()).unwrap().iter().filter(|name| ostler::log::is_log_file(name)) {
-        disk.remove(&dir().join(name)).unwrap();
-    }
-    disk.remove(&dir().join("epochs")).unwrap();
+    remove_ours(&disk, dirs()).unwrap();
     foreign(&disk, "zookeeper.imported");
 }
 
@@ -190,7 +185,6 @@ fn a_crash_at_any_step_of_a_take_over_leaves_one_that_can_be_done_again() {
             let again = take(&found).unwrap_or_else(|fatal| panic!("stop {stop}, {keep:?}: {fatal}"));
             assert!(!matches!(again, TakeOver::Nothing));
             assert_eq!(ours(&found).0.digest(), DIGEST);
-            assert!(read_state(&found, dirs(), options().tree, |_, _| Ok(())).is_ok());
             assert!(matches!(take(&found), Ok(TakeOver::Before)));
         }
     }
@@ -458,6 +452,13 @@ fn a_fuzzy_snapshot_and_its_log_are_the_state_at_the_end() {
         assert_eq!(imported.sessions, fuzzy.made.session_list());
         assert!(imported.report.snapshot_digest, "seed {seed}");
         covered += imported.report.records;
+        // Taken over, it is a snapshot where the state is exact, and the records behind that are a log: a leader may take
+        // them back.
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        let ours = read_state(&disk, dirs(), options().tree, |_| Ok(())).unwrap();
+        assert_same(&ours.tree, &fuzzy.made.tree);
+        assert_eq!((ours.sessions, ours.snapshot), (fuzzy.made.session_list(), Some(imported.exact)), "seed {seed}");
+        assert_eq!(ours.records, ours.tree.zxid().0 - imported.exact.0);
         // The log ends before the snapshot's newest change.
         let cut = places(&log);
         let base = Zxid(u64::from_str_radix(name.split('.').nth(1).unwrap(), 16).unwrap());
@@ -510,13 +511,12 @@ fn import_export_import_keeps_everything() {
 fn what_is_behind_our_snapshot_is_exported_as_a_log_too() {
     for seed in 0..20 {
         let mut rng = Rng::new(seed);
-        let disk = disk_with(&[("log.1", LOG)]);
+        let disk = disk_with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
         let Ok(TakeOver::Done(_)) = take(&disk) else { panic!("not taken over") };
         let imported = read(&disk).unwrap();
         let mut made = Made { tree: imported.tree, sessions: imported.sessions.into_iter().collect() };
         let sizes = Sizes { first: 16 << 10, segment: 16 << 10 };
-        let mut recovery = ostler::log::Recovery::open(disk.clone(), dir(), LAST, sizes).unwrap();
-        assert!(recovery.next().unwrap().is_none());
+        let recovery = ostler::log::Recovery::open(disk.clone(), dir(), LAST, sizes).unwrap();
         let mut log: Log<SimDisk> = recovery.finish().unwrap();
         let mut batch = Batch::new();
         for entry in made.grow(&mut rng, 199) {
@@ -533,6 +533,7 @@ fn what_is_behind_our_snapshot_is_exported_as_a_log_too() {
         let options = ExportOptions { set_aside: true, ..options };
         let exported = export(&disk, dirs(), dirs(), options, &mut |_, _| {}).unwrap();
         assert_eq!(exported.log, Some((dir().join("log.16b"), 199)));
+        assert_eq!((exported.snapshot.clone(), exported.zxid), (dir().join("snapshot.16a"), Zxid(LAST.0 + 199)));
         assert!(disk.contents(&dir().join("aside.log.1")).is_some_and(|bytes| bytes == LOG));
 
         // The directory is ZooKeeper's again, and says so to ours.
@@ -545,6 +546,48 @@ fn what_is_behind_our_snapshot_is_exported_as_a_log_too() {
         disk.rename(&dir().join("aside.log.1"), &dir().join("log.1")).unwrap();
         assert_same(&read(&disk).unwrap().tree, &made.tree);
     }
+}
+
+/// A leader of ZooKeeper sends a fuzzy snapshot; a member of ours keeps it as it is, and the log makes it right.
+#[test]
+fn a_fuzzy_snapshot_of_ours_is_exported_with_the_place_where_it_is_exact() {
+    let mut fuzzies = 0;
+    for seed in 0..30 {
+        let mut rng = Rng::new(seed);
+        let mut fuzzy = Fuzzy::begin(&mut rng, 200);
+        let (name, snapshot) = fuzzy.snapshot(&mut rng, 3);
+        let base = Zxid(u64::from_str_radix(name.split('.').nth(1).unwrap(), 16).unwrap());
+        let mut decoder = Decoder::new(options().tree, DecodeLimits::default());
+        decoder.push(&snapshot[16..]).unwrap();
+        let decoded = decoder.finish(base).unwrap();
+        let disk = disk_with(&[]);
+        let exact = decoded.tree.digest() == fuzzy.digest_at(base);
+        fuzzies += !exact as u64;
+        let state = Imported {
+            tree: decoded.tree,
+            sessions: decoded.sessions,
+            epochs: Epochs::default(),
+            exact: base,
+            report: Default::default(),
+        };
+        put_state(&disk, dirs(), &state).unwrap();
+        let mut log: Log<SimDisk> =
+            ostler::log::Recovery::open(disk.clone(), dir(), base, Sizes::default()).unwrap().finish().unwrap();
+        let mut batch = Batch::new();
+        for (zxid, entry) in fuzzy.entries_after(base) {
+            batch.push(zxid, entry);
+        }
+        log.append(&batch).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
+        let exported = export(&disk, dirs(), dirs(), options, &mut |_, _| {}).unwrap();
+        assert_eq!(exported.snapshot, dir().join(&name));
+        let back = read(&disk).unwrap_or_else(|fatal| panic!("seed {seed}: {fatal}"));
+        assert_same(&back.tree, &fuzzy.made.tree);
+        assert!(back.report.snapshot_digest, "seed {seed}");
+    }
+    assert!(fuzzies > 20, "{fuzzies}");
 }
 
 #[test]

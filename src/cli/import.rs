@@ -11,7 +11,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::snapshot::zookeeper::{
-    self, DecodeLimits, Dirs, Files, ImportOptions, Imported, Report, TakeOver, import, put_state,
+    self, DecodeLimits, Dirs, Files, ImportOptions, Report, TakeOver, import, import_into,
 };
 use crate::snapshot::{list, zookeeper::take_over};
 use crate::tree::TreeOptions;
@@ -94,8 +94,8 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
             let Some(imported) = import(&disk, theirs.snapshots, theirs.log, options, &mut progress)? else {
                 return Err(nothing(theirs));
             };
-            put(&disk, own, &imported, args.replace)?;
-            imported.report
+            make_room(&disk, own, args.replace)?;
+            import_into(&disk, theirs, own, options, imported)?
         }
         None => match take_over(&disk, own, options, args.replace, &mut progress)? {
             TakeOver::Done(report) => report,
@@ -126,7 +126,8 @@ fn version_2(dir: &Path) -> PathBuf {
     if dir.file_name().is_some_and(|name| name == "version-2") { dir.to_owned() } else { dir.join("version-2") }
 }
 
-fn put(disk: &RealDisk, dirs: Dirs<'_>, imported: &Imported, replace: bool) -> Result<(), Fatal> {
+/// Nothing of either kind may be where data of another place is to be.
+fn make_room(disk: &RealDisk, dirs: Dirs<'_>, replace: bool) -> Result<(), Fatal> {
     if let Some(theirs) = Files::list(disk, dirs.snapshots, dirs.log)?.paths().next() {
         let problem = "there are files of ZooKeeper's here too, and those of another place are to be taken over".into();
         return Err(Fatal::ForeignData { file: theirs.to_owned(), problem });
@@ -140,8 +141,7 @@ fn put(disk: &RealDisk, dirs: Dirs<'_>, imported: &Imported, replace: bool) -> R
         };
         return Err(Fatal::ForeignData { file: path.clone(), problem });
     }
-    zookeeper::remove_ours(disk, dirs)?;
-    put_state(disk, dirs, imported)
+    zookeeper::remove_ours(disk, dirs)
 }
 
 fn nothing(dirs: Dirs<'_>) -> Fatal {

@@ -132,7 +132,7 @@ fn a_directory_is_listed_with_what_is_wrong_in_it() {
     assert!(status == 11 && text.contains("0x12c is good"), "{text}");
 
     // Both kinds, and ours first.
-    let place = Place::with(&[("log.1", LOG)]);
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
     said(&["import"], &place.config());
     let text = said(&["inspect"], place.dir.path());
     assert!(text.contains("snap.000000000000016a") && !text.contains("log.1"), "{text}");

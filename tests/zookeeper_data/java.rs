@@ -5,9 +5,11 @@ use super::made;
 use super::support::servers::{Kind, Options, Server, java_options, old_java_options, ostler};
 use super::support::setting;
 use ostler::client::{Acl, Client, CreateMode, Error, Op, Options as ClientOptions, Watch, open_acl, perms};
+use ostler::disk::Disk;
 use ostler::disk::RealDisk;
+use ostler::ids::Zxid;
 use ostler::random::Rng;
-use ostler::snapshot::zookeeper::{ImportOptions, Imported, import};
+use ostler::snapshot::zookeeper::{Compression, ImportOptions, Imported, import, read_file};
 use ostler::wire::Stat;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -222,7 +224,14 @@ fn assert_tools_accept(kind: Kind, server: &Server) {
     let (snapshots, logs) = (files(server, "snapshot."), files(server, "log."));
     assert_eq!(snapshots.len(), 1);
     let text = java("org.apache.zookeeper.server.SnapshotFormatter", &snapshots[0]);
-    let count = format!("ZNode Details (count={}):", imported.tree.node_count());
+    let file = RealDisk.open_to_read(&snapshots[0]).unwrap();
+    let (plain, options) = (Compression::Plain, made::options());
+    let zxid = imported.report.zxid;
+    let nodes = match read_file(&file, plain, Zxid::ZERO, options.tree, options.limits, &mut |_| {}) {
+        Ok(file) => file.decoded.tree.node_count(),
+        Err(error) => panic!("{zxid}: {error}"),
+    };
+    let count = format!("ZNode Details (count={nodes}):");
     assert!(text.contains(&count), "{count} in {text}");
     // The records behind our newest snapshot, if there are any.
     for log in &logs {

@@ -6,7 +6,7 @@ use ostler::snapshot::SessionRecord;
 use ostler::snapshot::zookeeper::{DecodeLimits, Dirs, ImportOptions, write_log_header, write_log_record};
 use ostler::tree::{Applied, Grow, NodeRef, Numbers, Tree, TreeOptions, Walk};
 use ostler::wire::OpCode;
-use ostler::wire::txn::{Acl, NodeKind, Txn, TxnDigest, TxnHeader, write_txn};
+use ostler::wire::txn::{Acl, NodeKind, Txn, TxnDigest, TxnHeader, read_txn, write_txn};
 use ostler::wire::writer::Jute;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -292,6 +292,22 @@ impl Fuzzy {
     fn go_on(&mut self, rng: &mut Rng, most: u64) {
         let count = rng.below(most + 1);
         self.entries.extend(self.made.grow(rng, count));
+    }
+
+    /// The digest that the server's tree had after a transaction.
+    pub fn digest_at(&self, zxid: Zxid) -> u64 {
+        let mut tree = Tree::new(options().tree);
+        for entry in &self.entries[..zxid.0 as usize] {
+            let (header, txn, _) = read_txn(entry).unwrap();
+            tree.apply(&header, txn, &mut Applied::default());
+        }
+        tree.digest()
+    }
+
+    /// What is logged behind a transaction.
+    pub fn entries_after(&self, zxid: Zxid) -> impl Iterator<Item = (Zxid, &[u8])> {
+        let numbered = self.entries.iter().enumerate().map(|(at, entry)| (Zxid(at as u64 + 1), entry.as_slice()));
+        numbered.skip(zxid.0 as usize)
     }
 
     /// Name and bytes of the log, from the first record on.

@@ -134,7 +134,7 @@ pub fn load(disk: &RealDisk, path: &Path, args: &InspectArgs) -> Result<Source, 
                 let (sessions, notes) = (imported.sessions, imported.report.notes);
                 return Ok(Source { name, tree: imported.tree, sessions, notes });
             }
-            let state = read_state(disk, dirs, options, |_, _| Ok(()))?;
+            let state = read_state(disk, dirs, options, |_| Ok(()))?;
             Ok(Source { name, tree: state.tree, sessions: state.sessions, notes: state.notes })
         }
     }

@@ -1,9 +1,11 @@
 //! The way back: the data directory of a stopped server of ours becomes one that ZooKeeper 3.8 and 3.9 start from.
 //!
-//! What is written: the records that our log still has behind its snapshot, as a log of ZooKeeper's (a leader of
-//! ZooKeeper brings others up to date from it); a snapshot at the last of them, with digest; the two epochs. Each under
-//! a temporary name first and durable before it gets its own, the snapshot last: a directory without it is none that
-//! ZooKeeper would start from by mistake.
+//! What is written: our newest snapshot, as one of ZooKeeper's, with digest; the records that our log has behind it, as a
+//! log of ZooKeeper's; the two epochs. Not one snapshot of everything: the last records of a member may never have been
+//! committed, and a leader takes such records back out of a log (TRUNC), never out of a snapshot.
+//!
+//! Each file has a temporary name first and is durable before it gets its own, the snapshot last: a directory without it
+//! is none that ZooKeeper would start from by mistake.
 //!
 //! ZooKeeper takes every log in its directory for its own history. So files that are there already go out of its sight
 //! first, if the caller says so; else they are an error.
@@ -12,7 +14,7 @@
 
 use super::compress::Compression;
 use super::dir::{ACCEPTED_EPOCH, CURRENT_EPOCH, Files, log_name, snapshot_name};
-use super::file::write_file;
+use super::file::SnapshotFileWriter;
 use super::import::ProgressBar;
 use super::log::{write_log_header, write_log_record};
 use super::takeover::Dirs;
@@ -55,7 +57,7 @@ pub struct Exported {
     pub sessions: usize,
     pub epochs: Epochs,
     pub snapshot: PathBuf,
-    /// The log, and how many records are in it. `None` if there was none behind our snapshot.
+    /// The log, and how many records are in it. `None` if nothing was behind our snapshot.
     pub log: Option<(PathBuf, u64)>,
     pub notes: Vec<String>,
 }
@@ -69,13 +71,21 @@ pub struct ExportOptions {
     pub set_aside: bool,
 }
 
-/// Reads the state of a server of ours and changes nothing. `record` is given the entry of each record behind the
-/// snapshot.
+/// What `read_state` comes by on its way.
+pub enum Passed<'a> {
+    /// The newest snapshot's tree and sessions; those of an empty server if there is none. First, and once.
+    Snapshot(&'a Tree, &'a [SessionRecord]),
+    /// A record behind it, its entry, the tree's digest after it, and whether the record says the same. A snapshot that a
+    /// leader of ZooKeeper has sent is fuzzy; what counts is that the tree is right in the end.
+    Record { zxid: Zxid, entry: &'a [u8], digest: u64, right: Option<bool> },
+}
+
+/// Reads the state of a server of ours and changes nothing.
 pub fn read_state<D: Disk>(
     disk: &D,
     dirs: Dirs<'_>,
     options: TreeOptions,
-    mut record: impl FnMut(Zxid, &[u8]) -> Result<(), Fatal>,
+    mut passed: impl FnMut(Passed<'_>) -> Result<(), Fatal>,
 ) -> Result<State, Fatal> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let newest = load_newest(disk, dirs.snapshots, options, threads)?;
@@ -85,6 +95,7 @@ pub fn read_state<D: Disk>(
         Some(loaded) => (loaded.tree, loaded.sessions),
         None => (Tree::new(options), Vec::new()),
     };
+    passed(Passed::Snapshot(&tree, &sessions))?;
     let mut sessions: BTreeMap<SessionId, i32> = sessions.into_iter().collect();
     let (mut applied, mut records, mut wrong) = (Applied::default(), 0, None);
     let mut recovery = Recovery::open(disk.clone(), dirs.log, tree.zxid(), Sizes::default())?;
@@ -100,13 +111,13 @@ pub fn read_state<D: Disk>(
         }
         applied.clear();
         tree.apply(&header, txn, &mut applied);
-        // A snapshot that a leader of ZooKeeper has sent is fuzzy: what counts is that the tree is right in the end.
-        if let Some(digest) = digest.filter(|_| options.digest) {
-            let here = tree.digest();
-            let problem = || format!("the tree's digest is {here:#x} where the log says {:#x}", digest.tree);
-            wrong = (digest.tree != here).then(|| (zxid, problem()));
+        let here = tree.digest();
+        let said = digest.filter(|_| options.digest).map(|digest| digest.tree);
+        if let Some(said) = said {
+            let problem = || format!("the tree's digest is {here:#x} where the log says {said:#x}");
+            wrong = (said != here).then(|| (zxid, problem()));
         }
-        record(zxid, entry)?;
+        passed(Passed::Record { zxid, entry, digest: here, right: said.map(|said| said == here) })?;
         records += 1;
     }
     if let Some((zxid, problem)) = wrong {
@@ -121,67 +132,142 @@ pub fn read_state<D: Disk>(
 
 /// Reads the state of a server of ours in `from` and writes it as ZooKeeper has it into `to`, whose directories exist.
 /// `progress` is told how many bytes of the snapshot there are, and nothing of the log.
-pub fn export<D: Disk>(
-    disk: &D,
+pub fn export<'a, D: Disk>(
+    disk: &'a D,
     from: Dirs<'_>,
-    to: Dirs<'_>,
+    to: Dirs<'a>,
     options: ExportOptions,
-    progress: ProgressBar<'_>,
+    progress: ProgressBar<'a>,
 ) -> Result<Exported, Fatal> {
     let there = Files::list(disk, to.snapshots, to.log)?;
     if let (Some(path), false) = (there.paths().next(), options.set_aside) {
         let problem = "there are files of ZooKeeper's already, which it would take for the same history".into();
         return Err(Fatal::ForeignData { file: path.to_owned(), problem });
     }
-    let log_tmp = to.log.join("export-log.tmp");
-    let mut log: Option<(Zxid, u64, Output<'_, D>)> = None;
-    let state = read_state(disk, from, options.tree, |zxid, entry| {
-        let (_, count, output) = match &mut log {
-            Some(log) => log,
-            None => {
-                let mut output = Output::create(disk, &log_tmp)?;
-                output.put(write_log_header)?;
-                log.insert((zxid, 0, output))
+    let mut writing = Writing { disk, to, compression: options.compression, snapshot: None, log: None, exact: None };
+    let mut progress = Some(progress);
+    let read = read_state(disk, from, options.tree, |passed| match passed {
+        Passed::Snapshot(tree, sessions) => writing.begin(tree, sessions, progress.take()),
+        Passed::Record { zxid, entry, digest, right } => {
+            match right {
+                Some(true) => drop(writing.exact.get_or_insert((zxid, digest))),
+                Some(false) => writing.exact = None,
+                None => {}
             }
-        };
-        *count += 1;
-        output.put(|output| write_log_record(entry, output))
-    })?;
+            writing.record(zxid, entry)
+        }
+    });
+    let state = match read {
+        Ok(state) => state,
+        Err(fatal) => {
+            writing.give_up();
+            return Err(fatal);
+        }
+    };
     for path in there.paths().chain(there.unfinished.iter().map(PathBuf::as_path)) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let aside = path.with_file_name(format!("{ASIDE}{name}"));
         disk.rename(path, &aside).map_err(|error| disk::fatal(path, 0, error))?;
     }
-    let sync_dir = |dir: &Path| disk.sync_dir(dir).map_err(|error| disk::sync_failed(dir, error));
-    sync_dir(to.log)?;
-    sync_dir(to.snapshots)?;
-
-    let mut log_file = None;
-    if let Some((first, count, output)) = log {
-        let path = to.log.join(log_name(first));
-        output.finish(&path)?;
-        log_file = Some((path, count));
+    for dir in [to.log, to.snapshots] {
+        disk.sync_dir(dir).map_err(|error| disk::sync_failed(dir, error))?;
     }
-    for (name, epoch) in [(ACCEPTED_EPOCH, state.epochs.accepted), (CURRENT_EPOCH, state.epochs.current)] {
-        disk::replace_file(disk, &to.snapshots.join(name), epoch.0.to_string().as_bytes())?;
-    }
-    let zxid = state.tree.zxid();
-    let path = to.snapshots.join(snapshot_name(zxid, options.compression));
-    let mut output = Output::create(disk, &to.snapshots.join("export-snapshot.tmp"))?;
-    let total = state.tree.approximate_data_size().max(0) as u64;
-    output.seen = Some((total, progress));
-    output.put(|output| write_file(&state.tree, &state.sessions, options.compression, output).map(drop))?;
-    output.finish(&path)?;
+    let (snapshot, log) = writing.finish(state.epochs)?;
     Ok(Exported {
-        zxid,
+        zxid: state.tree.zxid(),
         digest: state.tree.digest(),
         nodes: state.tree.node_count() as u64 - 1,
         sessions: state.sessions.len(),
         epochs: state.epochs,
-        snapshot: path,
-        log: log_file,
+        snapshot,
+        log,
         notes: state.notes,
     })
+}
+
+/// The files of an export that have no names yet.
+struct Writing<'a, D: Disk> {
+    disk: &'a D,
+    to: Dirs<'a>,
+    compression: Compression,
+    /// The file, its zxid, and its tree's digest if that is exact.
+    snapshot: Option<(SnapshotFileWriter<Output<'a, D>>, Zxid, u64)>,
+    /// Its first record, how many there are, the file.
+    log: Option<(Zxid, u64, Output<'a, D>)>,
+    /// The first record from which on every digest is right: behind a fuzzy snapshot, not the very first.
+    exact: Option<(Zxid, u64)>,
+}
+
+impl<'a, D: Disk> Writing<'a, D> {
+    fn snapshot_tmp(&self) -> PathBuf {
+        self.to.snapshots.join("export-snapshot.tmp")
+    }
+
+    fn log_tmp(&self) -> PathBuf {
+        self.to.log.join("export-log.tmp")
+    }
+
+    fn begin(
+        &mut self,
+        tree: &Tree,
+        sessions: &[SessionRecord],
+        progress: Option<ProgressBar<'a>>,
+    ) -> Result<(), Fatal> {
+        let tmp = self.snapshot_tmp();
+        let mut output = Output::create(self.disk, &tmp)?;
+        output.seen = progress.map(|progress| (tree.approximate_data_size().max(0) as u64, progress));
+        let begun = SnapshotFileWriter::begin(tree, sessions, self.compression, output);
+        let begun = begun.map_err(|error| disk::fatal(&tmp, 0, error))?;
+        self.snapshot = Some((begun, tree.zxid(), tree.digest()));
+        Ok(())
+    }
+
+    fn record(&mut self, zxid: Zxid, entry: &[u8]) -> Result<(), Fatal> {
+        let tmp = self.log_tmp();
+        let (_, count, output) = match &mut self.log {
+            Some(log) => log,
+            None => {
+                let mut output = Output::create(self.disk, &tmp)?;
+                output.put(write_log_header)?;
+                self.log.insert((zxid, 0, output))
+            }
+        };
+        *count += 1;
+        output.put(|output| write_log_record(entry, output))
+    }
+
+    /// Gives the files their names; the snapshot's and the log's.
+    fn finish(self, epochs: Epochs) -> Result<(PathBuf, Option<(PathBuf, u64)>), Fatal> {
+        let (disk, to) = (self.disk, self.to);
+        let snapshot_tmp = self.snapshot_tmp();
+        let mut log = None;
+        let first = self.log.as_ref().map(|(first, ..)| *first);
+        if let Some((first, count, output)) = self.log {
+            let path = to.log.join(log_name(first));
+            output.finish(&path)?;
+            log = Some((path, count));
+        }
+        for (name, epoch) in [(ACCEPTED_EPOCH, epochs.accepted), (CURRENT_EPOCH, epochs.current)] {
+            disk::replace_file(disk, &to.snapshots.join(name), epoch.0.to_string().as_bytes())?;
+        }
+        let (writer, zxid, digest) = self.snapshot.expect("a state begins with a snapshot");
+        // Exact from the first record on: then the snapshot is, too.
+        let (at, digest) = match self.exact {
+            Some((exact, digest)) if Some(exact) != first => (exact, digest),
+            _ => (zxid, digest),
+        };
+        let (output, _) = writer.finish(at, digest).map_err(|error| disk::fatal(&snapshot_tmp, 0, error))?;
+        let path = to.snapshots.join(snapshot_name(zxid, self.compression));
+        output.finish(&path)?;
+        Ok((path, log))
+    }
+
+    /// What there is so far is nothing; a full disk needs the room.
+    fn give_up(&self) {
+        for tmp in [self.snapshot_tmp(), self.log_tmp()] {
+            let _ = self.disk.remove(&tmp);
+        }
+    }
 }
 
 /// A file that gets its name when all of it is durable.

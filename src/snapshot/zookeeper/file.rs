@@ -100,28 +100,53 @@ fn behind_header(error: DecodeError, header: &[u8]) -> DecodeError {
     DecodeError { offset: error.offset + header.len() as u64, ..error }
 }
 
-/// Writes a snapshot file of a tree at its own zxid, both sections included; how many uncompressed bytes that are.
-/// Flushes nothing.
+/// Writes a snapshot file of a tree that is exactly that of its own zxid, both sections included; how many uncompressed
+/// bytes that are. Flushes nothing.
 pub fn write_file(
     tree: &Tree,
     sessions: &[SessionRecord],
     compression: Compression,
     output: &mut impl Write,
 ) -> io::Result<u64> {
-    let mut out = Summed { inner: Packed::new(compression, output), sum: Adler32::new(), bytes: 0 };
-    out.write_all(&HEADER)?;
-    write_tree(tree, sessions, &mut out)?;
-    out.seal()?;
-    let mut section = Vec::new();
-    section.put_long(tree.zxid().to_wire());
-    section.put_int(TxnDigest::VERSION);
-    section.put_long(tree.digest() as i64);
-    out.write_all(&section)?;
-    out.seal()?;
-    out.write_all(&tree.zxid().to_wire().to_be_bytes())?;
-    out.seal()?;
-    out.inner.finish()?;
-    Ok(out.bytes)
+    let writer = SnapshotFileWriter::begin(tree, sessions, compression, output)?;
+    writer.finish(tree.zxid(), tree.digest()).map(|(_, bytes)| bytes)
+}
+
+/// A snapshot file of which the tree is written, and the digest not yet: of a tree that is not exactly that of its zxid, it
+/// becomes known only when the log behind it has been replayed.
+pub(super) struct SnapshotFileWriter<W: Write> {
+    out: Summed<W>,
+    zxid: Zxid,
+}
+
+impl<W: Write> SnapshotFileWriter<W> {
+    pub(super) fn begin(
+        tree: &Tree,
+        sessions: &[SessionRecord],
+        compression: Compression,
+        output: W,
+    ) -> io::Result<SnapshotFileWriter<W>> {
+        let mut out = Summed { inner: Packed::new(compression, output), sum: Adler32::new(), bytes: 0 };
+        out.write_all(&HEADER)?;
+        write_tree(tree, sessions, &mut out)?;
+        out.seal()?;
+        Ok(SnapshotFileWriter { out, zxid: tree.zxid() })
+    }
+
+    /// The tree has this digest when the log has been replayed up to `zxid`. Gives back the output, and how many
+    /// uncompressed bytes there are.
+    pub(super) fn finish(self, zxid: Zxid, digest: u64) -> io::Result<(W, u64)> {
+        let mut out = self.out;
+        let mut section = Vec::new();
+        section.put_long(zxid.to_wire());
+        section.put_int(TxnDigest::VERSION);
+        section.put_long(digest as i64);
+        out.write_all(&section)?;
+        out.seal()?;
+        out.write_all(&self.zxid.to_wire().to_be_bytes())?;
+        out.seal()?;
+        Ok((out.inner.finish()?, out.bytes))
+    }
 }
 
 /// Counts and sums what goes through.

@@ -50,6 +50,9 @@ pub struct Imported {
     pub sessions: Vec<SessionRecord>,
     /// Of the server as a member of an ensemble; those of its history if it never was one.
     pub epochs: Epochs,
+    /// The earliest transaction after which the tree is known to be exact: from there on the records may stay a log. The
+    /// last transaction, where none is known.
+    pub exact: Zxid,
     pub report: Report,
 }
 
@@ -92,12 +95,31 @@ pub fn import<D: Disk>(
     let mut bar = Bar { done: 0, total: 0, progress };
     let mut import = Import::begin(disk, &files, options, &mut bar)?;
     import.replay(disk, &files, &mut bar)?;
-    let (tree, sessions, mut report) = import.finish(&files)?;
-    let epochs = dir::epochs(disk, snapshot_dir, tree.zxid())?;
+    import.check_reach(&files)?;
+    import.put_right()?;
     for path in &files.unfinished {
-        report.notes.push(format!("{}: a snapshot that was never finished, left out", path.display()));
+        import.report.notes.push(format!("{}: a snapshot that was never finished, left out", path.display()));
     }
-    Ok(Some(Imported { tree, sessions, epochs, report }))
+    let epochs = dir::epochs(disk, snapshot_dir, import.tree.zxid())?;
+    let exact = import.exact.unwrap_or(import.last);
+    let (tree, sessions, report) = import.finish();
+    Ok(Some(Imported { tree, sessions, epochs, exact, report }))
+}
+
+/// Reads again, up to the transaction where the tree is exact, and puts nothing right: what follows counts on it.
+pub(super) fn import_exact<D: Disk>(
+    disk: &D,
+    files: &Files,
+    options: ImportOptions,
+    exact: Zxid,
+) -> Result<(Tree, Vec<SessionRecord>), Fatal> {
+    let options = ImportOptions { up_to: Some(exact), ..options };
+    let mut bar = Bar { done: 0, total: 0, progress: &mut |_, _| {} };
+    let mut import = Import::begin(disk, files, options, &mut bar)?;
+    import.replay(disk, files, &mut bar)?;
+    import.check_reach(files)?;
+    let (tree, sessions, _) = import.finish();
+    Ok((tree, sessions))
 }
 
 struct Bar<'a> {
@@ -134,6 +156,8 @@ struct Import {
     last: Zxid,
     /// The last transaction after which the tree had the digest that it should have, or `base`.
     verified: Zxid,
+    /// The first transaction after which the tree was known to be what it should be.
+    exact: Option<Zxid>,
     stored: Option<StoredDigest>,
     compare: Compare,
     mismatches: u64,
@@ -215,6 +239,8 @@ impl Import {
             base,
             last: base,
             verified: base,
+            // An empty server has an empty tree.
+            exact: (base == Zxid::ZERO).then_some(base),
             stored: None,
             compare: if base == Zxid::ZERO { Compare::From(Zxid::ZERO) } else { Compare::AfterAMatch },
             mismatches: 0,
@@ -256,6 +282,7 @@ impl Import {
         let Some(stored) = self.stored else { return Ok(()) };
         if stored.digest.tree == self.tree.digest() {
             self.report.snapshot_digest = true;
+            self.exact = Some(stored.zxid);
             return Ok(());
         }
         let says = format!("the snapshot says {:#x} for {}", stored.digest.tree, stored.zxid);
@@ -268,6 +295,7 @@ impl Import {
             return damage(file, offset, self.verified, problem);
         }
         self.mismatches += 1;
+        self.exact = None;
         if self.mismatches <= NOTES_MAX as u64 {
             self.report.notes.push(format!("{}: byte {offset}: {problem}", file.display()));
         }
@@ -363,6 +391,9 @@ impl Import {
             let from = missing_from(self.last, zxid);
             return damage(file, offset, self.last, format!("{zxid} follows {}: {from} is missing", self.last));
         }
+        if !crate::log::follows(self.last, zxid) {
+            self.exact = None; // Our log would not take the two.
+        }
         let (header, txn, digest) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => return damage(file, offset, self.last, format!("{zxid} is no transaction: {error}")),
@@ -392,7 +423,10 @@ impl Import {
         let right = digest.tree == self.tree.digest();
         match self.compare {
             Compare::From(from) if record.zxid < from => return Ok(()),
-            Compare::AfterAMatch if right => self.compare = Compare::From(record.zxid),
+            Compare::AfterAMatch if right => {
+                self.compare = Compare::From(record.zxid);
+                self.exact = Some(record.zxid);
+            }
             Compare::AfterAMatch => return Ok(()),
             Compare::From(_) => {}
         }
@@ -419,11 +453,9 @@ impl Import {
         damage(file, record.offset, self.last, problem)
     }
 
-    /// Whether the history reaches as far as the files say, and what ZooKeeper does when it has loaded one.
-    fn finish(mut self, files: &Files) -> Result<(Tree, Vec<SessionRecord>, Report), Fatal> {
-        self.check_reach(files)?;
+    /// What ZooKeeper does when it has loaded a state.
+    fn put_right(&mut self) -> Result<(), Fatal> {
         self.remove_orphans()?;
-        self.tree.recount_quotas();
         if self.missing_acls > 0 {
             self.note_missing_acls();
         }
@@ -434,14 +466,20 @@ impl Import {
         if self.repeated > 0 {
             self.report.notes.push(format!("{} records were there twice", self.repeated));
         }
+        Ok(())
+    }
+
+    fn finish(mut self) -> (Tree, Vec<SessionRecord>, Report) {
+        self.tree.recount_quotas();
         let mut report = self.report;
         report.zxid = self.tree.zxid();
         report.nodes = self.tree.node_count() as u64 - 1;
         report.sessions = self.sessions.len();
         report.digest = self.tree.digest();
-        Ok((self.tree, self.sessions.into_iter().collect(), report))
+        (self.tree, self.sessions.into_iter().collect(), report)
     }
 
+    /// Whether the history reaches as far as the files say.
     fn check_reach(&mut self, files: &Files) -> Result<(), Fatal> {
         let last = self.last;
         if let Some(up_to) = self.options.up_to {
@@ -489,6 +527,7 @@ impl Import {
             }
             let what = format!("{} ephemerals of the session {owner}, which is not there, were removed", paths.len());
             self.report.notes.push(what);
+            self.exact = None;
             let header = TxnHeader { session: owner, cxid: 0, zxid: self.tree.zxid(), time: 0 };
             self.applied.clear();
             self.tree.apply(&header, Txn::CloseSession { paths: None }, &mut self.applied);
@@ -500,6 +539,7 @@ impl Import {
         if !self.tree.acl_lists().iter().any(|(_, list)| is_missing_acl(list)) {
             return; // Replay has given each its list.
         }
+        self.exact = None;
         let mut walk = crate::tree::Walk::new();
         let mut left = 0;
         while let Some(node) = walk.next(&self.tree) {
@@ -519,7 +559,7 @@ impl Import {
 }
 
 /// Where in `files.logs` to begin after a snapshot: the newest log that begins no later than the record after it.
-fn first_log(files: &Files, base: Zxid) -> usize {
+pub(super) fn first_log(files: &Files, base: Zxid) -> usize {
     files.logs.iter().rposition(|log| log.first <= following(base)).unwrap_or(0)
 }
 

@@ -32,11 +32,11 @@ pub use compress::Compression;
 pub use decode::{DecodeError, DecodeLimits, Decoded, Decoder};
 pub use dir::{Files, LogName, SnapshotName};
 pub use encode::{Encoder, write_snap, write_tree};
-pub use export::{ExportOptions, Exported, State, export, read_state};
+pub use export::{ExportOptions, Exported, Passed, State, export, read_state};
 pub use file::{FileError, SnapshotFile, StoredDigest, read_file, write_file};
 pub use import::{ImportOptions, Imported, ProgressBar, Report, import};
 pub use log::{End, LogReader, Next, Record, write_log_header, write_log_record};
-pub use takeover::{Dirs, TakeOver, our_files, put_state, remove_ours, take_over};
+pub use takeover::{Dirs, TakeOver, import_into, our_files, put_state, remove_ours, take_over};
 
 use crate::wire::txn::Acl;
 

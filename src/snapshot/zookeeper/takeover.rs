@@ -19,14 +19,15 @@
 //! Runs on: the starting thread, or a command's; the caller holds the locks of both directories.
 
 use super::dir::{ACCEPTED_EPOCH, CURRENT_EPOCH, Files};
-use super::import::{ImportOptions, Imported, ProgressBar, Report, import};
+use super::import::{ImportOptions, Imported, ProgressBar, Report, first_log, import, import_exact};
+use super::log::{LogReader, Next};
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::log::epochs::EPOCHS;
-use crate::log::{Log, Sizes, is_log_file};
-use crate::snapshot::{SnapshotWriter, is_snapshot_file};
-use crate::tree::Progress;
+use crate::log::{Batch, Log, Sizes, is_log_file};
+use crate::snapshot::{SessionRecord, SnapshotWriter, is_snapshot_file};
+use crate::tree::{Progress, Tree};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
@@ -39,6 +40,8 @@ const FIRST_LINE: &str = "ostler: data of Apache ZooKeeper, taken over";
 const QUARANTINE: &str = "quarantine";
 /// Bytes at the beginning of a file of ZooKeeper's by which it is known again.
 const HEAD: usize = 4096;
+/// Records that are copied in one group.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Where a server keeps its snapshots and its log; they may be one.
 #[derive(Clone, Copy, Debug)]
@@ -119,26 +122,105 @@ pub fn take_over<D: Disk>(
     let mut marker = Marker { done: false, zxid: imported.tree.zxid(), looks: look(disk, dirs, &files)? };
     marker.store(disk, &marker_path)?;
     remove_ours(disk, dirs)?;
-    put_state(disk, dirs, &imported)?;
+    let report = import_into(disk, dirs, dirs, options, imported)?;
     marker.done = true;
     marker.store(disk, &marker_path)?;
-    Ok(TakeOver::Done(imported.report))
+    Ok(TakeOver::Done(report))
+}
+
+/// Writes what was imported `from` as a server of ours has it: a snapshot where the state is exact, and a log of the records
+/// behind it. A member's last records may never have been committed; a leader takes such back out of a log, and could not
+/// out of a snapshot. `to`'s directories exist and have no files of ours.
+pub fn import_into<D: Disk>(
+    disk: &D,
+    from: Dirs<'_>,
+    to: Dirs<'_>,
+    options: ImportOptions,
+    imported: Imported,
+) -> Result<Report, Fatal> {
+    let last = imported.tree.zxid();
+    if imported.exact == last {
+        put_state(disk, to, &imported)?;
+        return Ok(imported.report);
+    }
+    // One tree at a time: it may be most of the memory there is.
+    let Imported { tree, epochs, exact, report, .. } = imported;
+    drop(tree);
+    let files = Files::list(disk, from.snapshots, from.log)?;
+    let (tree, sessions) = import_exact(disk, &files, options, exact)?;
+    write_snapshot(disk, to.snapshots, &tree, &sessions)?;
+    drop(tree);
+    epochs.store(disk, to.snapshots)?;
+    let mut log = Log::create(disk.clone(), to.log, exact, Sizes::default())?;
+    copy_records(disk, &files, options, last, &mut log)?;
+    Ok(report)
+}
+
+/// Appends ZooKeeper's records behind the end of `log` up to `last`. All of them have been read and found good before.
+fn copy_records<D: Disk>(
+    disk: &D,
+    files: &Files,
+    options: ImportOptions,
+    last: Zxid,
+    log: &mut Log<D>,
+) -> Result<(), Fatal> {
+    let mut batch = Batch::new();
+    let mut at = log.last_zxid();
+    'files: for file in &files.logs[first_log(files, at)..] {
+        let io = |error| disk::fatal(&file.path, 0, error);
+        let opened = disk.open_to_read(&file.path).map_err(io)?;
+        // One that was hardly begun has no records.
+        let Ok(mut reader) = LogReader::open(opened, options.limits.item_bytes).map_err(io)? else { continue };
+        while let Next::Record(record) = reader.next().map_err(io)? {
+            if record.zxid > last {
+                break 'files;
+            }
+            if record.zxid <= at {
+                continue;
+            }
+            at = record.zxid;
+            batch.push(record.zxid, record.entry);
+            if batch.body_bytes() > BATCH_BYTES {
+                append(log, &mut batch)?;
+            }
+        }
+    }
+    append(log, &mut batch)?;
+    if at != last {
+        // The files have changed under our hands.
+        let problem = format!("the log ended with {last} when it was checked, and ends with {at} now");
+        let file = files.logs.last().map(|file| file.path.clone()).unwrap_or_default();
+        return Err(Fatal::ZooKeeperData { file, offset: 0, last_good: at, problem });
+    }
+    Ok(())
+}
+
+fn append<D: Disk>(log: &mut Log<D>, batch: &mut Batch) -> Result<(), Fatal> {
+    if !batch.is_empty() {
+        log.append(batch)?;
+        log.sync()?;
+        batch.clear();
+    }
+    Ok(())
 }
 
 /// Writes a state as a server of ours has it: a snapshot, an empty log behind it, the epochs. For directories that exist
 /// and have no such files.
 pub fn put_state<D: Disk>(disk: &D, dirs: Dirs<'_>, state: &Imported) -> Result<(), Fatal> {
-    let mut writer = SnapshotWriter::begin(disk.clone(), dirs.snapshots, state.tree.begin_freeze(), &state.sessions)?;
-    loop {
-        let progress = writer.take(&state.tree);
-        writer.store()?;
-        if progress == Progress::Done {
-            break;
-        }
-    }
-    writer.finish()?;
+    write_snapshot(disk, dirs.snapshots, &state.tree, &state.sessions)?;
     state.epochs.store(disk, dirs.snapshots)?;
     Log::create(disk.clone(), dirs.log, state.tree.zxid(), Sizes::default()).map(drop)
+}
+
+fn write_snapshot<D: Disk>(disk: &D, dir: &Path, tree: &Tree, sessions: &[SessionRecord]) -> Result<(), Fatal> {
+    let mut writer = SnapshotWriter::begin(disk.clone(), dir, tree.begin_freeze(), sessions)?;
+    loop {
+        let progress = writer.take(tree);
+        writer.store()?;
+        if progress == Progress::Done {
+            return writer.finish().map(drop);
+        }
+    }
 }
 
 /// Removes the files of a server of ours.
