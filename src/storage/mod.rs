@@ -34,9 +34,9 @@ pub struct Dirs {
 }
 
 impl Dirs {
-    /// Where the epochs are: beside the snapshots, as ZooKeeper has them.
+    /// Where the epochs are: beside the log.
     pub fn epochs(&self) -> &Path {
-        &self.snapshots
+        &self.log
     }
 }
 
