@@ -21,6 +21,17 @@ struct Chunk {
     entries: Vec<(Zxid, u32)>,
 }
 
+impl Chunk {
+    /// Its records from entry number `at` on.
+    fn records(&self, at: usize) -> impl Iterator<Item = (Zxid, &[u8])> {
+        (at..self.entries.len()).map(|at| {
+            let (zxid, start) = self.entries[at];
+            let end = self.entries.get(at + 1).map_or(self.bytes.len(), |&(_, start)| start as usize);
+            (zxid, &self.bytes[start as usize..end])
+        })
+    }
+}
+
 /// The run of records. `base <= last`; equal when it is empty.
 pub struct History {
     chunks: VecDeque<Chunk>,
@@ -120,16 +131,14 @@ impl History {
     /// Records behind `after` up to and with `up_to`, in order. What `after` is need not be an entry.
     pub fn between(&self, after: Zxid, up_to: Zxid) -> impl Iterator<Item = (Zxid, &[u8])> {
         let first = self.chunks.partition_point(|chunk| chunk.entries.last().is_none_or(|&(last, _)| last <= after));
-        self.chunks
-            .range(first..)
-            .flat_map(|chunk| {
-                let starts = chunk.entries.iter();
-                let ends = chunk.entries.iter().skip(1).map(|&(_, start)| start as usize);
-                let ends = ends.chain(std::iter::once(chunk.bytes.len()));
-                starts.zip(ends).map(|(&(zxid, start), end)| (zxid, &chunk.bytes[start as usize..end]))
-            })
-            .skip_while(move |&(zxid, _)| zxid <= after)
-            .take_while(move |&(zxid, _)| zxid <= up_to)
+        let mut chunks = self.chunks.range(first..);
+        // The first one is searched, not walked through: a leader asks this for each group of commits and each learner.
+        let begin = chunks.next().map(|chunk| {
+            let at = chunk.entries.partition_point(|&(entry, _)| entry <= after);
+            chunk.records(at)
+        });
+        let rest = chunks.flat_map(|chunk| chunk.records(0));
+        begin.into_iter().flatten().chain(rest).take_while(move |&(zxid, _)| zxid <= up_to)
     }
 
     /// Forgets every record after `zxid`, which is an entry or the base.

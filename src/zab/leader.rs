@@ -168,7 +168,6 @@ pub struct Leader {
     marks: VecDeque<(Now, Zxid)>,
     syncs: broadcast::Syncs,
     outputs: Vec<LeaderOutput>,
-    touched: Vec<Link>,
 }
 
 impl Leader {
@@ -193,7 +192,6 @@ impl Leader {
             marks: VecDeque::new(),
             syncs: broadcast::Syncs::default(),
             outputs: Vec::new(),
-            touched: Vec::new(),
             start,
         };
         leader.from.insert(leader.start.me);
@@ -223,14 +221,19 @@ impl Leader {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Links whose output may have grown since the last call; takes them. May repeat one.
-    pub fn touched(&mut self) -> Vec<Link> {
-        std::mem::take(&mut self.touched)
+    /// Whether `outputs` has something: whoever sleeps looks here first.
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
     }
 
     /// Bytes for a link; the caller takes off what it sends.
     pub fn output(&mut self, link: Link) -> Option<&mut Vec<u8>> {
         self.learners.get_mut(&link).map(|learner| &mut learner.out)
+    }
+
+    /// Bytes for each link, in the order in which they came; the caller takes off what it sends.
+    pub fn each_output(&mut self) -> impl Iterator<Item = (Link, &mut Vec<u8>)> {
+        self.learners.iter_mut().map(|(&link, learner)| (link, &mut learner.out))
     }
 
     /// Who is at the other end, once it has said so.
@@ -278,6 +281,15 @@ impl Leader {
     /// A link is gone, whoever closed it.
     pub fn closed(&mut self, link: Link) {
         self.learners.remove(&link);
+    }
+
+    /// A learner that catches up has read something of what it is sent, or it is not its fault that it has not: it is alive.
+    pub fn reads(&mut self, link: Link, now: Now) {
+        if let Some(learner) = self.learners.get_mut(&link)
+            && learner.stage == Stage::CatchingUp
+        {
+            learner.heard = now;
+        }
     }
 
     /// A packet of a learner.
@@ -394,11 +406,11 @@ impl Leader {
             .learners
             .iter()
             .filter_map(|(&link, learner)| {
-                // While its history is being sent it has nothing to say.
+                // While its history is being sent it has nothing to say; that it reads is heard of with `reads`.
                 let limit = if learner.stage == Stage::Serving { timing.sync() } else { timing.init() };
                 let quiet = now.since(learner.heard);
                 let name = learner.server.0;
-                if quiet > limit && learner.stage != Stage::CatchingUp {
+                if quiet > limit {
                     Some((link, format!("server {name} was silent for {} ms", quiet.as_millis())))
                 } else if learner.out.len() > self.start.output_max {
                     Some((link, format!("server {name} reads too slowly: {} bytes wait for it", learner.out.len())))

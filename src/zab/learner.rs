@@ -170,7 +170,19 @@ impl Learner {
         self.send(kind, epoch_zxid(self.start.accepted), Some(&data));
     }
 
-    /// Bytes of a snapshot have come.
+    /// Up to where the leader has said that its history is committed. Before `Serving` it may be mistaken (it may not have
+    /// its quorum yet), and a later leader may take it back (`Truncate`, `ReceiveSnapshot`); so it is for nobody's eyes, but
+    /// it may be applied where it would pile up otherwise.
+    pub fn said_committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// Whether `outputs` has something: whoever sleeps looks here first.
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Bytes of a snapshot have come, or it has been installed.
     pub fn still_alive(&mut self, now: Now) {
         self.heard = now;
     }
@@ -196,9 +208,15 @@ impl Learner {
         let data = packet.data.unwrap_or_default();
         match (kind, self.phase) {
             (PacketType::LeaderInfo, Phase::Hello) => self.leader_info(zxid.epoch()),
+            (PacketType::Diff, Phase::AckedEpoch) if self.start.quarantined => {
+                self.fail("the leader sends what follows a history that is in doubt, instead of its own");
+            }
+            (PacketType::Diff, Phase::AckedEpoch) if zxid < self.appended => {
+                self.fail(format!("the leader sends what follows {}, up to {zxid}", self.appended));
+            }
             (PacketType::Diff, Phase::AckedEpoch) => {
                 self.phase = Phase::Syncing;
-                self.committed = self.committed.max(self.appended.min(zxid));
+                self.committed = self.committed.max(self.appended);
             }
             (PacketType::Trunc, Phase::AckedEpoch) => {
                 self.phase = Phase::Replacing;
@@ -280,6 +298,8 @@ impl Learner {
                 self.phase = Phase::Synced;
                 self.send(PacketType::Ack, epoch_zxid(self.epoch), None);
                 self.acked = self.committed.max(self.acked);
+                // What came uncommitted before NEWLEADER is durable too, and nothing else may come that would say so.
+                self.acknowledge();
             }
             Phase::Lost => {}
             phase => unreachable!("no epochs were to be stored in {phase:?}"),
@@ -363,7 +383,7 @@ impl Learner {
     }
 
     /// The log is durable up to here.
-    pub fn durable(&mut self, up_to: Zxid, history: &History) {
+    pub fn durable(&mut self, up_to: Zxid) {
         if up_to > self.durable {
             assert!(up_to <= self.appended, "durable before it was appended");
             self.durable = up_to;
@@ -371,20 +391,26 @@ impl Learner {
                 self.store_current();
             }
         }
-        self.acknowledge(history);
+        self.acknowledge();
     }
 
-    /// One ACK for each proposal that is durable and has none, in order.
-    pub fn acknowledge(&mut self, history: &History) {
-        if self.start.observer || !matches!(self.phase, Phase::Synced | Phase::Serving) || self.durable <= self.acked {
+    /// One ACK for each proposal of this epoch that is durable and has none, in order. What is older was acknowledged with
+    /// NEWLEADER; within an epoch there is no hole (R4), so the zxids need not be looked up.
+    fn acknowledge(&mut self) {
+        if self.start.observer || !matches!(self.phase, Phase::Synced | Phase::Serving) {
             return;
         }
-        for (zxid, _) in history.between(self.acked, self.durable) {
-            QuorumPacket::new(PacketType::Ack, zxid.to_wire(), None).write(&mut self.output);
+        if self.durable > self.acked && self.durable.epoch() == self.epoch {
+            let from = if self.acked.epoch() == self.epoch { self.acked.counter() } else { 0 };
+            for counter in from + 1..=self.durable.counter() {
+                self.ack(Zxid::new(self.epoch, counter));
+            }
         }
-        self.acked = self.durable;
-        let due: Vec<Zxid> = self.repeats.extract_if(.., |zxid| *zxid <= self.durable).collect();
-        due.into_iter().for_each(|zxid| self.ack(zxid));
+        self.acked = self.acked.max(self.durable);
+        if !self.repeats.is_empty() {
+            let due: Vec<Zxid> = self.repeats.extract_if(.., |zxid| *zxid <= self.durable).collect();
+            due.into_iter().for_each(|zxid| self.ack(zxid));
+        }
     }
 
     fn ack(&mut self, zxid: Zxid) {
@@ -424,7 +450,7 @@ impl Learner {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
-        if now > self.deadline() && self.phase != Phase::Replacing {
+        if now > self.deadline() {
             let quiet = now.since(self.heard).as_millis();
             let what = if self.phase == Phase::Connecting { "could not be reached" } else { "was silent" };
             self.fail(format!("the leader {what} for {quiet} ms"));

@@ -130,9 +130,19 @@ impl Peer {
         };
     }
 
+    /// Whether the role wants something done.
+    pub fn has_outputs(&self) -> bool {
+        match &self.role {
+            Role::Looking => false,
+            Role::Leading(leader) => leader.has_outputs(),
+            Role::Learning { learner, .. } => learner.has_outputs(),
+        }
+    }
+
     /// The role is over (`Resign`, `Lost`). The caller has closed its connections, or does so now.
     pub fn leave(&mut self) {
         self.role = Role::Looking;
+        self.history.pin(None);
     }
 
     /// Whether these epochs, once they are durable, say that a leader's history has taken the place of the doubtful one: a
@@ -164,7 +174,7 @@ impl Peer {
         self.durable = up_to;
         match &mut self.role {
             Role::Leading(leader) => leader.durable(up_to, &mut self.history),
-            Role::Learning { learner, .. } => learner.durable(up_to, &self.history),
+            Role::Learning { learner, .. } => learner.durable(up_to),
             Role::Looking => {}
         }
     }

@@ -177,7 +177,7 @@ impl Lab {
             output.splice(0..0, left);
         }
         if follower.disk_is_fast {
-            follower.learner.durable(follower.history.last(), &follower.history);
+            follower.learner.durable(follower.history.last());
         }
         let bytes = std::mem::take(&mut follower.learner.output);
         let mut rest = &bytes[..];
@@ -400,7 +400,7 @@ fn each_proposal_is_acknowledged_on_its_own_in_order_and_a_repeated_one_twice() 
     }
     let again = QuorumPacket::new(PacketType::Proposal, z(1, 3).to_wire(), Some(b"record"));
     assert_eq!(follower.learner.packet(&again, lab.now), Brought::Nothing);
-    follower.learner.durable(z(1, 3), &follower.history);
+    follower.learner.durable(z(1, 3));
     let mut acks = Vec::new();
     let mut rest = &follower.learner.output[..];
     while let Some((packet, taken)) = QuorumPacket::read(rest, 100).unwrap() {
@@ -435,4 +435,113 @@ fn a_quarantine_ends_with_the_leaders_history_also_within_the_same_epoch() {
     assert!(peer.ends_quarantine(Epoch(1), Epoch(1)));
     peer.epochs_stored(Epoch(1), Epoch(1), Now::START);
     assert!(!peer.is_quarantined());
+}
+
+#[test]
+fn what_came_uncommitted_before_newleader_is_acknowledged_though_nothing_follows_it() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0), (&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.connect(1);
+    lab.followers[0].disk_is_fast = false;
+    lab.followers[1].disk_is_fast = false;
+    let zxid = lab.propose();
+    lab.own_disk();
+    lab.run();
+    // A learner whose disk says once, before NEWLEADER, that all is durable, and then is silent.
+    lab.followers[2].disk_is_fast = false;
+    lab.leader.connected(Link(2), lab.now);
+    let (now, follower) = (lab.now, &mut lab.followers[2]);
+    follower.learner.connected(now);
+    for _ in 0..20 {
+        lab.leader_turn();
+        lab.follower_turn(2);
+        let follower = &mut lab.followers[2];
+        if follower.history.last() == zxid && !follower.received.contains(&PacketType::UpToDate) {
+            follower.learner.durable(zxid);
+        }
+    }
+    assert!(lab.followers[2].serving);
+    // With the acknowledgement of one more the leader has its quorum: itself, this one and that one.
+    lab.followers[0].disk_is_fast = true;
+    lab.run();
+    assert_eq!(lab.leader.committed(), zxid);
+}
+
+#[test]
+fn each_of_more_proposals_than_the_history_remembers_is_acknowledged() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    let follower = &mut lab.followers[0];
+    let record = vec![0; 100_000];
+    for counter in 1..=40 {
+        let packet = QuorumPacket::new(PacketType::Proposal, z(1, counter).to_wire(), Some(&record));
+        assert!(matches!(follower.learner.packet(&packet, lab.now), Brought::Proposal { .. }));
+        follower.history.push(z(1, counter), &record);
+        follower.learner.appended(z(1, counter));
+    }
+    assert!(follower.history.base() > z(1, 1), "the history has forgotten the first ones");
+    follower.learner.durable(z(1, 40));
+    let mut rest = &follower.learner.output[..];
+    let mut acks = 0;
+    while let Some((packet, taken)) = QuorumPacket::read(rest, 100).unwrap() {
+        acks += 1;
+        assert_eq!(Zxid::from_wire(packet.zxid), z(1, acks));
+        rest = &rest[taken..];
+    }
+    assert_eq!(acks, 40);
+}
+
+#[test]
+fn a_learner_that_stops_reading_its_snapshot_is_dropped_and_a_leader_that_stops_sending_it_is_left() {
+    let all = [z(1, 1), z(1, 2)];
+    let mut lab = Lab::new(&all, 3, &[(&all, 3), (&[z(1, 1), z(1, 2), z(2, 1)], 2)]);
+    lab.connect(0);
+    assert!(lab.leader.is_established());
+    lab.leader.connected(Link(1), lab.now);
+    lab.followers[1].learner.connected(lab.now);
+    lab.follower_turn(1);
+    lab.follower_turn(1);
+    lab.follower_turn(1);
+    assert!(lab.leader.outputs().contains(&LeaderOutput::SendSnapshot { link: Link(1) }));
+    lab.leader.snapshot_begins(Link(1), z(1, 2));
+    let mut pass = |ms, reads| {
+        for _ in 0..ms / 1_000 {
+            lab.now = lab.now.plus_ms(1_000);
+            if reads {
+                lab.leader.reads(Link(1), lab.now);
+            }
+            lab.leader.tick(&mut lab.history, lab.now);
+            lab.follower_turn(0);
+        }
+        lab.leader.server(Link(1)).is_some()
+    };
+    assert!(pass(30_000, true), "it reads, however slowly");
+    assert!(!pass(11_000, false));
+    let at = lab.now;
+
+    let follower = &mut lab.followers[1];
+    let packet = QuorumPacket::new(PacketType::Snap, z(1, 2).to_wire(), None);
+    let _ = follower.learner.packet(&packet, at);
+    follower.learner.still_alive(at.plus_ms(9_000));
+    follower.learner.tick(at.plus_ms(18_000));
+    assert!(!follower.learner.is_lost(), "bytes have come");
+    follower.learner.tick(at.plus_ms(19_500));
+    assert!(follower.learner.is_lost());
+}
+
+#[test]
+fn a_diff_that_ends_before_the_learners_own_history_is_no_leader_to_follow() {
+    let mut lab = Lab::new(&[], 0, &[(&[z(1, 1), z(1, 2)], 1), (&[], 0)]);
+    let follower = &mut lab.followers[0];
+    follower.learner.connected(lab.now);
+    for (kind, zxid) in [(PacketType::LeaderInfo, z(2, 0)), (PacketType::Diff, z(1, 1))] {
+        let version = 0x1_0000i32.to_be_bytes();
+        let _ = follower.learner.packet(&QuorumPacket::new(kind, zxid.to_wire(), Some(&version)), lab.now);
+        for output in follower.learner.outputs() {
+            if matches!(output, LearnerOutput::StoreEpochs { .. }) {
+                follower.learner.epochs_stored();
+            }
+        }
+    }
+    assert!(follower.learner.is_lost());
 }

@@ -440,7 +440,7 @@ impl Server {
         self.durable = up_to;
         match &mut self.role {
             Role::Leading(leader) => leader.durable(up_to, &mut self.history),
-            Role::Learning { learner, .. } => learner.durable(up_to, &self.history),
+            Role::Learning { learner, .. } => learner.durable(up_to),
             Role::Looking => {}
         }
     }
@@ -547,7 +547,7 @@ impl Server {
                     if is(Bug::AckBeforeSync)
                         && let Role::Learning { learner, .. } = &mut self.role
                     {
-                        learner.durable(zxid, &self.history);
+                        learner.durable(zxid);
                     }
                 }
                 Brought::Ping => self.answer_ping(),

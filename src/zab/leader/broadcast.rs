@@ -24,11 +24,10 @@ impl Leader {
         assert_eq!(self.phase, Phase::Broadcast, "only an established leader proposes");
         assert!(zxid.epoch() == self.epoch && zxid.counter() == self.next_counter(), "{zxid} is not the next");
         self.proposed = zxid;
-        for (&link, learner) in &mut self.learners {
+        for learner in self.learners.values_mut() {
             if learner.stage >= Stage::Forwarding && !learner.observer {
                 learner.send(PacketType::Proposal, zxid.to_wire(), Some(record));
                 learner.sent = zxid;
-                self.touched.push(link);
             }
         }
     }
@@ -72,7 +71,8 @@ impl Leader {
         if zxid > proposed {
             return self.close(link, format!("an ACK of {zxid}, which was never proposed"));
         }
-        if learner.observer {
+        // What is older than this epoch was acknowledged with NEWLEADER.
+        if learner.observer || zxid.epoch() != epoch {
             return;
         }
         if zxid > learner.acked {
@@ -107,7 +107,6 @@ impl Leader {
         let Some(learner) = self.learners.get_mut(&link) else { return };
         learner.stage = Stage::Serving;
         learner.send(PacketType::UpToDate, -1, None);
-        self.touched.push(link);
     }
 
     /// This server, and those voters among the learners for which it holds.
@@ -131,7 +130,7 @@ impl Leader {
         }
         let from = self.committed;
         self.committed = up_to;
-        for (&link, learner) in &mut self.learners {
+        for learner in self.learners.values_mut() {
             if learner.stage < Stage::Forwarding {
                 continue;
             }
@@ -143,7 +142,6 @@ impl Leader {
                     learner.send(PacketType::Commit, zxid.to_wire(), None);
                 }
             }
-            self.touched.push(link);
         }
         self.outputs.push(LeaderOutput::Commit { up_to });
         self.keep(history);
@@ -174,12 +172,11 @@ impl Leader {
         self.syncs.round += 1;
         let round = self.syncs.round;
         let proposed = self.proposed;
-        for (&link, learner) in &mut self.learners {
+        for learner in self.learners.values_mut() {
             // Before UPTODATE a learner may pass over a ping, and then its answers would be counted for the wrong ones.
             if learner.stage == Stage::Serving {
                 learner.send(PacketType::Ping, proposed.to_wire(), None);
                 learner.pings.push_back(round);
-                self.touched.push(link);
             }
         }
         self.marks.push_back((now, proposed));
@@ -225,7 +222,6 @@ impl Leader {
                 Some(link) => {
                     if let Some(learner) = self.learners.get_mut(&link) {
                         learner.send(PacketType::Sync, 0, None);
-                        self.touched.push(link);
                     }
                 }
             }
@@ -237,9 +233,8 @@ impl Leader {
         if self.syncs.waiting.front().is_some_and(|&(round, ..)| round > self.syncs.round) {
             let now = self.marks.back().map_or(self.phase_began, |&(at, _)| at);
             self.ping(now);
-            if self.learners.is_empty() {
-                self.answer_syncs();
-            }
+            // Where nobody else's answer is needed there is nothing to wait for.
+            self.answer_syncs();
         }
     }
 
@@ -277,7 +272,6 @@ impl Leader {
         let mut data = Vec::with_capacity(9);
         answer.write(&mut data);
         learner.send(PacketType::Revalidate, -1, Some(&data));
-        self.touched.push(link);
     }
 }
 

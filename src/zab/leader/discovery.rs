@@ -103,7 +103,6 @@ impl Leader {
         version.put_int(PROTOCOL_VERSION);
         learner.send(PacketType::LeaderInfo, epoch_zxid(epoch), Some(&version));
         learner.stage = Stage::Told;
-        self.touched.push(link);
     }
 
     /// ACKEPOCH: it follows no older leader any more; what is its history?

@@ -82,7 +82,6 @@ impl Leader {
         let committed = self.committed;
         let Some(learner) = self.learners.get_mut(&link) else { return };
         learner.send(PacketType::Diff, committed.to_wire(), None);
-        self.touched.push(link);
     }
 
     /// The log does not reach back so far, or has not that record.
@@ -106,7 +105,6 @@ impl Leader {
                 committed_record(learner, zxid, record);
             }
         }
-        self.touched.push(link);
         let reached = history.contains(learner.sent) && learner.sent <= committed;
         if reached {
             self.forward_from_memory(link, history);
@@ -136,7 +134,6 @@ impl Leader {
         let Some(learner) = self.learners.get_mut(&link) else { return };
         learner.sent = zxid;
         learner.send(PacketType::Snap, zxid.to_wire(), None);
-        self.touched.push(link);
     }
 
     /// The snapshot has been sent, to its end.
@@ -173,7 +170,6 @@ impl Leader {
         learner.send(PacketType::NewLeader, epoch_zxid(epoch), Some(&config));
         learner.stage = Stage::Forwarding;
         learner.acked = committed;
-        self.touched.push(link);
         self.keep(history);
     }
 }
