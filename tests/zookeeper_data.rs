@@ -5,6 +5,8 @@
 
 #[path = "zookeeper_data/commands.rs"]
 mod commands;
+#[path = "zookeeper_data/ensemble.rs"]
+mod ensemble;
 #[path = "zookeeper_data/java.rs"]
 mod java;
 #[path = "zookeeper_data/made.rs"]
@@ -20,11 +22,12 @@ use ostler::log::epochs::Epochs;
 use ostler::log::{Batch, Log, Sizes};
 use ostler::random::Rng;
 use ostler::snapshot::zookeeper::{
-    Compression, DecodeLimits, Decoder, ExportOptions, ImportOptions, Imported, TakeOver, export, import, put_state,
-    read_state, remove_ours, take_over, write_file, write_log_header, write_log_record,
+    Compression, DecodeLimits, Decoder, Dirs, ExportOptions, ImportOptions, Imported, TakeOver, export, import,
+    put_state, read_state, remove_ours, take_over, write_file, write_log_header, write_log_record,
 };
 use ostler::tree::{Tree, TreeOptions};
 use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
+use std::path::Path;
 
 /// What 3.9.5 wrote: 362 records, and the snapshot at the last of them.
 const LOG: &[u8] = include_bytes!("golden/zookeeper-3.9.5.log");
@@ -125,6 +128,49 @@ fn a_directory_is_taken_over_once_and_its_files_stay_as_they_are() {
     assert!(matches!(take(&disk), Ok(TakeOver::Before)));
     let none = disk_with(&[]);
     assert!(matches!(take(&none), Ok(TakeOver::Nothing)));
+}
+
+/// dataDir and dataLogDir apart, and a history of several epochs.
+#[test]
+fn a_member_with_two_directories_keeps_everything_in_its_place() {
+    let (snapshots, log) = (Path::new("/data"), Path::new("/log"));
+    let apart = Dirs { snapshots, log };
+    let mut made = Made::new();
+    let mut rng = Rng::new(4);
+    let disk = disk_with(&[("acceptedEpoch", b"9"), ("currentEpoch", b"3")]);
+    disk.create_dir(log).unwrap();
+    for epoch in 1..4 {
+        let mut bytes = Vec::new();
+        write_log_header(&mut bytes).unwrap();
+        for counter in 1..50 {
+            write_log_record(&made.entry(&mut rng, Zxid::new(Epoch(epoch), counter)), &mut bytes).unwrap();
+        }
+        disk.put(&log.join(format!("log.{epoch}00000001")), bytes);
+        if epoch == 2 {
+            let mut bytes = Vec::new();
+            write_file(&made.tree, &made.session_list(), Compression::Plain, &mut bytes).unwrap();
+            disk.put(&snapshots.join(format!("snapshot.{:x}", made.tree.zxid().0)), bytes);
+        }
+    }
+    let taken = take_over(&disk, apart, options(), false, &mut |_, _| {});
+    assert!(matches!(taken, Ok(TakeOver::Done(report)) if report.records == 49));
+    let state = read_state(&disk, apart, options().tree, |_| Ok(())).unwrap();
+    assert_same(&state.tree, &made.tree);
+    assert_eq!((state.epochs, state.records), (Epochs::new(Epoch(9), Epoch(3)), 49));
+    assert_eq!(state.snapshot, Some(Zxid::new(Epoch(2), 49)));
+
+    let (out, out_log) = (Path::new("/out"), Path::new("/out-log"));
+    disk.create_dir(out).unwrap();
+    disk.create_dir(out_log).unwrap();
+    let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
+    let to = Dirs { snapshots: out, log: out_log };
+    let exported = export(&disk, apart, to, options, &mut |_, _| {}).unwrap();
+    assert_eq!(exported.epochs, Epochs::new(Epoch(9), Epoch(3)));
+    assert_eq!(disk.list(out).unwrap(), ["acceptedEpoch", "currentEpoch", "snapshot.200000031"]);
+    assert_eq!(disk.list(out_log).unwrap(), ["log.300000001"]);
+    let back = import(&disk, out, out_log, self::options(), &mut |_, _| {}).unwrap().unwrap();
+    assert_same(&back.tree, &made.tree);
+    assert_eq!(back.epochs, Epochs::new(Epoch(9), Epoch(3)));
 }
 
 #[test]
@@ -492,13 +538,13 @@ fn import_export_import_keeps_everything() {
         let exported = {
             // One simulated disk for both: the export goes to another directory of it.
             disk.create_dir("/out".as_ref()).unwrap();
-            let to = ostler::snapshot::zookeeper::Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
+            let to = Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
             let options = ExportOptions { tree: options().tree, compression, set_aside: false };
             export(&disk, dirs(), to, options, &mut |_, _| {}).unwrap()
         };
         assert_eq!((exported.digest, exported.zxid), (state.tree.digest(), state.tree.zxid()));
         for name in disk.list("/out".as_ref()).unwrap() {
-            out.put(&dir().join(&name), disk.contents(&std::path::Path::new("/out").join(&name)).unwrap());
+            out.put(&dir().join(&name), disk.contents(&Path::new("/out").join(&name)).unwrap());
         }
         let second = read(&out).unwrap();
         assert_same(&second.tree, &state.tree);
@@ -595,7 +641,7 @@ fn a_full_disk_stops_an_export_and_leaves_nothing_that_zookeeper_takes_for_data(
     let disk = disk_with(&[("log.1", LOG)]);
     assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
     disk.create_dir("/out".as_ref()).unwrap();
-    let to = ostler::snapshot::zookeeper::Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
+    let to = Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
     let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
     disk.limit(Some(2000));
     assert!(matches!(export(&disk, dirs(), to, options, &mut |_, _| {}), Err(Fatal::DiskFull { .. })));

@@ -47,7 +47,7 @@ fn run(words: &[&str], path: &Path) -> Output {
 }
 
 /// What a command that went well has printed.
-fn said(words: &[&str], path: &Path) -> String {
+pub fn said(words: &[&str], path: &Path) -> String {
     let output = run(words, path);
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()

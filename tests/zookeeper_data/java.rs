@@ -138,15 +138,16 @@ fn ostler_command(words: &[&str], config: &Path) -> std::process::Output {
     command.output().expect("the program under test")
 }
 
-fn read(dir: &Path) -> Imported {
+pub fn read(dir: &Path) -> Imported {
     let version_2 = dir.join("version-2");
     let options = ImportOptions { ..made::options() };
     let imported = import(&RealDisk, &version_2, &version_2, options, &mut |_, _| {});
     imported.unwrap_or_else(|fatal| panic!("{fatal}")).expect("there are files")
 }
 
-fn files(server: &Server, kind: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(server.data().join("version-2")).unwrap();
+/// Files in `version-2` whose names begin like this.
+pub fn files(data: &Path, kind: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(data.join("version-2")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind)).collect()
 }
@@ -162,12 +163,12 @@ fn there_and_back(kind: Kind, options: Options, seed: u64) {
     let session = client.session_id();
     assert!(seen.values().any(|seen| seen.stat.ephemeral_owner == session.0), "an ephemeral of ours");
     server.kill();
-    assert!(files(&server, "snapshot.").len() > 1 && files(&server, "log.").len() > 1);
+    assert!(files(&server.data(), "snapshot.").len() > 1 && files(&server.data(), "log.").len() > 1);
 
     // Ours, at its first start.
     let before: Vec<(PathBuf, Vec<u8>)> = ["snapshot.", "log."]
         .iter()
-        .flat_map(|kind| files(&server, kind))
+        .flat_map(|kind| files(&server.data(), kind))
         .map(|path| (path.clone(), std::fs::read(path).unwrap()))
         .collect();
     let checked = ostler_command(&["import", "--check"], &config);
@@ -221,7 +222,7 @@ fn assert_tools_accept(kind: Kind, server: &Server) {
         text
     };
     let imported = read(&server.data());
-    let (snapshots, logs) = (files(server, "snapshot."), files(server, "log."));
+    let (snapshots, logs) = (files(&server.data(), "snapshot."), files(&server.data(), "log."));
     assert_eq!(snapshots.len(), 1);
     let text = java("org.apache.zookeeper.server.SnapshotFormatter", &snapshots[0]);
     let file = RealDisk.open_to_read(&snapshots[0]).unwrap();
