@@ -7,7 +7,7 @@
 #   tools/compare.sh kill NAME...       kill -9 alone
 #   tools/compare.sh stop [NAME...]     stop, and remove the folders
 #
-# NAMEs: ostler, zookeeper, zookeeper3 (an ensemble of three), redis, redis-always (appendfsync always), etcd, keeper
+# NAMEs: ostler, ostler3 and zookeeper3 (ensembles of three), zookeeper, redis, redis-always (appendfsync always), etcd, keeper
 # (ClickHouse Keeper, if a program clickhouse-keeper or clickhouse is there: no package registry has it), echo (the floor),
 # echo-sync (the floor of writes: appends them and calls fdatasync once a turn).
 #
@@ -34,7 +34,7 @@ die() { say "$*"; exit 1; }
 
 port_of() {
     case $1 in
-        ostler) echo 21810 ;; zookeeper) echo 21820 ;; zookeeper3) echo 21831 ;; redis) echo 21840 ;;
+        ostler) echo 21810 ;; ostler3) echo 21811 ;; zookeeper) echo 21820 ;; zookeeper3) echo 21831 ;; redis) echo 21840 ;;
         redis-always) echo 21841 ;; etcd) echo 21850 ;; keeper) echo 21860 ;; echo) echo 21870 ;; echo-sync) echo 21871 ;;
         *) die "$1: no such server; see the head of $0" ;;
     esac
@@ -78,15 +78,21 @@ prepare() { # prepare NAME
             printf '%s\nclientPort=%s\ndataDir=%s/data\ndataLogDir=%s\n' "$settings" "$port" "$dir" "$logs" >"$dir/zoo.cfg"
             words=$(java_words org.apache.zookeeper.server.ZooKeeperServerMain "$dir/zoo.cfg") || exit 1
             ;;
-        zookeeper3)
+        ostler3 | zookeeper3)
             local id
             for id in 1 2 3; do
                 mkdir -p "$dir/data$id"
                 echo $id >"$dir/data$id/myid"
                 printf '%s\ninitLimit=10\nsyncLimit=5\nclientPort=%s\ndataDir=%s/data%s\ndataLogDir=%s%s\n' "$settings" \
                     $((port + id - 1)) "$dir" $id "$logs" $id >"$dir/zoo$id.cfg"
-                printf 'server.%s=127.0.0.1:%s:%s\n' 1 21834 21837 2 21835 21838 3 21836 21839 >>"$dir/zoo$id.cfg"
-                words=$(java_words org.apache.zookeeper.server.quorum.QuorumPeerMain "$dir/zoo$id.cfg") || exit 1
+                printf 'server.%s=127.0.0.1:%s:%s\n' 1 $((port + 3)) $((port + 6)) 2 $((port + 4)) $((port + 7)) \
+                    3 $((port + 5)) $((port + 8)) >>"$dir/zoo$id.cfg"
+                if [ "$name" = ostler3 ]; then
+                    [ -x "$ostler" ] || die "$ostler is not there: cargo build --release --bins --examples"
+                    words="$ostler server $dir/zoo$id.cfg"
+                else
+                    words=$(java_words org.apache.zookeeper.server.quorum.QuorumPeerMain "$dir/zoo$id.cfg") || exit 1
+                fi
                 printf '#!/bin/sh\nexec %s\n' "$words" >"$dir/run$id"
             done
             chmod +x "$dir"/run[123]
@@ -152,7 +158,7 @@ answers() { # answers NAME
         redis*) ask "$port" 'PING\r\n' PONG ;;
         etcd) ETCDCTL_API=3 timeout 5 etcdctl --endpoints "127.0.0.1:$port" endpoint health >/dev/null 2>&1 ;;
         echo*) (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null ;;
-        zookeeper3) for member in 0 1 2; do ask $((port + member)) srvr Mode || return 1; done ;;
+        ostler3 | zookeeper3) for member in 0 1 2; do ask $((port + member)) srvr Mode || return 1; done ;;
         *) ask "$port" srvr Mode ;;
     esac
 }
@@ -197,7 +203,7 @@ target() {
     case $1 in
         redis*) address=redis://127.0.0.1:$port ;;
         echo*) address=echo://127.0.0.1:$port ;;
-        zookeeper3) address=127.0.0.1:$port,127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2)) ;;
+        ostler3 | zookeeper3) address=127.0.0.1:$port,127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2)) ;;
         etcd) die "etcd speaks another protocol: etcdctl --endpoints 127.0.0.1:$port check perf" ;;
         *) address=127.0.0.1:$port ;;
     esac
