@@ -32,6 +32,8 @@ pub struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Condvar,
     durable: AtomicU64,
+    /// Microseconds that the last write took, its sync included.
+    last_write_us: AtomicU64,
 }
 
 impl Mailbox {
@@ -78,6 +80,11 @@ impl Mailbox {
         self.durable.store(zxid.0, Ordering::Release);
     }
 
+    /// Whether the disk was quick the last time: a thread that others wait for may then write a little itself.
+    pub fn is_quick(&self) -> bool {
+        self.last_write_us.load(Ordering::Relaxed) < QUICK_US
+    }
+
     /// Everything up to here has survived a sync.
     pub fn durable(&self) -> Zxid {
         Zxid(self.durable.load(Ordering::Acquire))
@@ -122,6 +129,9 @@ pub struct LogWriter {
     writer: Mutex<Writer>,
 }
 
+/// Microseconds of a write up to which a disk is quick: a hand-over to another thread and back costs as much.
+const QUICK_US: u64 = 1_000;
+
 /// Records above which a batch is worth a thread of its own: while that one syncs, the pipeline prepares the next.
 const INLINE_RECORDS_MAX: usize = 8;
 
@@ -134,7 +144,8 @@ impl LogWriter {
     /// threads, which cost as much as everything else that the server does for it. `false`, and the batch untouched, if
     /// it has to go through the mailbox.
     ///
-    /// Only for a server without peers: with them, the pipeline's thread must not wait for a disk.
+    /// With peers, only while the disk is quick (`is_quick`): they must not wait for a slow one (fault model S32). Then one
+    /// write may still take long, and from the next on the thread has the waiting.
     pub fn write_inline(&self, batch: &mut Batch) -> Result<bool, Fatal> {
         if batch.len() > INLINE_RECORDS_MAX {
             return Ok(false);
@@ -150,10 +161,18 @@ impl LogWriter {
             return Ok(false);
         }
         drop(mail);
-        let durable = writer.write(batch)?;
+        let durable = self.write(&mut writer, batch)?;
         self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
         batch.clear();
         Ok(true)
+    }
+
+    fn write(&self, writer: &mut Writer, batch: &Batch) -> Result<Durable, Fatal> {
+        let began = crate::clock::now();
+        let durable = writer.write(batch)?;
+        let took = crate::clock::now().since(began).as_micros() as u64;
+        self.mailbox.last_write_us.store(took, Ordering::Relaxed);
+        Ok(durable)
     }
 
     /// Something that needs the log itself, here and now.
@@ -178,7 +197,7 @@ impl LogWriter {
                 (mail.purge.take(), std::mem::take(&mut mail.settle), mail.stop)
             };
             if !batch.is_empty() {
-                let durable = writer.write(&batch)?;
+                let durable = self.write(&mut writer, &batch)?;
                 self.mailbox.durable.store(durable.up_to().0, Ordering::Release);
                 shared.pipeline_bell.ring();
                 batch.clear();

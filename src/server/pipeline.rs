@@ -573,8 +573,15 @@ impl Pipeline {
         }
         self.settle_at = Some(now.plus_ms(SETTLE_MS));
         if self.member.is_some() {
-            // The disk works while the proposals are under way.
-            return self.log_writer.mailbox.post(&mut self.batch);
+            // The disks of all work at the same time.
+            self.send_to_peers(now);
+            if self.batch.is_empty() {
+                // The connection to the leader has just ended; what was left to be written has been handed over.
+                return;
+            }
+            if !self.log_writer.mailbox.is_quick() {
+                return self.log_writer.mailbox.post(&mut self.batch);
+            }
         }
         match self.log_writer.write_inline(&mut self.batch) {
             Ok(true) => {}
