@@ -80,6 +80,8 @@ impl Pipeline {
             TruncateError::Fatal(fatal) => fatal,
             other => Fatal::Io { file: dirs.log.clone(), source: std::io::Error::other(other.to_string()) },
         })?;
+        // (e, 0) is the end of whatever stands before (e, 1).
+        let to = self.log_writer.with_log(|log| log.last_zxid());
         self.log_writer.mailbox.set_durable(to);
         while self.pending.back().is_some_and(|pending| pending.zxid > to) {
             let gone = self.pending.pop_back().expect("just looked");
