@@ -521,7 +521,7 @@ fn a_fuzzy_snapshot_and_its_log_are_the_state_at_the_end() {
 fn import_export_import_keeps_everything() {
     for seed in 0..80 {
         let mut rng = Rng::new(seed);
-        let state = random_state(&mut rng, 60);
+        let state = random_state(&mut rng, 60, false);
         let compression = [Compression::Plain, Compression::Gzip, Compression::Snappy][seed as usize % 3];
         let mut bytes = Vec::new();
         write_file(&state.tree, &state.sessions, compression, &mut bytes).unwrap();

@@ -135,6 +135,9 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
     Ok(())
 }
 
+/// Data of ZooKeeper's that takes seconds to read.
+const TELL_FROM_BYTES: u64 = 256 << 20;
+
 /// A directory of ZooKeeper's must not be taken for an empty one: what it holds is made ours, at the first start.
 fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
@@ -148,7 +151,16 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
         check_digests: config.digest_enabled,
     };
     let dirs = zookeeper::Dirs { snapshots: &snapshots, log: &log };
-    if let TakeOver::Done(report) = zookeeper::take_over(disk, dirs, options, false, &mut |_, _| {})? {
+    // Gigabytes take a while, and whoever waits wants to know.
+    let mut told = 0;
+    let mut progress = |done: u64, total: u64| {
+        let tenths = done * 10 / total.max(1);
+        if total > TELL_FROM_BYTES && tenths > told {
+            told = tenths;
+            tracing::info!("reading the data of Apache ZooKeeper: {} % of {} MiB", tenths * 10, total >> 20);
+        }
+    };
+    if let TakeOver::Done(report) = zookeeper::take_over(disk, dirs, options, false, &mut progress)? {
         for note in &report.notes {
             tracing::warn!("{note}");
         }

@@ -93,7 +93,7 @@ impl Grow {
         tree.size += root.data_len() as i64;
         let slot = tree.nodes.insert(root);
         assert!(slot == ROOT as usize, "the first slot is the root's");
-        tree.owned.add(&mut tree.nodes, ROOT, tree.options.owner_rules);
+        // Whatever it says of an owner: the root goes with no session.
         Ok(())
     }
 
@@ -122,6 +122,9 @@ impl Grow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::SessionId;
+    use crate::tree::Applied;
+    use crate::wire::txn::{Txn, TxnHeader};
 
     fn add(grow: &mut Grow, path: &str) -> Result<(), Misfit> {
         grow.add(path, Some(b"x"), &Numbers::default(), AclId::OPEN)
@@ -143,5 +146,19 @@ mod tests {
         let tree = grow.finish(Zxid(7)).unwrap();
         assert_eq!((tree.zxid(), tree.node_count(), tree.all_children_number("/")), (Zxid(7), 3, 1));
         assert!(Grow::new(TreeOptions::default()).finish(Zxid(1)).is_err(), "no root");
+    }
+
+    #[test]
+    fn a_root_that_says_it_is_an_ephemeral_goes_with_no_session() {
+        let mut grow = Grow::new(TreeOptions::default());
+        let owned = Numbers { owner: 5, ..Numbers::default() };
+        for path in ["", "/a", "/a/b"] {
+            grow.add(path, None, &owned, AclId::OPEN).unwrap();
+        }
+        let mut tree = grow.finish(Zxid(7)).unwrap();
+        assert_eq!(tree.ephemeral_count(), 2);
+        let header = TxnHeader { session: SessionId(5), cxid: 0, zxid: Zxid(8), time: 0 };
+        tree.apply(&header, Txn::CloseSession { paths: None }, &mut Applied::default());
+        assert_eq!((tree.ephemeral_count(), tree.node_count()), (0, 2));
     }
 }

@@ -292,6 +292,7 @@ impl Import {
     fn mismatch(&mut self, file: &Path, offset: u64, says: String) -> Result<(), Fatal> {
         let problem = format!("the tree's digest is {:#x}, and {says}", self.tree.digest());
         if self.options.check_digests {
+            let problem = format!("{problem} (`ostler import --accept-digests` goes on all the same)");
             return damage(file, offset, self.verified, problem);
         }
         self.mismatches += 1;
