@@ -6,4 +6,4 @@ pub mod stream;
 
 pub use buffers::{Input, Output, Pool};
 pub use listener::listen;
-pub use stream::BufferedStream;
+pub use stream::{BufferedStream, Lent};

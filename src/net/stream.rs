@@ -20,6 +20,20 @@ pub struct BufferedStream {
     sent: usize,
     readable: bool,
     writable: bool,
+    /// What has arrived was not decoded to its end.
+    unfinished: bool,
+}
+
+/// What has arrived on a connection, while it is being decoded: the connection may be closed meanwhile.
+pub struct Lent {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Lent {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
 }
 
 impl BufferedStream {
@@ -35,6 +49,7 @@ impl BufferedStream {
             sent: 0,
             readable: connected,
             writable: connected,
+            unfinished: false,
         }
     }
 
@@ -94,6 +109,18 @@ impl BufferedStream {
         &self.input[self.taken..]
     }
 
+    /// Hands out what has arrived, to be decoded in place; `give_back` before anything else is read.
+    pub fn lend(&mut self) -> Lent {
+        Lent { bytes: std::mem::take(&mut self.input), taken: std::mem::take(&mut self.taken) }
+    }
+
+    /// So many bytes of it have been decoded. `unfinished`: there was no room for more, whether or not there is more.
+    pub fn give_back(&mut self, lent: Lent, decoded: usize, unfinished: bool) {
+        assert!(self.input.is_empty(), "nothing is read while it is lent");
+        (self.input, self.taken, self.unfinished) = (lent.bytes, lent.taken, unfinished);
+        self.take(decoded);
+    }
+
     pub fn take(&mut self, bytes: usize) {
         self.taken += bytes;
         assert!(self.taken <= self.input.len());
@@ -102,6 +129,11 @@ impl BufferedStream {
     /// Whether there may be more to read than has been.
     pub fn is_readable(&self) -> bool {
         self.readable
+    }
+
+    /// Whether there may be anything to decode, here or in the kernel.
+    pub fn has_work(&self) -> bool {
+        self.readable || self.unfinished
     }
 
     /// Bytes that the kernel has not taken.
@@ -123,6 +155,20 @@ impl BufferedStream {
     /// Puts bytes behind what is to be sent.
     pub fn append(&mut self, bytes: &[u8]) {
         self.output.extend_from_slice(bytes);
+    }
+
+    /// Takes over and sends `bytes` as far as the kernel takes them without waiting; what is left stays in `bytes` where
+    /// something waits before it. After this either nothing is left, or the poll will say when there is room.
+    pub fn send_all(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            if !bytes.is_empty() {
+                self.offer(bytes);
+            }
+            self.flush()?;
+            if self.backlog() > 0 || bytes.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     pub fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {

@@ -11,6 +11,7 @@ mod apply;
 mod connect;
 mod forward;
 mod member;
+mod peers;
 mod replace;
 
 pub use member::Member;
@@ -25,7 +26,7 @@ use crate::log::{self, LogView};
 use crate::metrics::{Counter, Recorder};
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
-use crate::random::{FastSet, Rng};
+use crate::random::{FastMap, Rng};
 use crate::server::feed::{Entry, FeedBatch};
 use crate::server::log_writer::LogWriter;
 use crate::server::queue::{Batch, ConnId, Item};
@@ -75,6 +76,14 @@ enum Effect {
     Open { header: TxnHeader, timeout_ms: i32, conn: ConnId, read_only: Option<bool>, received: Now },
 }
 
+/// A session whose createSession is under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    Live,
+    /// Its closeSession is under way too.
+    Closing,
+}
+
 /// Whom to answer.
 #[derive(Clone, Copy)]
 struct ReplyTo {
@@ -119,7 +128,7 @@ pub struct Pipeline {
     /// Of a server in an ensemble.
     member: Option<Box<Member>>,
     /// Sessions whose createSession has been proposed for a learner's client and is not applied here yet.
-    opening: FastSet<SessionId>,
+    opening: FastMap<SessionId, Opened>,
     dirs: Dirs,
     tree_options: TreeOptions,
     log_view: LogView<RealDisk>,
@@ -205,7 +214,7 @@ impl Pipeline {
             prepare,
             outputs: Vec::new(),
             member,
-            opening: FastSet::default(),
+            opening: FastMap::default(),
             dirs,
             tree_options,
             log_view: log_writer.with_log(|log| log.view()),
@@ -249,7 +258,7 @@ impl Pipeline {
                 self.shared.fail_because(fatal);
                 return;
             }
-            if self.shared.cores_have_ended() && (self.pending.is_empty() || !self.shared.is_serving()) {
+            if self.may_end() {
                 self.take_leave();
                 return;
             }
@@ -288,12 +297,32 @@ impl Pipeline {
             Some(member) => member.peer.last_durable(),
             None => self.leading.committed(),
         };
-        (room && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
+        (room && self.may_take_requests() && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
             || self.log_writer.mailbox.durable() > durable
-            || self.member.as_ref().is_some_and(|member| room && member.has_work())
+            || self.member.as_ref().is_some_and(|member| member.has_work(self.tree.peek().zxid()))
+            || self.peers_have_work()
             || (self.can_apply() && self.feeds_have_room() && self.snapshots.has_room(self.tree.peek()))
             || !self.shared.pipeline_reports.lock().is_empty()
-            || self.shared.cores_have_ended()
+            || self.may_end()
+    }
+
+    /// Everything that the cores had read is answered, or there is nobody who could answer it.
+    fn may_end(&self) -> bool {
+        self.shared.cores_have_ended() && (self.pending.is_empty() || !self.shared.is_serving())
+    }
+
+    /// Whether clients' requests may be taken: a learner has to be able to hand them on.
+    fn may_take_requests(&self) -> bool {
+        let may_forward = match &self.member {
+            None => true,
+            Some(member) => match &member.peer.role {
+                Role::Learning { learner, .. } => {
+                    member.forwards.has_room() && learner.output.len() < limits::FORWARDED_BYTES
+                }
+                _ => true,
+            },
+        };
+        may_forward && self.has_room()
     }
 
     fn has_room(&self) -> bool {
@@ -314,14 +343,16 @@ impl Pipeline {
     fn turn(&mut self) -> Result<(), Fatal> {
         let now = clock::now();
         self.ensemble_turn(now)?;
-        self.commit();
+        self.commit(now)?;
         self.take_requests(now);
         if self.leads() {
             self.expire_sessions(now);
             self.reap(now);
         }
         self.post(now);
-        self.commit();
+        self.commit(now)?;
+        // What has just been applied may be what this server's clients waited for.
+        self.serve_if_ready(now);
         self.send_to_peers(now);
         self.answer_reports();
         Ok(())
@@ -357,7 +388,7 @@ impl Pipeline {
         self.first_core = (self.first_core + 1) % self.shared.cores.len();
         let cores = self.shared.cores.len();
         for at in 0..cores {
-            if !self.has_room() {
+            if !self.may_take_requests() {
                 return;
             }
             // When there is not room for all, each is the first in its turn.
@@ -365,11 +396,16 @@ impl Pipeline {
             let mut batches = std::mem::take(&mut self.batches);
             self.shared.cores[core].queue.take(&mut batches);
             for mut batch in batches.drain(..) {
-                let items = std::mem::take(&mut batch.items);
+                let mut items = std::mem::take(&mut batch.items);
                 let count = items.len();
-                let mut items = items;
+                // What was read before everybody had to go is not done after it: something before it was not done either.
+                let is_stale = batch.term != self.shared.serving_term();
                 for item in items.drain(..) {
-                    self.item(item, &batch, now, time_ms);
+                    match item {
+                        Item::Write { .. } | Item::Sync { .. } if is_stale => {}
+                        Item::Connect { conn, .. } if is_stale => self.tell(conn, Entry::Close { conn }),
+                        item => self.item(item, &batch, now, time_ms),
+                    }
                 }
                 batch.items = items;
                 let queue = &self.shared.cores[core].queue;
@@ -508,7 +544,11 @@ impl Pipeline {
     fn close_session(&mut self, session: SessionId, xid: i32, time_ms: i64, reply: Option<ReplyTo>) {
         // An expired one is closing already; a client that asks for what is under way anyway gets its reply with it.
         if !self.sessions.set_closing(session) && self.sessions.state(session) == SessionState::Unknown {
-            return;
+            // A learner's client may know that it has a session before this server has applied it.
+            match self.opening.get_mut(&session) {
+                Some(opened) => *opened = Opened::Closing,
+                None => return,
+            }
         }
         let Some(zxid) = self.next_zxid() else { return };
         // More than one where a session has more ephemerals than one transaction can list; the last one closes it.
@@ -593,7 +633,7 @@ impl Pipeline {
         }
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self, now: Now) -> Result<(), Fatal> {
         let up_to = self.log_writer.mailbox.durable();
         if let Some(member) = &mut self.member {
             member.peer.durable(up_to);
@@ -602,7 +642,9 @@ impl Pipeline {
         }
         // What `Leading` says is its `committed`; nothing else comes out of it yet.
         self.outputs.clear();
+        self.do_outputs(now)?;
         self.apply_committed();
+        Ok(())
     }
 
     fn can_apply(&self) -> bool {
@@ -650,6 +692,10 @@ impl Pipeline {
 
     /// Begins a snapshot of the state as it is now: everything committed so far, applied.
     fn snapshot_if_due(&mut self) {
+        // A learner that is being synchronised has applied what may yet be taken back: nothing for a snapshot (C-12).
+        if self.member.as_ref().is_some_and(|member| !member.serving) {
+            return;
+        }
         if (self.until_snapshot.0 > 0 && self.until_snapshot.1 > 0) || self.snapshots.is_busy() {
             return;
         }

@@ -86,6 +86,8 @@ pub enum Item {
 /// What one turn of a core's loop hands over.
 #[derive(Default)]
 pub struct Batch {
+    /// `Shared::serving_term` when its requests were read.
+    pub term: u64,
     pub bytes: Vec<u8>,
     pub items: Vec<Item>,
 }

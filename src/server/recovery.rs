@@ -87,7 +87,9 @@ fn read(
 ) -> Result<Recovered, Fatal> {
     let (snapshot_dir, log_dir) = (&dirs.snapshots, &dirs.log);
     let now = clock::now();
-    let mut sessions = SessionTable::new(tick_ms as u32, tick_ms / 2 + 100, now);
+    // How long the news takes that a session was heard from: half a tick here, and another from a learner to its leader.
+    let news_ms = if history.is_some() { tick_ms } else { tick_ms / 2 + 100 };
+    let mut sessions = SessionTable::new(tick_ms as u32, news_ms, now);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let newest = snapshot::load_newest(disk, snapshot_dir, options, threads)?;
     for fatal in &newest.damaged {

@@ -51,8 +51,9 @@ pub struct Shared {
     pub admin: AdminQueue,
     pub metrics: Arc<Metrics>,
     pub auth_failed: AtomicU64,
-    /// Clients may have sessions here: always, but in an ensemble only as part of a quorum.
-    serving: AtomicBool,
+    /// Clients may have sessions here: always, but in an ensemble only as part of a quorum. Odd while they may; it is raised
+    /// with each change, so that what was read from a client before one can be told from what was read after it.
+    serving: AtomicU64,
     stopping: AtomicBool,
     failed: AtomicBool,
     /// Why, if it was a reason of the disk's: the first one.
@@ -81,7 +82,7 @@ impl Shared {
             admin,
             metrics,
             auth_failed: AtomicU64::new(0),
-            serving: AtomicBool::new(false),
+            serving: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             reason: Mutex::default(),
@@ -91,11 +92,19 @@ impl Shared {
     }
 
     pub fn is_serving(&self) -> bool {
+        self.serving_term() % 2 == 1
+    }
+
+    /// Which of the times of serving, or between two of them, this is.
+    pub fn serving_term(&self) -> u64 {
         self.serving.load(Ordering::SeqCst)
     }
 
+    /// Only the pipeline's thread and the starting one call this.
     pub fn set_serving(&self, serving: bool) {
-        self.serving.store(serving, Ordering::SeqCst);
+        if self.is_serving() != serving {
+            self.serving.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     pub fn is_stopping(&self) -> bool {

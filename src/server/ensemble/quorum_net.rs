@@ -28,6 +28,9 @@ pub const LINKS: usize = 1 << 32;
 /// Connections at once; a server has at most 255 peers, each of which may still have an old one.
 const LINKS_MAX: usize = 1024;
 
+/// After accepting has failed.
+const ACCEPT_PAUSE_MS: u64 = 500;
+
 /// What connecting to a leader has come to.
 enum Dial {
     Idle,
@@ -45,6 +48,8 @@ pub struct QuorumNet {
     listener: Option<TcpListener>,
     /// Someone may be waiting to be accepted.
     calls: bool,
+    /// Not before this: accepting has failed, perhaps for want of descriptors, and the poll says nothing of who waits.
+    calls_at: Option<Now>,
     links: BTreeMap<Link, BufferedStream>,
     next_link: u32,
     dial: Dial,
@@ -72,6 +77,7 @@ impl QuorumNet {
             registry,
             listener: None,
             calls: false,
+            calls_at: None,
             links: BTreeMap::new(),
             next_link: 0,
             dial: Dial::Idle,
@@ -116,6 +122,7 @@ impl QuorumNet {
         if let Some(mut listener) = self.listener.take() {
             let _ = self.registry.deregister(&mut listener);
         }
+        self.calls_at = None;
         // Closing a socket takes it out of the poll.
         self.links.clear();
         (self.dial, self.target) = (Dial::Idle, None);
@@ -151,9 +158,12 @@ impl QuorumNet {
     }
 
     /// Takes new connections; their links.
-    pub fn accept(&mut self) -> Vec<Link> {
+    pub fn accept(&mut self, now: Now) -> Vec<Link> {
         let mut new = Vec::new();
         let Some(listener) = &self.listener else { return new };
+        if self.calls_at.take_if(|at| *at <= now).is_some() {
+            self.calls = true;
+        }
         if !std::mem::take(&mut self.calls) {
             return new;
         }
@@ -177,6 +187,7 @@ impl QuorumNet {
                 Err(error) => {
                     // Of one connection, or of too few descriptors: neither ends the listener.
                     tracing::warn!("quorum port: accept: {error}");
+                    self.calls_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
                     return new;
                 }
             }
@@ -250,10 +261,11 @@ impl QuorumNet {
 
     /// When `progress` has something to do without an event.
     pub fn deadline(&self) -> Option<Now> {
-        match self.dial {
+        let dial = match self.dial {
             Dial::Waiting(until) => Some(until),
             _ => None,
-        }
+        };
+        [dial, self.calls_at].into_iter().flatten().min()
     }
 
     /// The link to the leader, once it is connected.
@@ -269,19 +281,27 @@ impl QuorumNet {
     }
 
     /// Links on which something may have arrived.
-    pub fn readable(&self) -> Vec<Link> {
-        self.links.iter().filter(|(_, stream)| stream.is_readable()).map(|(&link, _)| link).collect()
+    pub fn readable(&self) -> impl Iterator<Item = Link> {
+        self.links.iter().filter(|(_, stream)| stream.has_work()).map(|(&link, _)| link)
+    }
+
+    /// Whether the kernel has taken everything that was to be sent there.
+    pub fn has_sent_all(&self, link: Link) -> bool {
+        self.links.get(&link).is_some_and(|stream| stream.backlog() == 0)
     }
 
     pub fn packet_max(&self) -> usize {
         self.packet_max
     }
 
-    /// Whether there is anything to do now, without waiting for an event.
+    /// Whether there may be something of the leader's to decode.
+    pub fn leader_has_work(&self) -> bool {
+        matches!(&self.dial, Dial::Connected(stream) if stream.has_work())
+    }
+
+    /// Whether there is anything to do about connecting, without waiting for an event.
     pub fn has_work(&self) -> bool {
-        self.links.values().any(BufferedStream::is_readable)
-            || matches!(&self.dial, Dial::Connected(stream) if stream.is_readable())
-            || (matches!(self.dial, Dial::Resolving) && self.resolver.has_answers())
+        matches!(self.dial, Dial::Resolving) && self.resolver.has_answers()
     }
 }
 

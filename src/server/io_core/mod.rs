@@ -234,6 +234,8 @@ impl IoCore {
 
     fn turn(&mut self, events: &Events) {
         self.parts.now = clock::now();
+        // Before anything is read in this turn, and before its feed is looked at, which may say that everyone has to go.
+        self.parts.outgoing.term = self.shared.serving_term();
         for event in events {
             match event.token() {
                 BELL => {} // What it announces is looked at in every turn.

@@ -4,7 +4,7 @@
 //! and the feeds are pushed *before* the guard is let go (see `feed`). The reply to a write carries its own zxid and the
 //! Stat from its own apply, never the state at delivery.
 
-use super::{Effect, Pending, Pipeline, ReplyTo, connect};
+use super::{Effect, Opened, Pending, Pipeline, ReplyTo, connect};
 use crate::clock;
 use crate::ids::Zxid;
 use crate::limits;
@@ -66,7 +66,9 @@ impl Pipeline {
                         let closes = matches!(txn, Txn::CloseSession { .. });
                         if let Txn::CreateSession { timeout_ms } = txn {
                             sessions.add(header.session, timeout_ms, None, now);
-                            opening.remove(&header.session);
+                            if opening.remove(&header.session) == Some(Opened::Closing) {
+                                sessions.set_closing(header.session);
+                            }
                         }
                         apply(&mut tree, &header, txn, applied, shared, feeds);
                         if let Some(digest) = digest.filter(|digest| digest.version == TxnDigest::VERSION)
@@ -134,10 +136,17 @@ impl Pipeline {
         self.note_sync_gate(&gate);
         if let Some((zxid, theirs, here)) = mismatch {
             self.recorder.count(Counter::DigestMismatchesCount, 1);
-            tracing::error!(
-                "after {zxid} this server's tree has the digest {here:#x}, the leader's {theirs:#x}: they differ. Stop \
+            let wrong = self.member.as_mut().map_or(0, |member| {
+                member.digests_wrong += 1;
+                member.digests_wrong
+            });
+            // It stays wrong; the first times are news, then ever fewer of them.
+            if wrong.is_power_of_two() {
+                tracing::error!(
+                    "after {zxid} this server's tree has the digest {here:#x}, the leader's {theirs:#x}: they differ. Stop \
                  one of the two, set its data directory aside and let it start empty; it gets the other's state."
-            );
+                );
+            }
         }
         if let Some(reconnect) = attach {
             self.attach(reconnect);

@@ -8,10 +8,11 @@
 //! Runs on: the pipeline's thread.
 
 use super::connect::Reconnect;
-use super::{Effect, Pending, Pipeline, ReplyTo};
+use super::{Effect, Opened, Pending, Pipeline, ReplyTo};
 use crate::auth::{AuthId, AuthIds};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
+use crate::limits;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, SessionCheck, WriteRequest};
 use crate::random::FastMap;
@@ -53,6 +54,10 @@ pub struct Forwards {
     pub syncs_answered: u64,
     /// Sessions heard from since the leader last asked, and their timeouts.
     pub touched: FastMap<SessionId, i32>,
+    /// Of all sessions.
+    requests_waiting: usize,
+    /// Connections of requests that the leader passed over: it answers in order, so no answer will come.
+    pub unanswered: Vec<ConnId>,
 }
 
 impl Forwards {
@@ -61,8 +66,9 @@ impl Forwards {
         *self = Forwards::default();
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.requests.is_empty() && self.opening.is_empty() && self.syncs.is_empty()
+    /// Whether more may be asked.
+    pub fn has_room(&self) -> bool {
+        self.requests_waiting + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX
     }
 
     /// What a transaction of the leader's is to clients here: what will be done, and whom it answers.
@@ -77,10 +83,21 @@ impl Forwards {
         {
             return (Effect::Open { header, timeout_ms, conn, read_only, received }, None);
         }
-        let front = self.requests.get_mut(&header.session);
-        let is_answer = |forwarded: &Forwarded| forwarded.refused.is_none() && forwarded.reply.xid == header.cxid;
-        let answered =
-            front.and_then(|queue| if queue.front().is_some_and(is_answer) { queue.pop_front() } else { None });
+        let answered = match self.requests.get_mut(&header.session) {
+            None => None,
+            Some(queue) => {
+                let is_answer =
+                    |forwarded: &Forwarded| forwarded.refused.is_none() && forwarded.reply.xid == header.cxid;
+                match queue.iter().position(is_answer) {
+                    None => None,
+                    Some(at) => {
+                        self.requests_waiting -= at + 1;
+                        self.unanswered.extend(queue.drain(..at).map(|forwarded| forwarded.reply.conn));
+                        queue.pop_front()
+                    }
+                }
+            }
+        };
         match answered {
             Some(Forwarded { reply, after_sync, .. }) => {
                 let shape = Shape::of(reply.op, &txn);
@@ -127,6 +144,7 @@ impl Pipeline {
             forwards.syncs.iter().rev().find(|(_, of, ..)| *of == session).map_or(0, |&(number, ..)| number);
         let queue = forwards.requests.entry(session).or_default();
         queue.push_back(Forwarded { reply, refused, after_sync: last_sync });
+        forwards.requests_waiting += 1;
         if refused.is_some() {
             return self.release_refused(session);
         }
@@ -147,6 +165,7 @@ impl Pipeline {
             let Some(code) = front.refused else { return };
             let reply = ReplyTo { after_sync: front.after_sync, ..front.reply };
             queue.pop_front();
+            member.forwards.requests_waiting -= 1;
             self.wait_in_line(Effect::Refused(code), Some(reply));
         }
     }
@@ -254,7 +273,7 @@ impl Pipeline {
                 }
                 let Some(zxid) = self.next_zxid() else { return };
                 let prepared = self.prepare.create_session(self.tree.peek(), session, timeout_ms, zxid, time_ms);
-                self.opening.insert(session);
+                self.opening.entry(session).or_insert(Opened::Live);
                 self.propose_for_nobody(prepared);
             }
             Some(OpCode::CloseSession) => self.close_session(session, cxid, time_ms, None),
@@ -291,11 +310,15 @@ impl Pipeline {
 
     /// Whether a session may write from there. The first to use it after a change of leader has it.
     pub(super) fn check_session(&mut self, session: SessionId, from: ConnId) -> SessionCheck {
-        if self.opening.contains(&session) {
-            // Its createSession is on its way here, and has arrived there.
-            return SessionCheck::Live;
-        }
         let state = self.sessions.state(session);
+        if state == crate::session::SessionState::Unknown {
+            // Its createSession may be on its way here, and have arrived there.
+            match self.opening.get(&session) {
+                Some(Opened::Live) => return SessionCheck::Live,
+                Some(Opened::Closing) => return SessionCheck::Closing,
+                None => {}
+            }
+        }
         if state == crate::session::SessionState::Live {
             match self.sessions.owner(session).map(ConnId::from) {
                 None => self.sessions.own(session, from.into()),
@@ -314,8 +337,8 @@ impl Pipeline {
         if let Some(old) = self.local_owner(session) {
             self.tell(old, crate::server::feed::Entry::Close { conn: old });
         }
-        let known = self.opening.contains(&session);
-        let valid = serving && (known || self.sessions.reopen(session, timeout_ms, owner.into(), now));
+        let opens = self.opening.get(&session) == Some(&Opened::Live);
+        let valid = serving && (opens || self.sessions.reopen(session, timeout_ms, owner.into(), now));
         if let Some(member) = &mut self.member
             && let Role::Leading(leader) = &mut member.peer.role
         {

@@ -6,8 +6,9 @@
 //! Runs on: the pipeline's thread.
 
 use super::forward::Forwards;
+use super::peers::PutAside;
 use super::replace::{SnapReceiver, SnapSender};
-use super::{Effect, Pending, Pipeline};
+use super::{Effect, Pipeline};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::disk::RealDisk;
@@ -20,14 +21,10 @@ use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::feed::Entry;
 use crate::server::queue::ConnId;
 use crate::storage;
-use crate::wire::quorum::{QuorumPacket, SessionTimeout};
-use crate::wire::txn::{Txn, read_txn};
-use crate::zab::leader::{Heard, LeaderOutput, Link};
-use crate::zab::learner::{Brought, LearnerOutput};
+use crate::wire::txn::Txn;
+use crate::zab::leader::{LeaderOutput, Link};
+use crate::zab::learner::LearnerOutput;
 use crate::zab::{Peer, Role};
-
-/// Bytes of packets that are worked off in one turn.
-const TURN_BYTES: usize = 4 << 20;
 
 /// What a pipeline has in an ensemble and alone has not.
 pub struct Member {
@@ -44,12 +41,16 @@ pub struct Member {
     /// Syncs of clients here that a quorum has answered, and that have not been told.
     pub syncs_confirmed: usize,
     pub forwards: Forwards,
+    /// What learners have asked and had to wait.
+    pub put_aside: PutAside,
     /// Snapshots on their way to learners.
     pub sending: Vec<SnapSender>,
     /// The leader's, on its way here.
     pub receiving: Option<SnapReceiver>,
     /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
     pub digests_from: Zxid,
+    /// Transactions after which the tree was not what the leader said.
+    pub digests_wrong: u64,
     pub proposal_sizes: ProposalSizes,
     /// An election is under way.
     pub looking: bool,
@@ -69,9 +70,11 @@ impl Member {
             serving: false,
             syncs_confirmed: 0,
             forwards: Forwards::default(),
+            put_aside: PutAside::default(),
             sending: Vec::new(),
             receiving: None,
             digests_from: Zxid::ZERO,
+            digests_wrong: 0,
             proposal_sizes: ProposalSizes::default(),
             role_began: now,
         }
@@ -132,9 +135,30 @@ impl Member {
         [role, self.net.deadline(), self.elections.deadline()].into_iter().flatten().min()
     }
 
-    pub fn has_work(&self) -> bool {
+    /// Whether there is anything to do now, without waiting for an event. What has arrived from peers is asked for apart.
+    pub fn has_work(&self, applied: Zxid) -> bool {
         let may_look = !self.looking && self.peer.candidacy().is_some();
-        may_look || self.net.has_work() || self.elections.has_work() || self.sending.iter().any(SnapSender::has_work)
+        let may_serve = self.serve_at.is_some_and(|at| applied >= at);
+        may_look
+            || may_serve
+            || self.peer.has_outputs()
+            || self.net.has_work()
+            || self.elections.has_work()
+            || self.has_more_to_send()
+    }
+
+    /// Whether there is something for a learner that catches up, and room for it in its connection.
+    fn has_more_to_send(&self) -> bool {
+        let Role::Leading(leader) = &self.peer.role else { return false };
+        let may_go = |link| self.net.has_sent_all(link) && leader.waiting(link) == 0;
+        self.sending.iter().any(|sender| sender.has_more() && may_go(sender.link))
+    }
+
+    /// A learner's connection is gone, and what was put aside of it.
+    pub fn forget(&mut self, link: Link) {
+        self.net.close(link);
+        self.sending.retain(|sender| sender.link != link);
+        self.put_aside.forget(link);
     }
 }
 
@@ -150,15 +174,17 @@ impl Pipeline {
         let durable = self.log_writer.mailbox.durable();
         let Some(member) = &mut self.member else { return Ok(()) };
         member.peer.durable(durable);
+        self.do_outputs(now)?;
+        self.elect(now)?;
+        self.hear_learners(now)?;
+        self.hear_leader(now)?;
+        // Only now: what has been said lies in the sockets, however long this thread was kept from looking.
+        let Some(member) = &mut self.member else { return Ok(()) };
         match &mut member.peer.role {
             Role::Leading(leader) => leader.tick(&mut member.peer.history, now),
             Role::Learning { learner, .. } => learner.tick(now),
             Role::Looking => {}
         }
-        self.do_outputs(now)?;
-        self.elect(now)?;
-        self.hear_learners(now)?;
-        self.hear_leader(now)?;
         self.do_outputs(now)?;
         self.serve_if_ready(now);
         Ok(())
@@ -230,6 +256,7 @@ impl Pipeline {
         member.peer.leave();
         member.net.close_all();
         member.sending.clear();
+        member.put_aside.clear();
         member.receiving = None;
         member.forwards.clear();
         member.serve_at = None;
@@ -290,8 +317,7 @@ impl Pipeline {
             LeaderOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
             LeaderOutput::Close { link, why } => {
                 tracing::warn!("a learner's connection is closed: {why}");
-                member.net.close(link);
-                member.sending.retain(|sender| sender.link != link);
+                member.forget(link);
             }
             LeaderOutput::SendSnapshot { link } => self.send_snapshot(link),
             LeaderOutput::CatchUp { link, after } => self.send_log(link, after),
@@ -346,7 +372,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn serve_if_ready(&mut self, now: Now) {
+    pub(super) fn serve_if_ready(&mut self, now: Now) {
         let applied = self.tree.peek().zxid();
         let Some(member) = &mut self.member else { return };
         if member.serve_at.is_some_and(|at| applied >= at) {
@@ -357,246 +383,6 @@ impl Pipeline {
             self.next_session_check = now;
             self.started = (crate::clock::wall_ms(), now);
             self.shared.set_serving(true);
-        }
-    }
-
-    /// Packets of learners.
-    fn hear_learners(&mut self, now: Now) -> Result<(), Fatal> {
-        let Some(member) = &mut self.member else { return Ok(()) };
-        let Role::Leading(leader) = &mut member.peer.role else { return Ok(()) };
-        for link in member.net.accept() {
-            leader.connected(link, now);
-        }
-        for link in member.net.readable() {
-            self.hear_learner(link, now)?;
-        }
-        Ok(())
-    }
-
-    fn hear_learner(&mut self, link: Link, now: Now) -> Result<(), Fatal> {
-        let time_ms = crate::clock::wall_ms();
-        let mut budget = TURN_BYTES;
-        // What it proposes has to find room; what does not waits in the socket.
-        while budget > 0 && self.has_room() {
-            let Some(member) = &mut self.member else { return Ok(()) };
-            let packet_max = member.net.packet_max();
-            let Some(stream) = member.net.link(link) else { return Ok(()) };
-            let alive = match stream.fill(2 * packet_max) {
-                Ok(alive) => alive,
-                Err(error) => {
-                    tracing::debug!("a learner's connection: {error}");
-                    false
-                }
-            };
-            let input = stream.input().to_vec();
-            let mut at = 0;
-            let mut broken = false;
-            while self.has_room() {
-                match QuorumPacket::read(&input[at..], packet_max) {
-                    Ok(Some((packet, taken))) => {
-                        at += taken;
-                        self.learner_packet(link, packet, now, time_ms);
-                    }
-                    Ok(None) => break,
-                    Err(problem) => {
-                        tracing::warn!("quorum port: a packet that is malformed ({problem}); the connection is closed");
-                        broken = true;
-                        break;
-                    }
-                }
-            }
-            let Some(member) = &mut self.member else { return Ok(()) };
-            let Role::Leading(leader) = &mut member.peer.role else { return Ok(()) };
-            let Some(stream) = member.net.link(link) else { return Ok(()) };
-            stream.take(at);
-            budget = budget.saturating_sub(at);
-            if !alive || broken {
-                leader.closed(link);
-                member.net.close(link);
-                member.sending.retain(|sender| sender.link != link);
-                return Ok(());
-            }
-            if at == 0 && !stream.is_readable() {
-                return Ok(());
-            }
-            if at == 0 && stream.input().len() >= 2 * packet_max {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn learner_packet(&mut self, link: Link, packet: QuorumPacket<'_>, now: Now, time_ms: i64) {
-        let Some(member) = &mut self.member else { return };
-        let Role::Leading(leader) = &mut member.peer.role else { return };
-        match leader.packet(link, packet, &mut member.peer.history, now) {
-            Heard::Nothing => {}
-            Heard::Request { request, auth } => self.forwarded_request(link, &request, auth, now, time_ms),
-            Heard::Revalidate(asked) => self.revalidate_for(link, asked, now),
-            Heard::Sessions(data) => {
-                let sessions: Vec<SessionId> =
-                    SessionTimeout::read_all(data).filter_map(Result::ok).map(|touched| touched.session).collect();
-                if member.serving {
-                    self.sessions.touch(&sessions, now);
-                }
-            }
-        }
-    }
-
-    /// Packets of the leader.
-    fn hear_leader(&mut self, now: Now) -> Result<(), Fatal> {
-        let mut budget = TURN_BYTES;
-        let Some(member) = &mut self.member else { return Ok(()) };
-        let Role::Learning { learner, .. } = &mut member.peer.role else { return Ok(()) };
-        if member.net.progress(now) {
-            learner.connected(now);
-        } else if member.net.gave_up() {
-            self.leave_role("the elected leader does not take connections", now);
-            return Ok(());
-        }
-        while budget > 0 && self.has_room() {
-            let Some(member) = &mut self.member else { return Ok(()) };
-            let packet_max = member.net.packet_max();
-            let Some(stream) = member.net.leader() else { return Ok(()) };
-            let alive = stream.fill(2 * packet_max).unwrap_or(false);
-            if let Some(receiver) = &mut member.receiving {
-                let taken = match receiver.push(stream.input()) {
-                    Ok(taken) => taken,
-                    Err(problem) => {
-                        self.leave_role(&format!("the leader's state can't be read: {problem}"), now);
-                        return Ok(());
-                    }
-                };
-                stream.take(taken);
-                if let Role::Learning { learner, .. } = &mut member.peer.role {
-                    learner.still_alive(now);
-                }
-                budget = budget.saturating_sub(taken.max(1));
-                if receiver.is_whole() {
-                    self.install_snapshot(now)?;
-                } else if taken == 0 || !alive {
-                    if !alive {
-                        self.leave_role("the leader has closed the connection", now);
-                    }
-                    return Ok(());
-                }
-                continue;
-            }
-            let input = stream.input().to_vec();
-            let mut at = 0;
-            while self.has_room() && self.takes_packets() {
-                match QuorumPacket::read(&input[at..], packet_max) {
-                    Ok(Some((packet, taken))) => {
-                        at += taken;
-                        self.leader_packet(&packet, now);
-                        self.do_outputs(now)?;
-                    }
-                    Ok(None) => break,
-                    Err(problem) => {
-                        self.leave_role(&format!("the leader has sent what is no packet: {problem}"), now);
-                        return Ok(());
-                    }
-                }
-            }
-            let Some(member) = &mut self.member else { return Ok(()) };
-            if matches!(member.peer.role, Role::Looking) {
-                return Ok(());
-            }
-            let Some(stream) = member.net.leader() else { return Ok(()) };
-            stream.take(at);
-            budget = budget.saturating_sub(at);
-            if !alive && at == 0 {
-                self.leave_role("the leader has closed the connection", now);
-                return Ok(());
-            }
-            if at == 0 && !stream.is_readable() && member.receiving.is_none() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn takes_packets(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| match &member.peer.role {
-            Role::Learning { learner, .. } => !learner.is_busy() && !learner.is_lost(),
-            _ => false,
-        })
-    }
-
-    fn leader_packet(&mut self, packet: &QuorumPacket<'_>, now: Now) {
-        let Some(member) = &mut self.member else { return };
-        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
-        match learner.packet(packet, now) {
-            Brought::Nothing => {}
-            Brought::Proposal { zxid, record } => self.take_proposal(zxid, record),
-            Brought::Ping => {
-                let touched = member.forwards.touched.drain();
-                learner.ping_answer(touched.map(|(session, timeout_ms)| SessionTimeout { session, timeout_ms }));
-            }
-            Brought::Valid(answer) => self.revalidated(answer),
-        }
-    }
-
-    /// To the log, and into the line; what can't be decoded must go nowhere.
-    fn take_proposal(&mut self, zxid: Zxid, record: &[u8]) {
-        let Some(member) = &mut self.member else { return };
-        let Role::Learning { learner, .. } = &mut member.peer.role else { return };
-        let (header, txn, digest) = match read_txn(record) {
-            Ok(read) if read.0.zxid == zxid => read,
-            Ok(read) => return learner.fail(format!("the leader's proposal {zxid} says that it is {}", read.0.zxid)),
-            Err(problem) => return learner.fail(format!("the leader's proposal {zxid} can't be decoded: {problem}")),
-        };
-        self.batch.push(zxid, record);
-        member.peer.history.push(zxid, record);
-        learner.appended(zxid);
-        let (effect, reply) = member.forwards.claim(header, txn, digest);
-        self.pending_bytes += record.len();
-        self.pending.push_back(Pending { zxid, effect, reply, bytes: record.len() });
-        self.count_towards_snapshot(1, record.len() as u64);
-        self.release_refused(header.session);
-    }
-
-    /// Sends what stands in the roles' outputs.
-    pub(super) fn send_to_peers(&mut self, now: Now) {
-        self.send_snapshots();
-        let Some(member) = &mut self.member else { return };
-        let mut lost = None;
-        match &mut member.peer.role {
-            Role::Looking => {}
-            Role::Leading(leader) => {
-                let mut gone = Vec::new();
-                for link in leader.links() {
-                    let Some(stream) = member.net.link(link) else { continue };
-                    if let Some(output) = leader.output(link)
-                        && !output.is_empty()
-                    {
-                        stream.offer(output);
-                    }
-                    if stream.backlog() > 0 && stream.flush().is_err() {
-                        gone.push(link);
-                    }
-                }
-                for link in gone {
-                    leader.closed(link);
-                    member.net.close(link);
-                    member.sending.retain(|sender| sender.link != link);
-                }
-            }
-            Role::Learning { learner, .. } => {
-                if let Some(stream) = member.net.leader() {
-                    if !learner.output.is_empty() {
-                        stream.offer(&mut learner.output);
-                    }
-                    if stream.backlog() > 0
-                        && let Err(error) = stream.flush()
-                    {
-                        lost = Some(format!("the connection to the leader: {error}"));
-                    }
-                }
-            }
-        }
-        if let Some(why) = lost {
-            self.leave_role(&why, now);
         }
     }
 

@@ -57,11 +57,12 @@ pub struct SnapSender {
 }
 
 impl SnapSender {
-    pub fn has_work(&self) -> bool {
+    /// Whether there is something for it now.
+    pub fn has_more(&self) -> bool {
         match &self.sending {
             Sending::Snapshot => false,
-            // Only `send_snapshots` knows whether the connection has room; being woken for it is enough.
-            Sending::Tree(_) | Sending::Log(_) => false,
+            Sending::Tree(outflow) => outflow.has_more(),
+            Sending::Log(outflow) => outflow.has_more(),
         }
     }
 }
@@ -198,7 +199,7 @@ impl Pipeline {
     }
 
     /// Hands on what has gathered for learners that catch up, as far as their connections have room.
-    pub(super) fn send_snapshots(&mut self) {
+    pub(super) fn send_snapshots(&mut self, now: Now) {
         self.begin_snapshots();
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
@@ -210,6 +211,8 @@ impl Pipeline {
             if stream.backlog() > 0 || leader.waiting(link) > 0 {
                 return true;
             }
+            // It has read everything that there was for it.
+            leader.reads(link, now);
             match &sender.sending {
                 Sending::Snapshot => true,
                 Sending::Tree(outflow) => {
