@@ -1,0 +1,97 @@
+//! Ensembles of real processes at the limits of what a server holds at once: what is full has to become empty again, with
+//! nobody's help, and nothing that was accepted may be lost or be waited for in vain.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use support::client::{self, Client, op};
+use support::ensemble::{Ensemble, Layout, SOON};
+use support::servers::wait_for;
+use support::trees;
+
+/// More than `limits::PROPOSALS_OUTSTANDING_BYTES` together.
+const LARGE: usize = 900_000;
+const LARGE_WRITES: usize = 50;
+
+/// A client that sends large writes without waiting, and counts them; then it reads all replies.
+fn writer(mut client: Client, path: String, sent: Arc<AtomicUsize>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        for n in 0..LARGE_WRITES {
+            asked.push(client.send(op::SET, client::set(&path, &vec![n as u8; LARGE])).unwrap());
+            sent.fetch_add(1, Ordering::SeqCst);
+        }
+        for xid in asked {
+            let reply = client.receive().expect("a reply to each");
+            assert_eq!((reply.xid, reply.err), (xid, 0));
+        }
+        let (data, stat) = client.get(&path, false).unwrap().unwrap();
+        assert_eq!((data[0] as usize, stat.version as usize), (LARGE_WRITES - 1, LARGE_WRITES));
+    })
+}
+
+/// Clients write through these servers; while the others stand still if there is no quorum without them.
+fn fills_up_and_moves_on(through: impl Fn(&Ensemble) -> Vec<usize>) {
+    let ensemble = Ensemble::start(Layout::of(3));
+    let places = through(&ensemble);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        let mut client = ensemble.client(places[n % places.len()], 30_000);
+        let path = format!("/large-{n}");
+        client.create(&path, b"", 0).unwrap().unwrap();
+        clients.push((client, path));
+    }
+    let stopped: Vec<usize> = (0..ensemble.len()).filter(|at| !places.contains(at)).collect();
+    for &at in &stopped {
+        ensemble.signal(at, "STOP");
+    }
+    let start = |(client, path)| writer(client, path, sent.clone());
+    let writers: Vec<JoinHandle<()>> = clients.into_iter().map(start).collect();
+    wait_for("the line to fill", SOON, || (sent.load(Ordering::SeqCst) * LARGE > 75_000_000).then_some(()));
+    for &at in &stopped {
+        ensemble.signal(at, "CONT");
+    }
+    for writer in writers {
+        writer.join().expect("every write is answered");
+    }
+    trees::compare(&ensemble, &[0, 1, 2]);
+}
+
+#[test]
+fn a_leader_that_has_all_it_may_have_outstanding_goes_on_when_its_followers_do() {
+    fills_up_and_moves_on(|ensemble| vec![ensemble.leader()]);
+}
+
+#[test]
+fn large_writes_through_every_server_at_once_are_all_answered() {
+    fills_up_and_moves_on(|ensemble| (0..ensemble.len()).collect());
+}
+
+#[test]
+fn a_follower_that_is_further_behind_than_its_line_is_long_catches_up() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    let follower = ensemble.followers()[0];
+    ensemble.kill(follower);
+    let mut client = ensemble.client(ensemble.leader(), 30_000);
+    client.create("/n", b"", 0).unwrap().unwrap();
+    // More than `limits::PROPOSALS_OUTSTANDING_MAX`.
+    const WRITES: usize = 70_000;
+    let mut answered = 0;
+    for n in 0..WRITES {
+        client.send(op::SET, client::set("/n", format!("{n}").as_bytes())).unwrap();
+        if n % 500 == 499 {
+            while answered <= n {
+                assert_eq!(client.receive().unwrap().err, 0);
+                answered += 1;
+            }
+        }
+    }
+    ensemble.restart(follower);
+    trees::compare(&ensemble, &[ensemble.leader(), follower]);
+    let mut there = ensemble.client(follower, 30_000);
+    assert_eq!(there.get("/n", false).unwrap().unwrap().0, format!("{}", WRITES - 1).as_bytes());
+}
