@@ -21,6 +21,10 @@
 # of connections, a listen backlog of 4096, as ostler gets it too. Durability is every server's default but Redis' and etcd's:
 # redis forgets at a crash, redis-always does not; etcd always syncs. etcd speaks another protocol: `etcdctl check perf`.
 #
+# Two people on one machine: each sets OSTLER_COMPARE and OSTLER_COMPARE_PORT (the first of 70 ports; 21810).
+#
+# OSTLER_COMPARE_SETTINGS: more lines of zoo.cfg for ostler and ZooKeeper alike, such as snapCount=20000.
+#
 # Folders: ${OSTLER_COMPARE:-/var/tmp/ostler-compare}/NAME, which must not be a tmpfs, or no sync costs anything. ostler
 # itself: ${OSTLER_BIN:-target/release/ostler}; the echo stands beside it in examples/.
 set -u
@@ -28,16 +32,19 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 state=${OSTLER_COMPARE:-/var/tmp/ostler-compare}
 peers=${OSTLER_PEERS:-${HOME:-/root}/.cache/ostler-peers}
 ostler=${OSTLER_BIN:-$here/target/release/ostler}
+base=${OSTLER_COMPARE_PORT:-21810}
 heap=${OSTLER_COMPARE_HEAP:-2g}
 say() { printf 'compare: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 port_of() {
+    local place
     case $1 in
-        ostler) echo 21810 ;; ostler3) echo 21811 ;; zookeeper) echo 21820 ;; zookeeper3) echo 21831 ;; redis) echo 21840 ;;
-        redis-always) echo 21841 ;; etcd) echo 21850 ;; keeper) echo 21860 ;; echo) echo 21870 ;; echo-sync) echo 21871 ;;
+        ostler) place=0 ;; ostler3) place=1 ;; zookeeper) place=10 ;; zookeeper3) place=21 ;; redis) place=30 ;;
+        redis-always) place=31 ;; etcd) place=40 ;; keeper) place=50 ;; echo) place=60 ;; echo-sync) place=61 ;;
         *) die "$1: no such server; see the head of $0" ;;
     esac
+    echo $((base + place))
 }
 
 debian() { # debian PROGRAM PACKAGE
@@ -53,7 +60,8 @@ settings='tickTime=2000
 maxClientCnxns=0
 clientPortListenBacklog=4096
 admin.enableServer=false
-4lw.commands.whitelist=srvr,ruok,mntr'
+4lw.commands.whitelist=srvr,ruok,mntr
+'${OSTLER_COMPARE_SETTINGS:-}
 
 java_words() { # java_words CLASS FILE
     local jars=$peers/java
@@ -107,7 +115,7 @@ prepare() { # prepare NAME
             debian etcd etcd-server
             debian etcdctl etcd-client
             words="etcd --data-dir $dir/data --listen-client-urls http://127.0.0.1:$port \
---advertise-client-urls http://127.0.0.1:$port --listen-peer-urls http://127.0.0.1:21851 --logger zap"
+--advertise-client-urls http://127.0.0.1:$port --listen-peer-urls http://127.0.0.1:$((port + 1)) --logger zap"
             ;;
         keeper)
             local program
@@ -119,7 +127,7 @@ prepare() { # prepare NAME
 <keeper_server><tcp_port>$port</tcp_port><server_id>1</server_id>
 <log_storage_path>$logs</log_storage_path><snapshot_storage_path>$dir/snapshots</snapshot_storage_path>
 <coordination_settings><force_sync>true</force_sync></coordination_settings>
-<raft_configuration><server><id>1</id><hostname>127.0.0.1</hostname><port>21861</port></server></raft_configuration>
+<raft_configuration><server><id>1</id><hostname>127.0.0.1</hostname><port>$((port + 1))</port></server></raft_configuration>
 </keeper_server></clickhouse>
 XML
             words="$program --config-file $dir/keeper.xml"
@@ -163,9 +171,15 @@ answers() { # answers NAME
     esac
 }
 
+lives() { # lives ID: a zombie whose threads are gone too does not; while they end, its port and locks are still held
+    [ -e "/proc/$1/status" ] || return 1
+    grep -q '^State:[[:space:]]*[ZX]' "/proc/$1/status" 2>/dev/null || return 0
+    [ "$(ls "/proc/$1/task" 2>/dev/null | wc -l)" -gt 1 ]
+}
+
 running() { # running NAME: whether one of its processes lives
     local id
-    for id in $(cat "$state/$1/pids" 2>/dev/null); do kill -0 "$id" 2>/dev/null && return 0; done
+    for id in $(cat "$state/$1/pids" 2>/dev/null); do lives "$id" && return 0; done
     return 1
 }
 
@@ -175,7 +189,7 @@ end() { # end NAME SIGNAL: and waits until it has ended
     while running "$1"; do
         waited=$((waited + 1))
         if [ $waited = 200 ]; then for id in $(cat "$state/$1/pids"); do kill -KILL "$id" 2>/dev/null; done; fi
-        [ $waited -lt 400 ] || die "$1 does not end"
+        [ $waited -lt 1200 ] || die "$1 does not end"
         sleep 0.05
     done
 }

@@ -17,7 +17,8 @@ import struct
 import subprocess
 import time
 
-PORTS = {"ostler": 21810, "zookeeper": 21820}
+BASE = int(os.environ.get("OSTLER_COMPARE_PORT", "21810"))
+PORTS = {"ostler": BASE, "zookeeper": BASE + 10}
 STATE = pathlib.Path(os.environ.get("OSTLER_COMPARE", "/var/tmp/ostler-compare"))
 
 
@@ -57,15 +58,14 @@ def answers(port):
 def end(pid, how):
     os.kill(pid, how)
     while True:
+        # A zombie has ended, but not before its other threads have: until then its port and locks are held.
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            threads = len(os.listdir(f"/proc/{pid}/task"))
+        except FileNotFoundError:
             return
-        # A child of ours stays a zombie until it is waited for.
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
+        if state in "ZX" and threads <= 1:
+            return
         time.sleep(0.01)
 
 
@@ -76,14 +76,14 @@ def once(name, how):
         begin = time.monotonic()
         child = subprocess.Popen([folder / "run"], cwd=folder, stdout=output, stderr=output, start_new_session=True)
     (folder / "pids").write_text(f"{child.pid}\n")
-    while time.monotonic() - begin < 600:
+    while time.monotonic() - begin < 600 and child.poll() is None:
         try:
             if answers(PORTS[name]):
                 return (time.monotonic() - begin) * 1e3
             raise SystemExit(f"{name}: a wrong answer")
         except (ConnectionError, socket.timeout, struct.error):
             time.sleep(0.001)
-    raise SystemExit(f"{name}: no answer in ten minutes")
+    raise SystemExit(f"{name}: no answer; {folder / 'output'} may say why")
 
 
 def main():

@@ -204,6 +204,20 @@ impl Crowd {
         self.links[index].is_some()
     }
 
+    /// Cuts a connection on which no session stands `limit` after it was begun, as clients do: a server that starts may
+    /// accept a connection and never answer it.
+    pub fn give_up(&mut self, index: usize, now: Now, limit: Duration) {
+        let voice = &self.voices[index];
+        if self.links[index].is_some() && !voice.up && now.since(voice.spoke) > limit {
+            self.cut(index);
+        }
+    }
+
+    /// How long clients wait for the answer to a handshake: a third of the timeout that they ask for.
+    pub fn handshake_limit(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout_ms) / 3)
+    }
+
     /// Begins to connect; `Up`, `Expired` or `Lost` follows. Each time it is the next server's turn.
     pub fn connect(&mut self, index: usize, now: Now) -> io::Result<()> {
         let voice = &mut self.voices[index];

@@ -93,7 +93,9 @@ fn writes(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &st
         if load.over && (!waiting || now.since(end) > args.patience()) {
             break;
         }
+        let limit = crowd.handshake_limit();
         for (index, retry) in retry.iter_mut().enumerate() {
+            crowd.give_up(index, now, limit);
             if !load.over && !crowd.is_connected(index) && now >= *retry {
                 *retry = now.plus(RETRY);
                 // Refused at once: the next server is tried.

@@ -26,6 +26,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often the one session tries.
 const RETRY: Duration = Duration::from_millis(2);
+/// How long it waits for an answer before it tries on another connection.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Measures, from making the znodes that are watched to removing them.
 pub fn measure(args: &BenchArgs, target: &Target) -> Result<Outcome, Fatal> {
@@ -66,6 +68,9 @@ fn storm(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str
             outcome.error("a session did not come back within five minutes");
             break;
         }
+        if reachable.is_none() {
+            crowd.give_up(0, now, PROBE_LIMIT);
+        }
         if reachable.is_none() && !crowd.is_connected(0) && now >= retry {
             retry = now.plus(RETRY);
             // Refused at once: it is tried again.
@@ -77,7 +82,9 @@ fn storm(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str
         }
         if reachable.is_some() {
             let mut missing = 0;
+            let limit = crowd.handshake_limit();
             for index in 0..sessions {
+                crowd.give_up(index, now, limit);
                 if !back.done[index] && !crowd.is_connected(index) && missing < BURST {
                     missing += 1;
                     // Refused at once: it is tried again in the next turn.
