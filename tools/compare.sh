@@ -67,7 +67,7 @@ java_words() { # java_words CLASS FILE
     local jars=$peers/java
     [ -e "$jars/zookeeper-3.9.5.jar" ] || bash "$here/tools/peers.sh" || true
     [ -e "$jars/zookeeper-3.9.5.jar" ] || die "ZooKeeper can't be had: see tools/peers.sh"
-    echo "java -Xms$heap -Xmx$heap -XX:+UseG1GC -XX:+AlwaysPreTouch -Dlog4j2.disableJmx=true \
+    echo "java -Xms$heap -Xmx$heap -XX:+UseG1GC -Dlog4j2.disableJmx=true \
 -Dlog4j2.configurationFile=$jars/log4j2.properties -cp '$jars/*' $1 $2"
 }
 
