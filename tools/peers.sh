@@ -53,6 +53,9 @@ debian java default-jre-headless
 debian strace strace
 debian valgrind valgrind
 debian /usr/lib/zookeeper/bin/cli_mt zookeeper-bin
+# Debian's own ZooKeeper, an older one: mixed ensembles are tried with it too.
+debian /usr/share/java/zookeeper.jar libzookeeper-java
+debian /usr/share/java/slf4j-simple.jar libslf4j-java
 # ZooKeeper 3.8.0, and what it logs and compresses with.
 debian /usr/share/java/zookeeper-3.8.0.jar libzookeeper-java
 debian /usr/share/java/slf4j-simple.jar libslf4j-java

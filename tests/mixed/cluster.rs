@@ -1,0 +1,366 @@
+//! An ensemble of child processes, each of them ostler or Apache ZooKeeper, on ports that nobody else has.
+//!
+//! Every server has a folder that outlives its process, and its kind can change between two starts: that is what an
+//! operator does who migrates. Signals go to process ids.
+//!
+//! Runs on: the test's thread.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use ostler::clock;
+use tempfile::TempDir;
+
+use crate::support::conn;
+use crate::support::servers::{SUPER_DIGEST, java_options, ostler, pause, wait_for};
+
+/// Long enough for a Java virtual machine to start on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Ostler,
+    /// Apache ZooKeeper 3.9.5.
+    Java395,
+    /// Debian's 3.8.0.
+    Java380,
+}
+
+impl Kind {
+    pub fn is_java(self) -> bool {
+        self != Kind::Ostler
+    }
+}
+
+pub struct Member {
+    pub kind: Kind,
+    pub client_port: u16,
+    pub quorum_port: u16,
+    election_port: u16,
+    child: Option<Child>,
+    was_ostler: bool,
+    /// What its process wrote before its last start is before this.
+    log_from: u64,
+}
+
+pub struct Cluster {
+    /// Server n is `members[n - 1]`.
+    members: Vec<Member>,
+    folder: TempDir,
+    /// Lines for every zoo.cfg.
+    pub settings: Vec<String>,
+    /// `(of, seen by, port)`: where a server finds another's quorum port if that is not the port itself.
+    pub detours: Vec<(u8, u8, u16)>,
+}
+
+/// Debian's jars of 3.8.0. What they depend on is among those of 3.9.5.
+const JARS_OF_3_8: [&str; 3] = [
+    "/usr/share/java/zookeeper-3.8.0.jar",
+    "/usr/share/java/zookeeper-jute-3.8.0.jar",
+    // It loads an older slf4j, which writes with this.
+    "/usr/share/java/slf4j-simple.jar",
+];
+
+/// The newest ZooKeeper, and 3.8.0 where it is installed.
+pub fn java_kinds() -> Vec<Kind> {
+    let old = JARS_OF_3_8.iter().all(|jar| Path::new(jar).exists());
+    if old { vec![Kind::Java395, Kind::Java380] } else { vec![Kind::Java395] }
+}
+
+/// A port below those from which the kernel serves connections: while a server is away, which is often here, nobody may be
+/// given its port by chance.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = 12_000 + ((std::process::id() % 400) * 50 + number) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return port as u16;
+        }
+    }
+}
+
+impl Cluster {
+    /// 'o' is an ostler, 'z' a `java`; nothing is started.
+    pub fn new(kinds: &str, java: Kind) -> Cluster {
+        let held: Vec<_> = kinds.chars().map(|kind| (kind, [(); 3].map(|()| free_port()))).collect();
+        let member = |(kind, ports): &(char, [u16; 3])| {
+            let [client_port, quorum_port, election_port] = *ports;
+            let kind = if *kind == 'o' { Kind::Ostler } else { java };
+            Member { kind, client_port, quorum_port, election_port, child: None, was_ostler: false, log_from: 0 }
+        };
+        let settings = [
+            "tickTime=1000",
+            "initLimit=20",
+            "syncLimit=5",
+            "maxClientCnxns=0",
+            "extendedTypesEnabled=true",
+            "4lw.commands.whitelist=*",
+            "admin.enableServer=false",
+            "maxSessionTimeout=90000",
+            // So that whoever is away for as long as a busy machine needs to start it still gets what it lacks.
+            "commitLogCount=20000",
+            // So that histories do not reach back to the beginning.
+            "snapCount=120",
+        ];
+        let folder = tempfile::Builder::new().prefix("ostler-test-").tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("log4j2.properties"), LOGGING).expect("a file in our folder");
+        Cluster {
+            members: held.iter().map(member).collect(),
+            folder,
+            settings: settings.map(String::from).into(),
+            detours: Vec::new(),
+        }
+    }
+
+    pub fn ids(&self) -> std::ops::RangeInclusive<u8> {
+        1..=self.members.len() as u8
+    }
+
+    pub fn member(&self, id: u8) -> &Member {
+        &self.members[id as usize - 1]
+    }
+
+    pub fn kind(&self, id: u8) -> Kind {
+        self.member(id).kind
+    }
+
+    pub fn client_ports(&self) -> Vec<u16> {
+        self.members.iter().map(|member| member.client_port).collect()
+    }
+
+    pub fn addresses(&self) -> String {
+        let all: Vec<_> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.client_port)).collect();
+        all.join(",")
+    }
+
+    /// What the server will be from its next start on.
+    pub fn becomes(&mut self, id: u8, kind: Kind) {
+        assert!(!self.is_running(id));
+        self.members[id as usize - 1].kind = kind;
+    }
+
+    pub fn is_running(&self, id: u8) -> bool {
+        self.member(id).child.is_some()
+    }
+
+    pub fn data(&self, id: u8) -> PathBuf {
+        self.folder.path().join(format!("data{id}"))
+    }
+
+    fn log_file(&self, id: u8) -> PathBuf {
+        self.folder.path().join(format!("log{id}"))
+    }
+
+    /// What the server has written since its last start.
+    pub fn log(&self, id: u8) -> String {
+        let bytes = fs::read(self.log_file(id)).unwrap_or_default();
+        let from = (self.member(id).log_from as usize).min(bytes.len());
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    /// Its zoo.cfg, as of its last start.
+    pub fn config_file(&self, id: u8) -> PathBuf {
+        self.folder.path().join(format!("zoo{id}.cfg"))
+    }
+
+    /// Whether it has ever run as ostler.
+    pub fn was_ostler(&self, id: u8) -> bool {
+        self.member(id).was_ostler
+    }
+
+    fn config(&self, id: u8) -> String {
+        let data = self.data(id);
+        let mut text = format!(
+            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n",
+            data.display(),
+            self.member(id).client_port
+        );
+        for line in &self.settings {
+            text += line;
+            text.push('\n');
+        }
+        for (at, member) in self.members.iter().enumerate() {
+            let of = at as u8 + 1;
+            let detour = self.detours.iter().find(|detour| detour.0 == of && detour.1 == id);
+            let quorum = detour.map_or(member.quorum_port, |detour| detour.2);
+            text += &format!("server.{of}=127.0.0.1:{quorum}:{}:participant\n", member.election_port);
+        }
+        text
+    }
+
+    /// Starts the process and does not wait for anything.
+    pub fn start(&mut self, id: u8) {
+        assert!(!self.is_running(id));
+        let data = self.data(id);
+        fs::create_dir_all(&data).expect("a folder in ours");
+        fs::write(data.join("myid"), id.to_string()).expect("a file in our folder");
+        let config = self.config_file(id);
+        fs::write(&config, self.config(id)).expect("a file in our folder");
+        let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a log");
+        let log_from = log.metadata().map_or(0, |file| file.len());
+        let super_user = format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_DIGEST}");
+        let kind = self.kind(id);
+        let mut command = if kind == Kind::Ostler {
+            let mut command = Command::new(ostler());
+            command.arg("server");
+            command
+        } else {
+            let mut options = java_options();
+            if let Some(path) = options.last_mut()
+                && kind == Kind::Java380
+            {
+                *path = format!("{}:{path}", JARS_OF_3_8.join(":"));
+            }
+            let logging = self.folder.path().join("log4j2.properties");
+            let mut command = Command::new("java");
+            command.args(options).arg(format!("-Dlog4j2.configurationFile={}", logging.display())).args([
+                "-XX:-UsePerfData",
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+                "-Dorg.slf4j.simpleLogger.log.org.apache.zookeeper.server.quorum=info",
+                &super_user,
+                "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            ]);
+            command
+        };
+        if kind == Kind::Ostler {
+            command.arg(&super_user);
+        }
+        command.arg(&config).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        command.env_remove("SERVER_JVMFLAGS").env_remove("JVMFLAGS").current_dir(self.folder.path());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let member = &mut self.members[id as usize - 1];
+        (member.child, member.log_from) = (Some(child), log_from);
+        member.was_ostler |= kind == Kind::Ostler;
+    }
+
+    pub fn start_all(&mut self) {
+        self.ids().for_each(|id| self.start(id));
+    }
+
+    pub fn signal(&self, id: u8, signal: &str) {
+        let child = self.member(id).child.as_ref().expect("it runs");
+        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    /// Stops all of its threads, and waits until they stand: a signal alone lets those go on that run just now.
+    pub fn freeze(&self, id: u8) {
+        self.signal(id, "STOP");
+        let process = self.member(id).child.as_ref().expect("it runs").id();
+        wait_for("a process to stand still", PATIENCE, || {
+            let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("a child of ours");
+            let stands = |task: std::io::Result<fs::DirEntry>| {
+                let Ok(text) = task.and_then(|task| fs::read_to_string(task.path().join("stat"))) else { return true };
+                text.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"))
+            };
+            tasks.into_iter().all(stands).then_some(())
+        });
+    }
+
+    /// kill -9, and waits for its end.
+    pub fn kill(&mut self, id: u8) {
+        if let Some(mut child) = self.members[id as usize - 1].child.take() {
+            // It may have ended by itself; `wait` then says so.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(&mut self, id: u8) {
+        self.signal(id, "TERM");
+        let mut child = self.members[id as usize - 1].child.take().expect("it runs");
+        wait_for("the server's end", PATIENCE, || child.try_wait().expect("our child"));
+    }
+
+    /// Its data is gone, as if it were new.
+    pub fn wipe(&self, id: u8) {
+        assert!(!self.is_running(id));
+        fs::remove_dir_all(self.data(id)).expect("a folder of ours");
+    }
+
+    /// How it serves: "leader", "follower"; `None` while it does not. Panics if its process has ended.
+    pub fn mode(&mut self, id: u8) -> Option<String> {
+        let child = self.members[id as usize - 1].child.as_mut()?;
+        if let Ok(Some(status)) = child.try_wait() {
+            panic!("server {id} has ended by itself: {status}");
+        }
+        let answer = conn::word_within(Duration::from_millis(400), self.member(id).client_port, "srvr").ok()?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    /// Waits until every server that runs serves, and one of them leads; which.
+    pub fn leader(&mut self) -> u8 {
+        let begin = clock::now();
+        loop {
+            let ids: Vec<u8> = self.ids().filter(|id| self.is_running(*id)).collect();
+            let modes: Vec<_> = ids.iter().map(|id| self.mode(*id)).collect();
+            let leads: Vec<_> = ids.iter().zip(&modes).filter(|(_, mode)| mode.as_deref() == Some("leader")).collect();
+            if modes.iter().all(Option::is_some)
+                && let [(id, _)] = leads[..]
+            {
+                return *id;
+            }
+            assert!(clock::now().since(begin) < PATIENCE, "no ensemble after {PATIENCE:?}: {ids:?} are {modes:?}");
+            pause(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until that server serves.
+    pub fn serves(&mut self, id: u8) -> String {
+        wait_for(&format!("server {id} to serve"), PATIENCE, || {
+            let mode = self.mode(id);
+            if mode.is_none() {
+                pause(Duration::from_millis(10));
+            }
+            mode
+        })
+    }
+
+    /// A number out of `mntr`.
+    pub fn measured(&self, id: u8, name: &str) -> i64 {
+        let answer = conn::word(self.member(id).client_port, "mntr").expect("it serves");
+        let value = answer.lines().find_map(|line| line.strip_prefix(name).and_then(|rest| rest.strip_prefix('\t')));
+        let value = value.unwrap_or_else(|| panic!("no {name} in mntr of {:?}", self.kind(id)));
+        value.trim().parse::<f64>().expect("a number") as i64
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let panics = std::thread::panicking();
+        for id in self.ids() {
+            if panics {
+                let log = self.log(id);
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- end of the log of server {id}, {:?}", self.kind(id));
+                lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line:.260}"));
+            }
+            self.kill(id);
+        }
+        if panics && std::env::var_os("OSTLER_KEEP").is_some() {
+            let kept = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder")).keep();
+            eprintln!("--- data and logs are kept in {}", kept.display());
+        }
+    }
+}
+
+/// How a learner is brought up to date is said by ZooKeeper at level info only.
+const LOGGING: &str = "\
+status = warn
+appender.err.type = Console
+appender.err.name = err
+appender.err.target = SYSTEM_ERR
+appender.err.layout.type = PatternLayout
+appender.err.layout.pattern = %d{ABSOLUTE} %-5p %c{1} %m%n%ex{6}
+rootLogger.level = warn
+rootLogger.appenderRef.err.ref = err
+logger.quorum.name = org.apache.zookeeper.server.quorum
+logger.quorum.level = info
+";

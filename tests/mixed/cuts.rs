@@ -1,0 +1,176 @@
+//! The byte scalpel at work (`scalpel.rs`): a learner of one kind, a leader of the other, writes through both, and the
+//! connection between the two cut, stalled or held up at a byte of the seed's choice, again and again.
+//!
+//! After each cut: the learner serves again, and the two have the same tree. Some cuts follow so closely on the one before
+//! that they fall into the handshake or the synchronisation; some fall into a snapshot, because the learner was made to
+//! start with nothing.
+//!
+//! OSTLER_CUTS: how many for each pair of kinds and each direction of the bytes that are counted. OSTLER_CUTS_SEED.
+
+use std::time::Duration;
+
+use ostler::random::Rng;
+
+use super::client::{Client, difference, digest, op, tree_of};
+use super::cluster::{Cluster, PATIENCE, java_kinds};
+use super::scalpel::{Cut, Order, Scalpel, Side, timed};
+use crate::support::jute::{Acl, Writer};
+use crate::support::{servers::pause, setting};
+
+const LEADER: u8 = 3;
+const LEARNER: u8 = 1;
+
+/// How many znodes there are at most: few, so that they can be compared after every cut.
+const NODES: u64 = 40;
+
+struct Bench {
+    cluster: Cluster,
+    scalpel: Scalpel,
+    rng: Rng,
+    on_leader: Client,
+    on_learner: Client,
+    done: u64,
+}
+
+/// One of the writes that go on all the time; its outcome is the same for whoever applies it.
+fn some_write(rng: &mut Rng) -> (i32, Writer) {
+    let path = format!("/cut/n{:02}", rng.below(NODES));
+    let data = vec![b'a' + rng.below(26) as u8; rng.below(400) as usize];
+    match rng.below(10) {
+        0..4 => (op::CREATE, Writer::new().text(&path).bytes(Some(&data)).acls(Some(&Acl::open())).int(0)),
+        4..6 => (op::DELETE, Writer::new().text(&path).int(-1)),
+        6 => (op::CREATE, Writer::new().text("/cut/seq/s").bytes(None).acls(Some(&Acl::open())).int(3)),
+        _ => (op::SET_DATA, Writer::new().text(&path).bytes(Some(&data)).int(-1)),
+    }
+}
+
+impl Bench {
+    fn new(kinds: &str, seed: u64) -> Bench {
+        let mut cluster = Cluster::new(kinds, java_kinds()[0]);
+        let scalpel = Scalpel::new(cluster.member(LEADER).quorum_port);
+        cluster.detours.push((LEADER, LEARNER, scalpel.port));
+        cluster.start(2);
+        cluster.start(LEADER);
+        assert_eq!(cluster.leader(), LEADER);
+        cluster.start(LEARNER);
+        cluster.leader();
+        let mut on_leader = Client::of(cluster.member(LEADER).client_port);
+        for path in ["/cut", "/cut/seq"] {
+            assert_eq!(on_leader.create(path, b"", 0).expect("an answer").error, 0);
+        }
+        // Enough for a snapshot to be worth cutting.
+        for number in 0..60 {
+            let path = format!("/cut/large{number}");
+            assert_eq!(on_leader.create(&path, &[b'z'; 3000], 0).expect("an answer").error, 0);
+        }
+        let on_learner = Client::new(vec![cluster.member(LEARNER).client_port], 0, 60_000);
+        Bench { cluster, scalpel, rng: Rng::new(seed), on_leader, on_learner, done: 0 }
+    }
+
+    /// A few writes through the leader, answered, and a few through the learner, if it takes them.
+    fn pump(&mut self) {
+        let count = 1 + self.rng.below(8);
+        for _ in 0..count {
+            let (op, body) = some_write(&mut self.rng);
+            self.on_leader.send(op, body).expect("the leader stays");
+        }
+        if self.on_learner.connected(Duration::ZERO) {
+            let (op, body) = some_write(&mut self.rng);
+            // Nobody can say what becomes of it if the connection is lost.
+            let _ = self.on_learner.call(op, body);
+        }
+        for _ in 0..count {
+            let (_, answer) = self.on_leader.receive().expect("the leader stays");
+            assert!(matches!(answer.error, 0 | -101 | -110), "error {}", answer.error);
+        }
+    }
+
+    fn compare(&mut self) {
+        let ports = [LEARNER, LEADER].map(|id| self.cluster.member(id).client_port);
+        let trees = ports.map(tree_of);
+        let differ = difference(&trees[0], &trees[1]);
+        assert!(
+            differ.is_empty(),
+            "after {} cuts the learner and its leader differ:\n{}",
+            self.done,
+            differ.join("\n")
+        );
+        assert_eq!(digest(&trees[0]), digest(&trees[1]));
+        for id in [LEARNER, LEADER] {
+            assert_eq!(self.cluster.measured(id, "zk_digest_mismatches_count"), 0, "server {id}");
+        }
+    }
+
+    fn cut(&mut self, side: Side) {
+        let snapshot_every = if self.cluster.kind(LEARNER).is_java() { 25 } else { 8 };
+        let into_snapshot = self.rng.below(snapshot_every) == 0;
+        let largest = match (side, into_snapshot) {
+            (Side::Leader, true) => 200_000,
+            (Side::Leader, false) => 1 << (4 + self.rng.below(10)),
+            (Side::Learner, _) => 1 << (4 + self.rng.below(7)),
+        };
+        let cut = match self.rng.below(8) {
+            0 => Cut::Stall(Duration::from_millis(20 + self.rng.below(200))),
+            1 => Cut::Pause(Duration::from_millis(20 + self.rng.below(400))),
+            _ => Cut::Close,
+        };
+        let order = Order { side, after: self.rng.below(largest), cut };
+        if into_snapshot {
+            self.cluster.kill(LEARNER);
+            self.cluster.wipe(LEARNER);
+            self.cluster.start(LEARNER);
+        }
+        self.scalpel.order(order);
+        let ((), took) = timed(|| {
+            for turn in 0.. {
+                if self.scalpel.is_done() {
+                    break;
+                }
+                assert!(turn < 6_000, "{order:?}: so many bytes never come: {:?}", self.scalpel.passed());
+                self.pump();
+                if !self.on_learner.connected(Duration::ZERO) {
+                    pause(Duration::from_millis(10));
+                }
+            }
+        });
+        self.done += 1;
+        // Sometimes the next one follows before the learner has recovered.
+        if self.rng.below(3) > 0 {
+            self.pump();
+            let (back, again) = timed(|| self.on_learner.connected(PATIENCE));
+            assert!(back, "{order:?}: server {LEARNER} does not serve again");
+            assert_eq!(self.cluster.serves(LEADER), "leader");
+            self.compare();
+            if std::env::var_os("OSTLER_CUTS_SHOW").is_some() {
+                println!("{} {order:?}{}: {took:?}, {again:?}", self.done, if into_snapshot { ", new" } else { "" });
+            }
+        }
+    }
+}
+
+fn cuts(kinds: &str) {
+    let each = setting("OSTLER_CUTS", 10);
+    let mut bench = Bench::new(kinds, setting("OSTLER_CUTS_SEED", 1));
+    let ((), took) = timed(|| {
+        for _ in 0..each {
+            bench.cut(Side::Leader);
+            bench.cut(Side::Learner);
+        }
+        assert!(bench.on_learner.connected(PATIENCE), "server {LEARNER} does not serve again");
+        bench.compare();
+    });
+    let expired = bench.on_learner.expired + bench.on_leader.expired;
+    println!("{kinds}: {} cuts in {took:?}, {expired} sessions expired", bench.done);
+}
+
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn zookeeper_follows_ostler_through_a_connection_that_is_cut_anywhere() {
+    cuts("zoo");
+}
+
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn ostler_follows_zookeeper_through_a_connection_that_is_cut_anywhere() {
+    cuts("ozz");
+}
