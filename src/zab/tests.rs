@@ -284,7 +284,7 @@ fn a_learner_with_a_later_history_unseats_the_leader() {
 }
 
 #[test]
-fn what_is_outstanding_comes_before_newleader_and_commits_with_the_late_ones_ack() {
+fn what_is_outstanding_comes_behind_newleader_and_commits_with_the_late_ones_ack() {
     let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
     lab.connect(0);
     lab.followers[0].disk_is_fast = false;
@@ -296,8 +296,9 @@ fn what_is_outstanding_comes_before_newleader_and_commits_with_the_late_ones_ack
     assert_eq!(lab.followers[1].committed, zxid);
     let received = &lab.followers[1].received;
     let at = |kind| received.iter().position(|&k| k == kind).unwrap();
-    assert!(at(PacketType::Proposal) < at(PacketType::NewLeader));
-    assert!(at(PacketType::NewLeader) < at(PacketType::Commit));
+    // ZooKeeper 3.8.0 can't take the commit of what came before.
+    assert!(at(PacketType::NewLeader) < at(PacketType::Proposal));
+    assert!(at(PacketType::Proposal) < at(PacketType::Commit));
 }
 
 #[test]

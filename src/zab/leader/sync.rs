@@ -152,7 +152,7 @@ impl Leader {
         self.learners.get(&link).map_or(0, |learner| learner.server.0)
     }
 
-    /// In one step: what is committed behind what it has, what is outstanding, NEWLEADER; from here on it is forwarded to.
+    /// In one step: what is committed behind what it has, NEWLEADER, what is outstanding; from here on it is forwarded to.
     fn forward_from_memory(&mut self, link: Link, history: &mut History) {
         let (committed, proposed, epoch) = (self.committed, self.proposed, self.epoch);
         let config = self.start.config_text.clone();
@@ -161,13 +161,15 @@ impl Leader {
         for (zxid, record) in history.between(learner.sent, committed) {
             committed_record(learner, zxid, record);
         }
+        learner.send(PacketType::NewLeader, epoch_zxid(epoch), Some(&config));
+        // Behind NEWLEADER, where any later proposal would come: ZooKeeper 3.8.0 takes what came before it for done with, and
+        // ends when the commit comes.
         if !learner.observer {
             for (zxid, record) in history.between(committed, proposed) {
                 learner.send(PacketType::Proposal, zxid.to_wire(), Some(record));
                 learner.sent = zxid;
             }
         }
-        learner.send(PacketType::NewLeader, epoch_zxid(epoch), Some(&config));
         learner.stage = Stage::Forwarding;
         learner.acked = committed;
         self.keep(history);
