@@ -183,6 +183,9 @@ pub struct Client {
     /// Sessions it has had that the servers call expired.
     pub expired: Vec<SessionId>,
     pub stopped: bool,
+    /// It stays with this server, and does only what it is told.
+    only: Option<usize>,
+    asleep: bool,
 }
 
 impl Client {
@@ -205,6 +208,8 @@ impl Client {
             history: Vec::new(),
             expired: Vec::new(),
             stopped: false,
+            only: None,
+            asleep: false,
         }
     }
 
@@ -212,9 +217,10 @@ impl Client {
         let mut wishes = Vec::new();
         let timeout = habits.timeout_ms as Time * MS;
         match self.stage {
-            Stage::Apart if self.stopped => return wishes,
+            Stage::Apart if self.stopped || self.asleep => return wishes,
             Stage::Apart => {
-                self.server = self.rng.below(habits.servers as u64) as usize;
+                let any = self.rng.below(habits.servers as u64) as usize;
+                self.server = self.only.unwrap_or(any);
                 self.stage = Stage::Dialing;
                 wishes.push(Wish::Dial(self.server));
                 return wishes;
@@ -228,12 +234,13 @@ impl Client {
             Stage::Hello => {}
             Stage::Live => {
                 let idle = now - self.sent_at > timeout / 3;
-                if !self.stopped && self.flights.len() < 8 && self.rng.below(1000) >= 100 {
+                let acts = !self.stopped && self.only.is_none();
+                if acts && self.flights.len() < 8 && self.rng.below(1000) >= 100 {
                     self.burst(now, habits, &mut wishes);
                 } else if idle {
                     self.send_frame(now, -2, OpCode::Ping, &[], &mut wishes);
                 }
-                if !self.stopped && self.rng.below(1000) < habits.moves_per_mille {
+                if acts && self.rng.below(1000) < habits.moves_per_mille {
                     self.lost(&mut wishes);
                 }
             }
@@ -344,6 +351,19 @@ impl Client {
                 break;
             }
         }
+    }
+
+    pub fn told_to_use(&mut self, server: usize) {
+        (self.only, self.asleep) = (Some(server), true);
+    }
+
+    /// `true` if it has slept.
+    pub fn wake_up(&mut self) -> bool {
+        std::mem::take(&mut self.asleep)
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.stage == Stage::Live
     }
 
     /// Sends one request.

@@ -3,7 +3,8 @@
 
 use crate::network::{MS, Time};
 use crate::world::World;
-use ostler::disk::sim::Keep;
+use ostler::disk::Disk;
+use ostler::disk::sim::{Keep, SimDisk};
 use ostler::random::Rng;
 
 /// The faults that there are.
@@ -29,9 +30,12 @@ pub enum Fault {
     SlowDisk,
     FailSync,
     WallClock,
+    /// Bytes of a file of a server that is down change.
+    Damage,
+    DiskFull,
 }
 
-const ALL: [Fault; 17] = [
+const ALL: [Fault; 19] = [
     Fault::Kill,
     Fault::Power,
     Fault::PowerInside,
@@ -49,6 +53,8 @@ const ALL: [Fault; 17] = [
     Fault::SlowDisk,
     Fault::FailSync,
     Fault::WallClock,
+    Fault::Damage,
+    Fault::DiskFull,
 ];
 
 /// What strikes in this run.
@@ -199,6 +205,21 @@ impl Nemesis {
                     host.disk.fail_sync(host.disk.syncs() + 1 + world.rng.below(4));
                 }
             }
+            Fault::Damage => {
+                // One at a time: of what is committed a quorum has a copy, and one more may be in doubt.
+                if world.hosts.iter().all(|host| !host.damaged) {
+                    world.crash(victim, Keep::Everything);
+                    damage(world, victim);
+                    world.start_later(victim, lasts);
+                }
+            }
+            Fault::DiskFull => {
+                let host = &mut world.hosts[victim];
+                if host.server.is_some() {
+                    host.disk_may_fail = true;
+                    host.disk.limit(Some(world.rng.below(20_000)));
+                }
+            }
             Fault::WallClock => {
                 world.hosts[victim].wall_offset_ms += world.rng.below(20_000_000) as i64 - 10_000_000;
             }
@@ -221,6 +242,66 @@ impl Nemesis {
     fn heal_after(&mut self, world: &World, lasts: Time) {
         let at = world.now + lasts;
         self.heal_at = Some(self.heal_at.map_or(at, |heal| heal.max(at)));
+    }
+}
+
+/// Flips a bit, zeroes a sector, or takes the end of a file away.
+fn damage(world: &mut World, at: usize) {
+    let dir = crate::storage::dir();
+    let host = &mut world.hosts[at];
+    let Ok(names) = host.disk.list(dir) else { return };
+    let names: Vec<&String> = names.iter().filter(|name| !name.starts_with("damaged.")).collect();
+    if names.is_empty() {
+        return;
+    }
+    (host.damaged, host.was_damaged) = (true, true);
+    let name = names[world.rng.below(names.len() as u64) as usize];
+    let (how, place) = (world.rng.below(3), world.rng.next());
+    let Some(below) = below_watermark(&host.disk, name) else { return };
+    host.disk.damage(&dir.join(name), |bytes| {
+        // Where something is written, mostly.
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1).min(below);
+        if used == 0 {
+            return;
+        }
+        let at = (place % used as u64) as usize;
+        match how {
+            0 => bytes[at] ^= 1 << (place >> 32 & 7),
+            1 => {
+                let sector = at / 512 * 512;
+                let end = (sector + 512).min(used);
+                bytes[sector..end].fill(0);
+            }
+            _ => bytes[at..used].iter_mut().take(64).for_each(|byte| *byte ^= 0xff),
+        }
+    });
+    world.note(|| format!("{name} of {} is damaged", at + 1));
+}
+
+/// Up to where damage to a file can be told from the remains of an append that a crash interrupted: behind the durability
+/// watermark the last group might be either (fault model 2.2, S9). `None`: nowhere.
+fn below_watermark(disk: &SimDisk, name: &str) -> Option<usize> {
+    let Some(number) = name.strip_prefix("segment.").and_then(|hex| u64::from_str_radix(hex, 16).ok()) else {
+        return Some(usize::MAX);
+    };
+    let bytes = disk.contents(&crate::storage::dir().join("watermark"))?;
+    let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let newest = [0, 4096].into_iter().max_by_key(|&at| long(at + 8))?;
+    let (segment, end) = (long(newest + 16)?, long(newest + 24)?);
+    match number.cmp(&segment) {
+        std::cmp::Ordering::Less => Some(usize::MAX),
+        std::cmp::Ordering::Equal => Some(end as usize),
+        std::cmp::Ordering::Greater => None,
+    }
+}
+
+/// Flips a bit of a server's first log segment, which is down.
+pub fn damage_log(world: &mut World, at: usize, byte: u64) {
+    let host = &mut world.hosts[at];
+    (host.damaged, host.was_damaged) = (true, true);
+    let names = host.disk.list(crate::storage::dir()).unwrap_or_default();
+    if let Some(name) = names.iter().find(|name| name.starts_with("segment.")) {
+        host.disk.damage(&crate::storage::dir().join(name), |bytes| bytes[byte as usize] ^= 1);
     }
 }
 

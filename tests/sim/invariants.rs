@@ -30,7 +30,7 @@ pub struct Entry {
 #[derive(Clone, Default)]
 pub struct Shadow {
     /// Before the first of `log`.
-    base: Zxid,
+    pub base: Zxid,
     base_chain: u64,
     log: Vec<Entry>,
     pub accepted: Epoch,
@@ -44,6 +44,10 @@ pub struct Shadow {
 impl Shadow {
     pub fn last(&self) -> Zxid {
         self.log.last().map_or(self.base, |entry| entry.zxid)
+    }
+
+    pub fn has(&self, zxid: Zxid) -> bool {
+        self.find(zxid).is_some()
     }
 
     fn chain_of_last(&self) -> u64 {
@@ -146,10 +150,12 @@ impl Invariants {
             assert!(known, "I4: {up_to} is called committed, and is not part of the history up to {last}");
             return;
         }
-        let voters = (0..self.shadows.len()).filter(|&at| self.quorum.is_voter(id(at)));
-        let holders: Vec<usize> =
-            voters.filter(|&at| !self.shadows[at].quarantined && self.shadows[at].chain_at(up_to).is_some()).collect();
-        let set: ServerSet = holders.iter().map(|&at| id(at)).collect();
+        let voters: Vec<usize> = (0..self.shadows.len()).filter(|&at| self.quorum.is_voter(id(at))).collect();
+        let holds = |at: usize| !self.shadows[at].quarantined && self.shadows[at].chain_at(up_to).is_some();
+        let holders: Vec<usize> = voters.iter().copied().filter(|&at| holds(at)).collect();
+        // One that was damaged since may have had it, and said so.
+        let had = voters.iter().copied().filter(|&at| holds(at) || self.shadows[at].quarantined);
+        let set: ServerSet = had.map(id).collect();
         assert!(self.quorum.contains_quorum(set), "I8: {up_to} is called committed, and only {set:?} have it");
         let source = holders.iter().copied().find(|&at| self.shadows[at].base <= last);
         let source = source.expect("a snapshot is of what is committed");

@@ -6,12 +6,15 @@
 mod broken;
 mod checkers;
 mod clients;
+mod electing;
 mod faults;
 mod invariants;
 mod linear;
 mod model;
 mod network;
+mod roles;
 mod run;
+mod scenario;
 mod server;
 mod serving;
 mod storage;
@@ -26,7 +29,7 @@ fn fix_hashes() {
     ostler::random::set_seed(0x05_71e4);
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
@@ -81,7 +84,7 @@ fn add(sum: &mut Outcome, outcome: &Outcome) {
     sum.answered += outcome.answered;
     sum.counts.events += outcome.counts.events;
     sum.counts.restarts += outcome.counts.restarts;
-    sum.counts.elections += outcome.counts.elections;
+    sum.counts.bytes += outcome.counts.bytes;
     sum.counts.establishments += outcome.counts.establishments;
     sum.counts.exits += outcome.counts.exits;
     sum.counts.quarantines += outcome.counts.quarantines;
@@ -91,7 +94,9 @@ fn add(sum: &mut Outcome, outcome: &Outcome) {
 fn seeds_break_no_promise() {
     if let Some(seed) = number("OSTLER_SIM_SEED") {
         fix_hashes();
-        match run::run(seed, None, true) {
+        let name = std::env::var("OSTLER_SIM_BUG").ok();
+        let bug = name.map(|name| *broken::BUGS.iter().find(|bug| format!("{bug:?}") == name).expect("a bug"));
+        match run::run(seed, bug, true) {
             Ok(outcome) => println!("seed {seed} passes: {outcome:?}"),
             Err(failure) => panic!("{}", show(&failure)),
         }
@@ -114,6 +119,55 @@ fn seeds_break_no_promise() {
         let traced = run::run(first.seed, None, true).err();
         panic!("{}\n{}", all.join("\n"), show(traced.as_ref().unwrap_or(first)));
     }
+}
+
+#[test]
+#[ignore = "needs minutes; .ci/run gives them"]
+fn every_bug_that_is_put_back_is_found() {
+    fix_hashes();
+    let most = number("OSTLER_SIM_BROKEN_SEEDS").unwrap_or(1_000);
+    let mut missed = Vec::new();
+    for &bug in broken::BUGS {
+        let took = (1..=most).find_map(|seed| run::run(seed, Some(bug), false).err().map(|failure| (seed, failure)));
+        match took {
+            Some((seed, failure)) => {
+                let why: String = failure.why.lines().next().unwrap_or_default().chars().take(100).collect();
+                println!("{bug:?}: {seed} seeds: {why}");
+            }
+            None => {
+                println!("{bug:?}: not within {most} seeds");
+                missed.push(bug);
+            }
+        }
+    }
+    assert!(missed.is_empty(), "the simulator does not find {missed:?}");
+}
+
+#[test]
+fn the_traces_of_the_catalogue_do_no_harm() {
+    fix_hashes();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim/scenarios");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 20, "scenarios are missing: {}", files.len());
+    let only = std::env::var("OSTLER_SIM_SCENARIO").ok();
+    let mut failed = Vec::new();
+    for file in files {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        if only.as_ref().is_some_and(|only| !name.starts_with(only.as_str())) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for seed in 1..=3 {
+            if let Err(failure) = run::play(&text, seed) {
+                let skip = failure.trace.len().saturating_sub(60);
+                let trace = if only.is_some() { failure.trace[skip..].join("\n") } else { String::new() };
+                failed.push(format!("{name}, seed {seed}: {}\n{trace}", failure.why));
+                break;
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub const MS: Time = 1_000_000;
 /// Which door of a server a connection goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Port {
+    Election,
     Quorum,
     Client,
 }

@@ -94,6 +94,23 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
     (setup, plan, lasts)
 }
 
+/// Plays a scenario.
+pub fn play(text: &str, seed: u64) -> Result<(), Failure> {
+    keep_panics();
+    QUIET.set(true);
+    let mut world = None;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(crate::scenario::world(text, seed));
+        crate::scenario::play(world, text);
+    }));
+    QUIET.set(false);
+    result.map_err(|_| {
+        let why = PANIC.take().unwrap_or_default();
+        let trace = world.iter().flat_map(|world| world.trace().cloned()).collect();
+        Failure { seed, why, trace, state: String::new() }
+    })
+}
+
 /// Runs a seed; the failure has a trace if it was asked for.
 pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Result<Outcome, Failure> {
     keep_panics();
@@ -151,6 +168,7 @@ pub fn recover(world: &mut World) {
         world.hosts[at].disk_factor = 1;
         world.hosts[at].stays_down = false;
         world.hosts[at].clients_see = true;
+        world.free_disk(at);
         let clean = world.hosts[at].disk.after_crash(ostler::disk::sim::Keep::Everything);
         match &world.hosts[at].server {
             // A disk with a fault to come: its process ends, and finds a good one.

@@ -128,7 +128,10 @@ impl Server {
             && self.clients.by_session.get(&client.session) == Some(&conn)
         {
             self.clients.by_session.remove(&client.session);
-            self.sessions.disown(client.session, Origin::Here(conn).owner());
+            // On a leader it stays the last that held it, or a request that is late from an earlier server would pass.
+            if !self.is_leading() || is(Bug::ClosedConnectionsOwnNothing) {
+                self.sessions.disown(client.session, Origin::Here(conn).owner());
+            }
         }
     }
 
@@ -232,6 +235,14 @@ impl Server {
     }
 
     fn refuse(&mut self, conn: u32, ctx: &mut Ctx<'_>) {
+        if is(Bug::NewSessionForAnOldOne) {
+            let session = self.ids.next(&self.sessions);
+            let Some(client) = self.clients.by_conn.get_mut(&conn) else { return };
+            (client.session, client.stage) = (session, Stage::Opening);
+            let record = client.timeout_ms.to_be_bytes();
+            self.clients.by_session.insert(session, conn);
+            return self.write(Origin::Here(conn), session, 0, OpCode::CreateSession, &record, ctx);
+        }
         let mut out = Vec::new();
         ConnectResponse::refused(Some(false)).write(&mut out);
         ctx.actions.push(Action::Send(conn, out));
@@ -254,7 +265,11 @@ impl Server {
         let reviving = matches!(self.clients.by_conn.get(&conn), Some(Client { stage: Stage::Reviving, .. }));
         match (reviving, valid.valid) {
             (false, _) => {}
-            (true, true) => self.stage(conn, Stage::Revived(self.history.last())),
+            (true, true) => {
+                let hurries = is(Bug::ServesClientsThatHaveSeenMore);
+                let after = if hurries { Zxid::ZERO } else { self.history.last() };
+                self.stage(conn, Stage::Revived(after));
+            }
             (true, false) => self.refuse(conn, ctx),
         }
     }
@@ -297,7 +312,8 @@ impl Server {
                 continue;
             }
             // Or its answer could be overtaken by what the sync waits for, and the zxid that the client sees would fall.
-            if client.flights.iter().any(|flight| flight.op == OpCode::Sync) {
+            let behind_sync = client.flights.iter().any(|flight| flight.op == OpCode::Sync);
+            if behind_sync && !is(Bug::SyncsOvertaken) {
                 return;
             }
             let Frame { xid, op, body } = client.queue.pop_front().expect("just looked");
@@ -416,7 +432,9 @@ impl Server {
                 }
             },
             // A follower may have applied its createSession while this server's disk has it not yet.
-            SessionState::Unknown if self.opening.contains(&session) => SessionCheck::Live,
+            SessionState::Unknown if self.opening.contains(&session) && !is(Bug::OpeningSessionsUnknown) => {
+                SessionCheck::Live
+            }
             state => state.into(),
         };
         let Some(zxid) = self.next_zxid(ctx) else { return };

@@ -22,8 +22,6 @@ use std::path::Path;
 pub const SIZES: Sizes = Sizes { first: 8 << 10, segment: 16 << 10 };
 /// Snapshots that a purge keeps.
 const KEEP: usize = 2;
-/// Says that this server may have lost something that it acknowledged.
-const QUARANTINE: &str = "quarantine";
 
 pub fn dir() -> &'static Path {
     Path::new("/data")
@@ -103,17 +101,12 @@ fn replay(disk: &SimDisk) -> Result<Replayed, Fatal> {
 /// Starts from a disk. An error is what the process ends with.
 pub fn recover(disk: &SimDisk) -> Result<Recovered, Fatal> {
     disk.create_dir(dir()).map_err(|source| Fatal::DataDir { dir: dir().to_owned(), source })?;
-    storage::resume(disk, &dirs(), SIZES)?;
-    let mut quarantined = is_quarantined(disk);
-    let replayed = match replay(disk) {
-        Err(fatal) if is_damage(&fatal) => {
-            set_aside(disk)?;
-            quarantined = true;
-            replay(disk)?
-        }
-        other => other?,
-    };
-    let Replayed { tree, sessions, from, records, recovery } = replayed;
+    let (recovered, quarantine) = storage::recover(disk, &dirs(), SIZES, || attempt(disk))?;
+    Ok(Recovered { quarantined: quarantine.is_some(), ..recovered })
+}
+
+fn attempt(disk: &SimDisk) -> Result<Recovered, Fatal> {
+    let Replayed { tree, sessions, from, records, recovery } = replay(disk)?;
     let log = recovery.finish()?;
     let stored = Epochs::load(disk, dir())?;
     let epochs = if is(Bug::CurrentEpochIsThatOfTheLog) {
@@ -139,38 +132,7 @@ pub fn recover(disk: &SimDisk) -> Result<Recovered, Fatal> {
         keeper,
         replayed_from: from,
     };
-    Ok(Recovered { storage, tree, sessions: sessions.into_iter().collect(), epochs, records, quarantined })
-}
-
-fn is_quarantined(disk: &SimDisk) -> bool {
-    disk.contents(&dir().join(QUARANTINE)).is_some()
-}
-
-/// Whether it says that something is lost, and not that the disk does not work.
-pub fn is_damage(fatal: &Fatal) -> bool {
-    matches!(
-        fatal,
-        Fatal::LogCorrupt { .. }
-            | Fatal::LogRecord { .. }
-            | Fatal::SnapshotCorrupt { .. }
-            | Fatal::HistoryGap { .. }
-            | Fatal::EpochsDamaged { .. }
-    )
-}
-
-/// Takes a damaged history away, after it has been written down that it was there.
-fn set_aside(disk: &SimDisk) -> Result<(), Fatal> {
-    ostler::disk::replace_file(disk, &dir().join(QUARANTINE), b"q")?;
-    remove_all(disk, |name| name != QUARANTINE && name != ostler::log::epochs::EPOCHS)
-}
-
-fn remove_all(disk: &SimDisk, which: impl Fn(&str) -> bool) -> Result<(), Fatal> {
-    let names = disk.list(dir()).map_err(|e| ostler::disk::fatal(dir(), 0, e))?;
-    for name in names.iter().filter(|name| which(name)) {
-        let path = dir().join(name);
-        disk.remove(&path).map_err(|e| ostler::disk::fatal(&path, 0, e))?;
-    }
-    disk.sync_dir(dir()).map_err(|e| ostler::disk::sync_failed(dir(), e))
+    Ok(Recovered { storage, tree, sessions: sessions.into_iter().collect(), epochs, records, quarantined: false })
 }
 
 impl Storage {
@@ -222,11 +184,15 @@ impl Storage {
             DiskOp::Epochs { accepted, current, .. } => Epochs::new(*accepted, *current).store(&self.disk, dir())?,
             DiskOp::Truncate { to, .. } => {
                 ctx.report(Report::Replacing(*to));
-                self.truncate(*to)?;
+                if !is(Bug::TruncatedInMemoryOnly) {
+                    self.truncate(*to)?;
+                }
             }
             DiskOp::Install { zxid, tree, sessions, .. } => {
                 ctx.report(Report::Replacing(*zxid));
-                self.install(*zxid, tree, sessions)?;
+                if !is(Bug::SnapshotKeptInMemory) {
+                    self.install(*zxid, tree, sessions)?;
+                }
             }
         }
         self.start(ctx);
@@ -265,8 +231,8 @@ impl Storage {
         Ok((replayed.tree, crate::server::session_table(&sessions, ctx)))
     }
 
-    pub fn end_quarantine(&mut self) {
-        self.disk.lose_file(&dir().join(QUARANTINE));
+    pub fn end_quarantine(&mut self) -> Result<(), Fatal> {
+        storage::release(&self.disk, &dirs())
     }
 
     /// Not while the history is about to change.

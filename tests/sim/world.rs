@@ -4,7 +4,6 @@
 //! client, and what that wants is done at once or becomes later events. Nothing else moves. All chance comes from
 //! generators made of the seed, so a seed is a run, and `digest` says whether two runs were the same.
 
-use crate::broken::{Bug, is};
 use crate::clients::{Client, Habits, Wish};
 use crate::invariants::{Found, Invariants};
 use crate::network::{Again, Arrival, MS, Net, Port, Time};
@@ -15,7 +14,7 @@ use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
 use ostler::ids::{ServerId, Zxid};
 use ostler::random::Rng;
-use ostler::zab::quorum::{Quorum, ServerSet};
+use ostler::zab::ensemble::EnsembleConfig;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
@@ -28,7 +27,7 @@ const TICK: Time = 50 * MS;
 /// The longest time that a disk operation takes.
 const DISK_MOST: Time = 8_000 * MS;
 /// Lines of the trace that a failure shows.
-const TRACE_MAX: usize = 400;
+const TRACE_MAX: usize = 2_000;
 
 /// What a seed has drawn.
 #[derive(Clone, Debug)]
@@ -68,10 +67,6 @@ enum Event {
         server: usize,
         process: u32,
     },
-    Elect {
-        server: usize,
-        process: u32,
-    },
     Disk {
         server: usize,
         process: u32,
@@ -103,16 +98,19 @@ pub struct Host {
     pub stays_down: bool,
     /// Faults of the disk that may end the process.
     pub disk_may_fail: bool,
-    /// What it knows may be damaged.
+    /// Something of what it has may be damaged now; and was at any time.
     pub damaged: bool,
+    pub was_damaged: bool,
     pub clients_see: bool,
+    /// What the disk does is not finished.
+    pub disk_held: bool,
+    held_disk: Option<Event>,
 }
 
 #[derive(Default, Clone, Copy, Debug)]
 pub struct Counts {
     pub events: u64,
     pub restarts: u64,
-    pub elections: u64,
     pub establishments: u64,
     pub exits: u64,
     pub quarantines: u64,
@@ -126,7 +124,7 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Time, u64, EventBox)>>,
     made: u64,
     pub net: Net,
-    pub quorum: Arc<Quorum>,
+    config: Arc<EnsembleConfig>,
     pub hosts: Vec<Host>,
     pub clients: Vec<Client>,
     client_wakes: Vec<u64>,
@@ -160,9 +158,8 @@ impl World {
     pub fn new(setup: Setup, seed: u64, traced: bool) -> World {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let servers = setup.servers();
-        let voters: ServerSet = (0..setup.voters).map(server_id).collect();
-        let observers: ServerSet = (setup.voters..servers).map(server_id).collect();
-        let quorum = Arc::new(Quorum::majority(voters, observers));
+        let config = crate::electing::config(setup.voters, setup.observers);
+        let quorum = Arc::new(config.quorum().clone());
         let mut net = Net::new(servers + setup.clients);
         net.latency = setup.latency;
         let hosts = (0..servers)
@@ -178,7 +175,10 @@ impl World {
                 stays_down: false,
                 disk_may_fail: false,
                 damaged: false,
+                was_damaged: false,
                 clients_see: true,
+                disk_held: false,
+                held_disk: None,
             })
             .collect();
         let clients: Vec<Client> = (0..setup.clients).map(|id| Client::new(id, rng.next())).collect();
@@ -187,8 +187,8 @@ impl World {
             queue: BinaryHeap::new(),
             made: 0,
             net,
-            invariants: Invariants::new(quorum.clone(), servers),
-            quorum,
+            invariants: Invariants::new(quorum, servers),
+            config,
             hosts,
             client_wakes: vec![0; clients.len()],
             clients,
@@ -228,7 +228,7 @@ impl World {
 
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            if trace.len() == TRACE_MAX {
+            if trace.len() >= TRACE_MAX.max(crate::number("OSTLER_SIM_TRACE").unwrap_or(0) as usize) {
                 trace.pop_front();
             }
             trace.push_back(format!("{:>10.3} {}", self.now as f64 / 1e6, line()));
@@ -280,7 +280,7 @@ impl World {
             Event::Arrive { conn, side } => {
                 self.net.get(conn).map(|conn| conn.hosts[side]).filter(|&host| host < self.hosts.len())
             }
-            Event::Tick { server, .. } | Event::Elect { server, .. } | Event::Disk { server, .. } => Some(server),
+            Event::Tick { server, .. } | Event::Disk { server, .. } => Some(server),
             _ => None,
         }
     }
@@ -297,16 +297,13 @@ impl World {
                     self.at(self.now + TICK, Event::Tick { server, process });
                 }
             }
-            Event::Elect { server, process } => {
-                if self.is_process(server, process) {
-                    self.elect(server);
-                    let pause = 20 * MS + self.rng.below(150 * MS);
-                    self.at(self.now + pause, Event::Elect { server, process });
-                }
-            }
             Event::Disk { server, process } => {
                 if self.is_process(server, process) {
-                    self.with(server, |server, ctx| server.disk_done(ctx));
+                    if self.hosts[server].disk_held {
+                        self.hosts[server].held_disk = Some(Event::Disk { server, process });
+                    } else {
+                        self.with(server, |server, ctx| server.disk_done(ctx));
+                    }
                 }
             }
             Event::Client { client, number } => {
@@ -318,7 +315,10 @@ impl World {
             Event::Resume { server } => {
                 if self.hosts[server].paused_until <= self.now {
                     let held = std::mem::take(&mut self.hosts[server].held);
-                    held.into_iter().for_each(|event| self.at(self.now, event));
+                    // It hears what has come before it looks at its clock.
+                    let (ticks, heard): (Vec<Event>, Vec<Event>) =
+                        held.into_iter().partition(|event| matches!(event, Event::Tick { .. }));
+                    heard.into_iter().chain(ticks).for_each(|event| self.at(self.now, event));
                 }
             }
             Event::Start { server } => {
@@ -381,30 +381,35 @@ impl World {
         }
         if self.net.is_blocked(from, to) || self.net.is_blocked(to, from) || self.hosts[to].paused_until > self.now {
             if self.now >= until {
-                return self.dialed(from, None, role);
+                return self.dialed(from, None, port, role);
             }
             let pause = 100 * MS;
             return self.at(self.now + pause, Event::Connect { from, to, port, process, role, until });
         }
         let listens = self.hosts[to].server.as_ref().is_some_and(|server| match port {
             Port::Quorum => matches!(server.role, Role::Leading(_)),
+            Port::Election => true,
             Port::Client => server.serving && self.hosts[to].clients_see,
         });
         if !listens {
-            return self.dialed(from, None, role);
+            return self.dialed(from, None, port, role);
         }
         let conn = self.net.connect(from, to);
         self.note(|| format!("{} connects to {} ({port:?}): {conn}", from + 1, to + 1));
         self.with(to, |server, ctx| match port {
             Port::Client => server.accepted_client(conn, ctx),
-            _ => server.accepted_learner(conn, ctx),
+            Port::Election => server.accepted_elector(conn, ctx),
+            Port::Quorum => server.accepted_learner(conn, ctx),
         });
-        self.dialed(from, Some(conn), role);
+        self.dialed(from, Some(conn), port, role);
     }
 
-    fn dialed(&mut self, from: usize, conn: Option<u32>, role: u32) {
+    fn dialed(&mut self, from: usize, conn: Option<u32>, port: Port, role: u32) {
         if from < self.hosts.len() {
-            self.with(from, |server, ctx| server.dialed(conn, role, ctx));
+            self.with(from, |server, ctx| match port {
+                Port::Election => server.dialed_elector(role, conn, ctx),
+                _ => server.dialed(conn, role, ctx),
+            });
         } else {
             let client = from - self.hosts.len();
             let wishes = self.clients[client].dialed(conn, self.now, &self.setup.habits);
@@ -456,11 +461,11 @@ impl World {
             match action {
                 Action::Send(conn, bytes) => self.send(at, conn, bytes),
                 Action::Close(conn) => self.close(at, conn),
-                Action::Dial(to, role) => {
+                Action::Dial(to, port, role) => {
                     let process = self.hosts[at].process;
                     let when = self.now + self.net.delay(&mut self.rng);
                     let (to, until) = (to.0 as usize - 1, self.now + DIAL_TIMEOUT);
-                    self.at(when, Event::Connect { from: at, to, port: Port::Quorum, process, role, until });
+                    self.at(when, Event::Connect { from: at, to, port, process, role, until });
                 }
                 Action::Disk(time) => {
                     let process = self.hosts[at].process;
@@ -492,6 +497,7 @@ impl World {
             Report::Durable(records) => {
                 self.note(|| format!("{} durable {:?}", at + 1, records.last().map(|record| record.0)));
             }
+            Report::Trusted => self.hosts[at].damaged = false,
             Report::RoleEnded(why) => self.note(|| format!("{}: {why}", at + 1)),
             other => self.note(|| format!("{} {other:?}", at + 1)),
         }
@@ -547,7 +553,13 @@ impl World {
         host.process += 1;
         host.disk = host.disk.after_crash(keep);
         host.paused_until = 0;
-        host.held.clear();
+        host.disk_held = false;
+        host.held_disk = None;
+        let held = std::mem::take(&mut host.held);
+        // What was on the way to it still arrives, at a host that knows nothing of it.
+        for event in held.into_iter().filter(|event| matches!(event, Event::Arrive { .. })) {
+            self.at(self.now, event);
+        }
     }
 
     pub fn start_later(&mut self, at: usize, after: Time) {
@@ -571,9 +583,11 @@ impl World {
         };
         self.counts.restarts += 1;
         let quarantined = recovered.quarantined;
+        // Damage that nothing is read from does no harm.
+        self.hosts[at].damaged = quarantined;
         if quarantined {
             self.counts.quarantines += 1;
-            assert!(self.hosts[at].damaged, "I13: server {} distrusts a disk that is good", at + 1);
+            assert!(self.hosts[at].was_damaged, "I13: server {} distrusts a disk that is good", at + 1);
         }
         let records: Vec<(Zxid, Rc<[u8]>)> =
             recovered.records.iter().map(|(zxid, record)| (*zxid, record.as_slice().into())).collect();
@@ -589,20 +603,33 @@ impl World {
         let now = self.server_now(at);
         let wall_ms = 1_700_000_000_000 + (self.now / MS) as i64 + self.hosts[at].wall_offset_ms;
         let mut ctx = Ctx { now, wall_ms, rng: &mut self.rng, actions: Vec::new(), knobs: &self.setup.knobs };
-        let server = Server::new(server_id(at), self.quorum.clone(), recovered, &mut ctx);
+        let server = Server::new(server_id(at), self.config.clone(), recovered, &mut ctx);
         let host = &mut self.hosts[at];
         host.process += 1;
         host.server = Some(Box::new(server));
         let process = host.process;
         let first = self.rng.below(TICK);
         self.at(self.now + first, Event::Tick { server: at, process });
-        self.at(self.now + first, Event::Elect { server: at, process });
     }
 
     pub fn pause(&mut self, at: usize, time: Time) {
         self.note(|| format!("{} is paused for {} ms", at + 1, time / MS));
         self.hosts[at].paused_until = self.now + time;
         self.at(self.now + time, Event::Resume { server: at });
+    }
+
+    /// A scenario's client begins.
+    pub fn wake_up(&mut self, client: usize) {
+        if self.clients[client].wake_up() {
+            self.wake_client(client, self.now);
+        }
+    }
+
+    pub fn free_disk(&mut self, at: usize) {
+        self.hosts[at].disk_held = false;
+        if let Some(event) = self.hosts[at].held_disk.take() {
+            self.at(self.now, event);
+        }
     }
 
     pub fn resume_all(&mut self) {
@@ -630,53 +657,6 @@ impl World {
                 self.cut(conn);
             }
         }
-    }
-
-    /// Until there is fast leader election: a server looks around, and follows the best of those that it can reach.
-    fn elect(&mut self, at: usize) {
-        let Some(server) = &self.hosts[at].server else { return };
-        if !server.is_at_rest() {
-            return;
-        }
-        let reaches = |other: usize| {
-            !self.net.is_blocked(at, other)
-                && !self.net.is_blocked(other, at)
-                && self.hosts[other].paused_until <= self.now
-        };
-        let others = || {
-            (0..self.hosts.len())
-                .filter(|&other| other == at || reaches(other))
-                .filter_map(|other| self.hosts[other].server.as_ref().map(|server| (other, server)))
-        };
-        let leading = others().find(|(_, other)| other.is_leading()).map(|(other, _)| other);
-        let leader = match leading {
-            Some(leader) => Some(leader),
-            None => {
-                let looking: Vec<(usize, &Server)> = others()
-                    .filter(|(_, other)| other.is_looking() && other.is_voter())
-                    .map(|(other, server)| (other, server.as_ref()))
-                    .collect();
-                let set: ServerSet = looking
-                    .iter()
-                    .filter(|(_, s)| s.candidacy().1.is_some())
-                    .map(|&(other, _)| server_id(other))
-                    .collect();
-                let best = looking
-                    .iter()
-                    .filter(|(_, s)| s.candidacy().1.is_some())
-                    .max_by_key(|(other, server)| {
-                        let (epoch, last) = server.candidacy();
-                        let epoch = if is(Bug::VotesIgnoreTheEpoch) { ostler::ids::Epoch(0) } else { epoch };
-                        (epoch, last, *other)
-                    })
-                    .map(|&(other, _)| other);
-                best.filter(|_| self.quorum.contains_quorum(set))
-            }
-        };
-        let Some(leader) = leader else { return };
-        self.counts.elections += 1;
-        self.note(|| format!("{} elects {}", at + 1, leader + 1));
-        self.with(at, |server, ctx| server.elected(server_id(leader), ctx));
     }
 
     pub fn describe(&self) -> String {
