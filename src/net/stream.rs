@@ -11,6 +11,9 @@ use std::io::{self, ErrorKind, Read, Write};
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
+/// Read when there is probably nothing more.
+const LAST_READ_BYTES: usize = 512;
+
 /// One connection.
 pub struct BufferedStream {
     stream: TcpStream,
@@ -88,14 +91,17 @@ impl BufferedStream {
             self.input.drain(..self.taken);
             self.taken = 0;
         }
+        let mut room = READ_BYTES;
         while self.readable && self.input.len() - self.taken < max {
             let length = self.input.len();
-            self.input.resize(length + READ_BYTES, 0);
+            self.input.resize(length + room, 0);
             let read = self.stream.read(&mut self.input[length..]);
             self.input.truncate(length + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => return Ok(false),
-                Ok(count) => self.readable = count == READ_BYTES,
+                // However short: the end of the connection may have come with it, and the poll will not say so again.
+                Ok(count) if count < room => room = LAST_READ_BYTES,
+                Ok(_) => room = READ_BYTES,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -187,5 +193,28 @@ impl BufferedStream {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn an_end_that_came_with_the_last_bytes_is_seen_though_the_poll_says_nothing_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        peer.write_all(b"half a packet").unwrap();
+        drop(peer);
+        // Both are there before anything is read.
+        let mut bytes = [0; 64];
+        while accepted.peek(&mut bytes).unwrap() < 13 {}
+        accepted.set_nonblocking(true).unwrap();
+        let mut stream = BufferedStream::new(TcpStream::from_std(accepted), true);
+        let alive = stream.fill(1 << 20).unwrap() && stream.fill(1 << 20).unwrap();
+        assert_eq!(stream.input(), b"half a packet");
+        assert!(!alive);
     }
 }
