@@ -5,5 +5,5 @@ pub mod listener;
 pub mod stream;
 
 pub use buffers::{Input, Output, Pool};
-pub use listener::listen;
+pub use listener::{Port, listen, take_port};
 pub use stream::{BufferedStream, Lent};

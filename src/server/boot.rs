@@ -88,18 +88,18 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     }
     let lock = disk.lock(&snapshot_dir)?;
     let log_lock = if log_dir == snapshot_dir { None } else { Some(disk.lock(&log_dir)?) };
-    // Before anything slow, so that a port in use is found out at once; nobody is accepted before the end.
+    // Before anything slow, so that a port in use is found out at once; connections are refused until the end.
     let address =
         SocketAddr::new(config.client_port_address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), config.client_port);
     let backlog = config.client_port_listen_backlog.map_or(-1, |backlog| backlog as i32);
-    let listener = match net::listen(address, backlog) {
+    let port = match net::take_port(address) {
         // A machine without IPv6.
         Err(Fatal::Listen { .. }) if config.client_port_address.is_none() && !ipv6_exists() => {
-            net::listen(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), config.client_port), backlog)?
+            net::take_port(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), config.client_port))?
         }
         other => other?,
     };
-    let address = listener.local_addr().map_err(|source| Fatal::Listen { address: address.to_string(), source })?;
+    let address = port.address();
 
     take_over_zookeeper(&disk, &config)?;
     let options = tree_options(&config);
@@ -115,6 +115,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
         recovered.sessions.len(),
         clock::now().since(began).as_millis()
     );
+    let listener = port.listen(backlog)?;
     let running = spawn(config, disk, recovered, listener, address, lock, log_lock)?;
     tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
     Ok(running)
