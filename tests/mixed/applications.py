@@ -136,6 +136,8 @@ for line in sys.stdin:
     # With retries: a server may be away just now.
     stat = holder.retry(holder.exists, mine)
     answer["ephemeral"] = stat is not None and stat.ephemeralOwner == owner
+    # The server that answers may lag behind the one that has acknowledged.
+    first.retry(first.sync, "/app/counter")
     answer["counter"] = int(first.retry(first.get, "/app/counter")[0])
     print(json.dumps(answer), flush=True)
 

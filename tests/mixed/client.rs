@@ -61,7 +61,7 @@ impl Client {
 
     /// One server only; panics if it does not grant a session.
     pub fn of(port: u16) -> Client {
-        let mut client = Client::new(vec![port], 0, 20_000);
+        let mut client = Client::new(vec![port], 0, 60_000);
         assert!(client.connected(Duration::from_secs(40)), "no session on port {port}");
         client
     }
