@@ -196,6 +196,7 @@ end() { # end NAME SIGNAL: and waits until it has ended
 
 start() {
     local name=$1 waited=0
+    port_of "$name" >/dev/null || exit 1
     running "$name" && die "$name runs already: $0 stop $name"
     rm -rf "${state:?}/$name"
     mkdir -p "$state/$name"
