@@ -1,11 +1,13 @@
 //! What is wrong with files of ZooKeeper's: found, named with its place, and told from what a crash leaves behind.
 
-use super::made::{Made, assert_same, dir, options};
+use super::made::{Made, assert_same, dir, options, seal};
 use super::{DIGEST, LAST, LOG, SNAPSHOT, disk_with, places, read, read_with, refusal};
 use ostler::fatal::Fatal;
 use ostler::ids::{Epoch, SessionId, Zxid};
 use ostler::random::Rng;
-use ostler::snapshot::zookeeper::{Compression, ImportOptions, write_file, write_log_header, write_log_record};
+use ostler::snapshot::zookeeper::{
+    Compression, ImportOptions, write_file, write_log_header, write_log_record, write_tree,
+};
 use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 
 #[test]
@@ -204,4 +206,42 @@ fn digests_that_do_not_agree_are_an_error_or_by_choice_a_note() {
         read_with(&disk, ImportOptions { up_to: Some(Zxid(77)), check_digests: false, ..options() }),
         Err(Fatal::Usage { .. })
     ));
+}
+
+/// A transaction may be on its way into the tree when the last of a snapshot is written: it is in the tree, and not yet in
+/// the digest that the snapshot says. The next record settles it.
+#[test]
+fn a_transaction_that_was_under_way_when_the_snapshot_ended_is_no_damage() {
+    let mut rng = Rng::new(6);
+    let mut made = Made::new();
+    let before = made.grow(&mut rng, 100);
+    let digest = made.tree.digest();
+    // One that changes the tree.
+    let mut after = made.grow(&mut rng, 1);
+    while made.tree.digest() == digest {
+        after.extend(made.grow(&mut rng, 1));
+    }
+    let zxid = Zxid(made.tree.zxid().0 - 1);
+    let mut snapshot = SNAPSHOT[..16].to_vec();
+    write_tree(&made.tree, &made.session_list(), &mut snapshot).unwrap();
+    seal(&mut snapshot);
+    snapshot.extend_from_slice(&zxid.0.to_be_bytes());
+    snapshot.extend_from_slice(&2i32.to_be_bytes());
+    snapshot.extend_from_slice(&digest.to_be_bytes());
+    seal(&mut snapshot);
+    let log = |entries: &[Vec<u8>]| {
+        let mut bytes = Vec::new();
+        write_log_header(&mut bytes).unwrap();
+        entries.iter().for_each(|entry| write_log_record(entry, &mut bytes).unwrap());
+        bytes
+    };
+    let all = [before, after].concat();
+    let name = format!("snapshot.{:x}", zxid.0);
+    let whole = log(&all);
+    let imported = read(&disk_with(&[(&name, &snapshot), ("log.1", &whole)])).unwrap();
+    assert_same(&imported.tree, &made.tree);
+    // Without that record it is a state that never was.
+    let short = log(&all[..all.len() - 1]);
+    let (file, ..) = refusal(read(&disk_with(&[(&name, &snapshot), ("log.1", &short)])));
+    assert_eq!(file, name);
 }

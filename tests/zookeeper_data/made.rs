@@ -344,7 +344,7 @@ pub fn adler(bytes: &[u8]) -> u32 {
     b << 16 | a
 }
 
-fn seal(out: &mut Vec<u8>) {
+pub fn seal(out: &mut Vec<u8>) {
     let sum = adler(out);
     out.put_long(sum as i64);
     out.put_text("/");

@@ -159,6 +159,8 @@ struct Import {
     /// The first transaction after which the tree was known to be what it should be.
     exact: Option<Zxid>,
     stored: Option<StoredDigest>,
+    /// The snapshot's digest was not the tree's: where, and what. The next digest settles it.
+    doubt: Option<(PathBuf, u64, String)>,
     compare: Compare,
     mismatches: u64,
     repeated: u64,
@@ -242,6 +244,7 @@ impl Import {
             // An empty server has an empty tree.
             exact: (base == Zxid::ZERO).then_some(base),
             stored: None,
+            doubt: None,
             compare: if base == Zxid::ZERO { Compare::From(Zxid::ZERO) } else { Compare::AfterAMatch },
             mismatches: 0,
             repeated: 0,
@@ -271,26 +274,27 @@ impl Import {
         if let Some(stored) = import.stored {
             import.compare = Compare::From(stored.zxid);
             if stored.zxid == zxid {
-                import.compare_with_snapshot(path, 0)?;
+                import.compare_with_snapshot(path, 0);
             }
         }
         Ok(import)
     }
 
-    /// The tree is now at the transaction whose digest the snapshot has.
-    fn compare_with_snapshot(&mut self, file: &Path, offset: u64) -> Result<(), Fatal> {
-        let Some(stored) = self.stored else { return Ok(()) };
+    /// The tree is now at the transaction whose digest the snapshot has. If it has another digest, the next transaction may
+    /// have been on its way into the tree when the snapshot was written: then that one makes it right.
+    fn compare_with_snapshot(&mut self, file: &Path, offset: u64) {
+        let Some(stored) = self.stored else { return };
         if stored.digest.tree == self.tree.digest() {
             self.report.snapshot_digest = true;
             self.exact = Some(stored.zxid);
-            return Ok(());
+            return;
         }
-        let says = format!("the snapshot says {:#x} for {}", stored.digest.tree, stored.zxid);
-        self.mismatch(file, offset, says)
+        let (here, said) = (self.tree.digest(), stored.digest.tree);
+        let problem = format!("the tree's digest is {here:#x}, and the snapshot says {said:#x} for {}", stored.zxid);
+        self.doubt = Some((file.to_owned(), offset, problem));
     }
 
-    fn mismatch(&mut self, file: &Path, offset: u64, says: String) -> Result<(), Fatal> {
-        let problem = format!("the tree's digest is {:#x}, and {says}", self.tree.digest());
+    fn mismatch(&mut self, file: &Path, offset: u64, problem: String) -> Result<(), Fatal> {
         if self.options.check_digests {
             let problem = format!("{problem} (`ostler import --accept-digests` goes on all the same)");
             return damage(file, offset, self.verified, problem);
@@ -417,11 +421,15 @@ impl Import {
     }
 
     fn check_digest(&mut self, file: &Path, record: &Record<'_>, digest: Option<TxnDigest>) -> Result<(), Fatal> {
-        if self.stored.is_some_and(|stored| stored.zxid == record.zxid) {
-            self.compare_with_snapshot(file, record.offset)?;
+        let at_stored = self.stored.is_some_and(|stored| stored.zxid == record.zxid);
+        if at_stored {
+            self.compare_with_snapshot(file, record.offset);
         }
         let Some(digest) = digest.filter(|digest| digest.version == TxnDigest::VERSION) else { return Ok(()) };
         let right = digest.tree == self.tree.digest();
+        if at_stored && self.doubt.is_some() && !right {
+            return Ok(());
+        }
         match self.compare {
             Compare::From(from) if record.zxid < from => return Ok(()),
             Compare::AfterAMatch if right => {
@@ -431,12 +439,18 @@ impl Import {
             Compare::AfterAMatch => return Ok(()),
             Compare::From(_) => {}
         }
+        if let Some((file, offset, problem)) = self.doubt.take().filter(|_| !right) {
+            return self.mismatch(&file, offset, problem);
+        }
         if right {
+            self.exact.get_or_insert(record.zxid);
             self.report.record_digests += 1;
             self.verified = record.zxid;
             return Ok(());
         }
-        self.mismatch(file, record.offset, format!("{} says {:#x}", record.zxid, digest.tree))
+        let (here, said) = (self.tree.digest(), digest.tree);
+        let problem = format!("the tree's digest is {here:#x}, and {} says {said:#x}", record.zxid);
+        self.mismatch(file, record.offset, problem)
     }
 
     /// A zxid that was there before. A server may log a record twice, and a leader of ZooKeeper numbers a request that
@@ -483,6 +497,9 @@ impl Import {
     /// Whether the history reaches as far as the files say.
     fn check_reach(&mut self, files: &Files) -> Result<(), Fatal> {
         let last = self.last;
+        if let Some((file, offset, problem)) = self.doubt.take() {
+            self.mismatch(&file, offset, problem)?;
+        }
         if let Some(up_to) = self.options.up_to {
             if last < up_to {
                 let problem = format!("there is no transaction {up_to}: the last one is {last}");
