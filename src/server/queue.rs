@@ -34,6 +34,10 @@ impl ConnId {
         ConnId(Self::LINKS << 54 | u64::from(link) << 1 | 1)
     }
 
+    /// In the place of a connection of the leader's that has closed: whoever comes now has to ask for the session first. No
+    /// link has this number.
+    pub const GONE: ConnId = ConnId(Self::LINKS << 54 | (u32::MAX as u64) << 1 | 1);
+
     pub fn is_link(self) -> bool {
         self.0 >> 54 == Self::LINKS
     }

@@ -69,13 +69,24 @@ impl Pipeline {
     pub(super) fn connection_closed(&mut self, conn: ConnId, session: SessionId) {
         let mut waiting = std::mem::take(&mut self.reconnects);
         for reconnect in waiting.extract_if(.., |reconnect| reconnect.old == conn) {
-            self.sessions.disown(reconnect.session, conn.into());
+            self.let_go(reconnect.session, conn);
             self.take_back(reconnect);
         }
         // Those that wait for another connection, and have gone themselves.
         waiting.retain(|reconnect| reconnect.conn != conn);
         self.reconnects = waiting;
-        self.sessions.disown(session, conn.into());
+        self.let_go(session, conn);
+    }
+
+    /// A connection holds its session no longer. On a leader nobody may have it without asking: a write that is late from a
+    /// server on which the client was before must not take effect now (`check_session`).
+    fn let_go(&mut self, session: SessionId, conn: ConnId) {
+        let held = self.sessions.owner(session) == Some(conn.into());
+        if held && self.member.as_ref().is_some_and(|member| member.leads()) {
+            self.sessions.own(session, ConnId::GONE.into());
+        } else {
+            self.sessions.disown(session, conn.into());
+        }
     }
 
     /// Last step, when everything proposed before it has been applied.
