@@ -538,6 +538,10 @@ impl Pipeline {
     /// The server stops: others find out at once, and go on without it.
     fn take_leave(&mut self) {
         let now = clock::now();
+        // Before its learners notice that they have lost it, they must not reach it to wait for its vote.
+        if let Some(member) = &mut self.member {
+            member.elections.close_all();
+        }
         self.leave_role("this server is stopping", now);
     }
 

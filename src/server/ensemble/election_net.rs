@@ -1,7 +1,7 @@
 //! The election port: sockets, the decisions about them (`zab::election_links`) and the search for a leader
 //! (`zab::election`).
 //!
-//! The listener is open for the whole life of the process, since a server that leads or follows answers those who look.
+//! The listener is open until the server stops, not only while it looks for a leader, since a server that leads or follows answers those who look.
 //! Everything that comes in is bounded: an introduction is at most 2 KiB, a notification half a MiB, and who says nothing
 //! is forgotten.
 //!
@@ -38,7 +38,8 @@ enum Socket {
 /// Sockets and state of the election port.
 pub struct ElectionNet {
     registry: Registry,
-    listener: TcpListener,
+    /// `None`: this server is stopping.
+    listener: Option<TcpListener>,
     resolver: Resolver,
     config: Arc<EnsembleConfig>,
     me: ServerId,
@@ -73,7 +74,7 @@ impl ElectionNet {
         let config = election.configs().current().clone();
         Ok(ElectionNet {
             registry,
-            listener,
+            listener: Some(listener),
             resolver,
             config,
             me,
@@ -94,6 +95,13 @@ impl ElectionNet {
         let mut out = Vec::new();
         self.election.start(last, current, now, &mut out);
         self.elected(out, now);
+    }
+
+    /// This server stops. Nobody reaches it here any more: who looks for a leader need not wait for its vote.
+    pub fn close_all(&mut self) {
+        // Closing a socket takes it out of the poll.
+        self.listener = None;
+        self.sockets.clear();
     }
 
     /// The vote that has won, once.
@@ -159,7 +167,8 @@ impl ElectionNet {
 
     fn accept(&mut self, now: Now) {
         loop {
-            match self.listener.accept() {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
                 Ok((mut stream, _)) => {
                     let mut out = Vec::new();
                     let conn = self.links.accepted(now, &mut out);
