@@ -1,9 +1,9 @@
 //! The election port: sockets, the decisions about them (`zab::election_links`) and the search for a leader
 //! (`zab::election`).
 //!
-//! The listener is open until the server stops, not only while it looks for a leader, since a server that leads or follows answers those who look.
-//! Everything that comes in is bounded: an introduction is at most 2 KiB, a notification half a MiB, and who says nothing
-//! is forgotten.
+//! The listener is open until the server stops, not only while it looks for a leader, since a server that leads or follows
+//! answers those who look. Everything that comes in is bounded: an introduction is at most 2 KiB, a notification half a MiB,
+//! and who says nothing is forgotten.
 //!
 //! Runs on: the pipeline's thread.
 
