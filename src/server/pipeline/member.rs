@@ -216,6 +216,11 @@ impl Pipeline {
         if let Some(vote) = member.elections.decided() {
             member.looking = false;
             let me = member.peer.settings().me;
+            if vote.leader == me && (member.peer.is_quarantined() || !member.peer.is_voter()) {
+                // What the others last heard of an earlier life of this server; it must not lead now.
+                tracing::warn!("others would follow this server, which must not lead; it looks again");
+                return Ok(());
+            }
             tracing::info!("elected: server {}{}", vote.leader.0, if vote.leader == me { ", this one" } else { "" });
             self.begin_role(vote.leader, now)?;
         }
