@@ -5,7 +5,7 @@
 //! them has counted a digest of a transaction that did not fit its tree.
 //!
 //! OSTLER_MIXED=all runs every mix with every version, and tries everything with both kinds of leaders; without it each
-//! mix has one version, and the kind that leads while everything is tried alternates. OSTLER_KEEP=1 keeps what is on disk
+//! mix has 3.9.5, and the kind that leads while everything is tried alternates. OSTLER_KEEP=1 keeps what is on disk
 //! after a failure.
 
 #[path = "mixed/client.rs"]
@@ -238,7 +238,9 @@ fn mixes(all: std::ops::Range<usize>) {
     let every = std::env::var("OSTLER_MIXED").is_ok_and(|value| value == "all");
     for at in all {
         let (kinds, java_leads) = MIXES[at];
-        let versions = if every { javas.clone() } else { vec![javas[at % javas.len()]] };
+        // 3.8.0 does not always start again from what it has written itself: an ACL that came while it took a snapshot is
+        // missing there (ZOOKEEPER-4846).
+        let versions = if every { javas.clone() } else { vec![javas[0]] };
         let thorough = if every { vec![java_leads, !java_leads] } else { vec![java_leads] };
         for java in versions {
             println!("--- {kinds}, {java:?}");
