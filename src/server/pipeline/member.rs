@@ -26,6 +26,9 @@ use crate::zab::leader::{LeaderOutput, Link};
 use crate::zab::learner::LearnerOutput;
 use crate::zab::{Peer, Role};
 
+/// No digest is compared: a snapshot has been installed that may be fuzzy, and its leader's history is not yet all here.
+pub(super) const UNTIL_SYNCHRONISED: Zxid = Zxid(u64::MAX);
+
 /// What a pipeline has in an ensemble and alone has not.
 pub struct Member {
     pub peer: Peer,
@@ -357,7 +360,10 @@ impl Pipeline {
                 member.committed = member.committed.max(up_to);
                 member.serve_at = Some(up_to);
                 member.elections.established(epoch, now);
-                member.digests_from = member.digests_from.max(member.peer.history.last());
+                if member.digests_from == UNTIL_SYNCHRONISED {
+                    // What a fuzzy snapshot had ahead of its zxid came before this.
+                    member.digests_from = member.peer.history.last();
+                }
             }
             LearnerOutput::SyncDone => self.sync_done(),
             LearnerOutput::Lost { why } => self.leave_role(&why, now),

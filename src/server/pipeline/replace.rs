@@ -6,6 +6,7 @@
 //! Runs on: the pipeline's thread. A learner that is being replaced has no clients, so it may take its time.
 
 use super::Pipeline;
+use super::member::UNTIL_SYNCHRONISED;
 use crate::clock::{self, Now};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
@@ -132,6 +133,7 @@ impl Pipeline {
         self.replace_state(tree, &decoded.sessions);
         let Some(member) = &mut self.member else { return Ok(()) };
         member.committed = member.committed.min(zxid);
+        member.digests_from = UNTIL_SYNCHRONISED;
         member.peer.snapshot_installed(zxid);
         tracing::info!("this server has the leader's {nodes} znodes at zxid {zxid}, on disk too");
         Ok(())
