@@ -120,6 +120,21 @@ fn five_servers_serve_through_each() {
 }
 
 #[test]
+fn a_client_that_says_something_and_goes_at_once_is_gone() {
+    // A silent connection is given up after its session's time, which is far away here.
+    let ensemble = Ensemble::start(Layout::of(3).kind(kind()).with("maxSessionTimeout=200000"));
+    let client = ensemble.client(0, 150_000);
+    assert!(client.granted.timeout > 100_000, "{:?}", client.granted);
+    // Both are there when the server looks again: its poll tells it of them once, together.
+    ensemble.signal(0, "STOP");
+    client.leave_in_a_frame();
+    ensemble.signal(0, "CONT");
+    wait_for("the connection to be given up", SOON, || {
+        ensemble.word(0, "srvr")?.contains("Connections: 1\n").then_some(())
+    });
+}
+
+#[test]
 fn a_session_moves_between_servers_with_all_that_it_holds() {
     let ensemble = ensemble(3);
     let mut mover = ensemble.client(0, 30_000);

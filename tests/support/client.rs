@@ -144,6 +144,11 @@ impl Client {
         Ok(self.xid)
     }
 
+    /// Goes in the middle of a request: nothing is owed to it, so nothing that is sent to it fails.
+    pub fn leave_in_a_frame(mut self) {
+        self.conn.send(&[0, 0]).unwrap();
+    }
+
     /// The next reply to a request; events and pings' echoes are put aside.
     pub fn receive(&mut self) -> io::Result<Reply> {
         loop {

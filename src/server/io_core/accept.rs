@@ -106,6 +106,7 @@ impl IoCore {
                 auth: AuthIds::of_peer(address.ip()),
                 in_flight: 0,
                 readable: true,
+                half_closed: false,
                 received_in: self.parts.turn,
                 blocked: false,
                 to_flush: false,

@@ -54,6 +54,8 @@ pub struct Connection {
     pub in_flight: u32,
     /// The socket said that it has bytes, and they have not been received.
     pub readable: bool,
+    /// The socket said that the other side sends nothing more. The poll does not say so again, so it is read to its end.
+    pub half_closed: bool,
     /// The last turn in which it was looked at for receiving.
     pub received_in: u32,
     /// The output waits for the socket to have room.

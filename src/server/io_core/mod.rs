@@ -261,6 +261,7 @@ impl IoCore {
             self.parts.wants_flush(slot);
         }
         let connection = &mut self.parts.connections[slot];
+        connection.half_closed |= event.is_read_closed();
         if (event.is_readable() || event.is_read_closed() || event.is_error()) && !connection.readable {
             connection.readable = true;
             self.readable.push(slot);
@@ -301,6 +302,7 @@ impl IoCore {
             let into = &mut self.arena[filled..filled + room.min(RECEIVE_BYTES)];
             let (len, end) = receive(&mut connection.socket, into);
             match end {
+                Received::Drained if connection.half_closed && len > 0 => self.readable.push(slot),
                 Received::Drained => connection.readable = false,
                 Received::More => self.readable.push(slot),
                 Received::Gone => {
