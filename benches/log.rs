@@ -1,13 +1,14 @@
 //! What the log costs: storing a group, and making it durable.
 //!
-//! Informs: how large a share of a write is the log's own work (`append`: copy, checksums, page faults) next to the sync
-//! that it shares with its group; and which system call makes a mapped segment durable (`sync/*`: one dirty page of a
-//! segment that was written through, by `fdatasync` and by `msync`). A different ranking of the two, on a file system
-//! that someone deploys on, would change `disk::mapped`. `recover` bounds how long a restart takes for a full segment.
+//! Informs: how large a share of a write is the log's own work (`append`: copies, checksums) next to the sync that it
+//! shares with its group; and by which way a group gets into a mapped segment and onto the disk (`sync/*`: stored into
+//! the mapping, then `fdatasync` or `msync`; or one `pwritev2` with `RWF_DSYNC`, whose bytes the mapping shows as well). A
+//! different ranking, on a file system that someone deploys on, would change `disk::mapped`. `recover` bounds how
+//! long a restart takes for a full segment.
 //!
 //! `OSTLER_BENCH_DIR` names the directory, which should be on the disk that is meant; default: the temporary one.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ostler::disk::RealDisk;
 use ostler::ids::Zxid;
 use ostler::log::{Batch, Log, Recovery, Sizes};
@@ -88,25 +89,61 @@ fn system_calls(c: &mut Criterion) {
     let path = dir.path().join("segment");
     let file = std::fs::File::options().read(true).write(true).create_new(true).open(path).expect("a file");
     let bytes = 64 << 20;
-    for at in (0..bytes).step_by(1 << 20) {
-        file.write_all_at(&[0; 1 << 20], at).expect("room");
+    for at in (0..bytes).step_by(1 << 18) {
+        file.write_all_at(&[0; 1 << 18], at).expect("room");
     }
     file.sync_all().expect("synced");
-    let map = memmap2::MmapRaw::map_raw(&file).expect("a map");
-    let mut at = 0;
-    let mut dirty = move |file: &std::fs::File| {
-        at = (at + 4096) % bytes;
-        file.write_all_at(&at.to_le_bytes(), at).expect("written");
-        at as usize
-    };
-    let mut group = c.benchmark_group("sync");
-    group.bench_function("fdatasync", |b| {
-        b.iter_batched(|| dirty(&file), |_| file.sync_data().expect("synced"), BatchSize::PerIteration);
-    });
-    group.bench_function("msync_page", |b| {
-        b.iter_batched(|| dirty(&file), |at| map.flush_range(at, 4096).expect("synced"), BatchSize::PerIteration);
-    });
-    group.finish();
+    let mut map = OwnMap(memmap2::MmapRaw::map_raw(&file).expect("a map"), 0);
+    for size in [200, 16_000, 160_000] {
+        let group_bytes = vec![7; size];
+        let mut group = c.benchmark_group(format!("sync_{size}"));
+        group.bench_function("store_fdatasync", |b| {
+            b.iter(|| {
+                map.store(&group_bytes);
+                file.sync_data().expect("synced");
+            });
+        });
+        group.bench_function("store_msync", |b| {
+            b.iter(|| {
+                let at = map.store(&group_bytes);
+                map.0.flush_range(at, size).expect("synced");
+            });
+        });
+        group.bench_function("pwritev2_dsync", |b| {
+            b.iter(|| {
+                let at = map.next(size) as u64;
+                let written = rustix::io::pwritev2(
+                    &file,
+                    &[std::io::IoSlice::new(&group_bytes)],
+                    at,
+                    rustix::io::ReadWriteFlags::DSYNC,
+                );
+                assert_eq!(written.expect("written"), size);
+            });
+        });
+        group.finish();
+    }
+}
+
+/// A mapping, and where the next group goes.
+struct OwnMap(memmap2::MmapRaw, usize);
+
+impl OwnMap {
+    fn next(&mut self, size: usize) -> usize {
+        if self.1 + size > self.0.len() {
+            self.1 = 0;
+        }
+        self.1 += size;
+        self.1 - size
+    }
+
+    #[expect(unsafe_code, reason = "what is measured is a store into a file's mapping")]
+    fn store(&mut self, bytes: &[u8]) -> usize {
+        let at = self.next(bytes.len());
+        // SAFETY: `next` keeps `at..at + len` inside the mapping, to which nobody holds a reference.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_mut_ptr().add(at), bytes.len()) };
+        at
+    }
 }
 
 fn recover(c: &mut Criterion) {

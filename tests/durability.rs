@@ -255,7 +255,7 @@ fn every_acknowledged_write_survives_kill_9_in_order() {
 fn no_reply_leaves_before_the_sync_that_covers_it_has_returned() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let output = folder.path().join("trace");
-    let calls = "trace=read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,fsync,fdatasync,msync";
+    let calls = "trace=read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,fsync,fdatasync,msync,pwritev2";
     let words = ["strace", "-D", "-f", "-yy", "-xx", "-s", "300000", "-e", calls, "-o"];
     let mut options = Options::usual();
     options.under = words.iter().map(|word| word.to_string()).collect();

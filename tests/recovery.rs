@@ -734,6 +734,7 @@ fn child_that_stores_beyond_the_end_of_its_file() {
     let path = dir.join("segment.0000000000000001");
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(0).unwrap();
     log.append(&batch(2..=2)).unwrap();
+    log.sync().unwrap();
     println!("the store went through");
 }
 

@@ -1,7 +1,7 @@
 //! The log on real files: what is appended comes back, over segments, giants, purges and restarts.
 
 use super::*;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, Map, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Epoch;
 use std::path::Path;
@@ -149,6 +149,7 @@ fn s12_a_gap_a_repeat_and_a_step_back_of_zxids_are_damage() {
         log.live.group = log.live.end;
         log.live.store(Kind::Record, wrong, b"body");
         log.live.store(Kind::Mark, wrong, &[]);
+        log.live.map.sync(log.live.group, log.live.end).unwrap();
         drop(log);
         match open(dir.path(), Zxid::ZERO).map(|_| ()) {
             Err(Fatal::LogCorrupt { last_good, .. }) => assert_eq!(last_good, Zxid(3)),

@@ -366,11 +366,11 @@ impl<M: Map> Live<M> {
         let place = Place { identity: self.identity, offset: self.end as u64 };
         let header = Header::new(place, kind, zxid, self.chain, self.group as u64, body);
         let bytes = header.encode(place);
+        self.map.store(self.end, &bytes[..24]);
         if kind == Kind::Record {
             self.map.store(self.end + HEADER, body);
             self.map.store(self.end + HEADER + body.len(), &[super::record::GUARD]);
         }
-        self.map.store(self.end, &bytes[..24]);
         self.map.publish(self.end + 24, u64::from_le_bytes(bytes[24..].try_into().expect("eight bytes")));
         self.end += header.bytes();
         self.chain = header.crc;

@@ -58,8 +58,9 @@ pub fn check(trace: &str, port: u16) -> Result<Report, String> {
             (rest.to_string(), now)
         };
         let name = call.split('(').next().unwrap_or_default();
-        if matches!(name, "fsync" | "fdatasync" | "msync") {
-            if call.ends_with("= 0") {
+        let writes_through = name == "pwritev2" && call.contains("RWF_DSYNC");
+        if writes_through || matches!(name, "fsync" | "fdatasync" | "msync") {
+            if if writes_through { returned(&call).is_some_and(|count| count > 0) } else { call.ends_with("= 0") } {
                 report.syncs += 1;
                 synced_since = synced_since.max(began);
             }
@@ -195,6 +196,9 @@ fn a_reply_that_leaves_too_early_is_found() {
     let good = example(&[begin[0], begin[1], begin[2], sync, send]);
     assert_eq!(check(&good, 2181), Ok(Report { write_replies: 1, syncs: 1 }));
     let good = example(&[begin[0], begin[1], begin[2], starts, ends, send]);
+    assert_eq!(check(&good, 2181), Ok(Report { write_replies: 1, syncs: 1 }));
+    let call = "pwritev2(9</data/log>, [{iov_base=\"\\x01\", iov_len=1}], 1, 512, RWF_DSYNC";
+    let good = example(&[begin[0], begin[1], begin[2], ("2", call, &[], ") = 1"), send]);
     assert_eq!(check(&good, 2181), Ok(Report { write_replies: 1, syncs: 1 }));
 
     let none = example(&[begin[0], begin[1], begin[2], send]);
