@@ -1,7 +1,8 @@
 //! `ostler import`, `export` and `inspect` as an operator types them.
 
+use super::made::seal;
 use super::support::servers::{java_options, ostler};
-use super::{DIGEST, LOG, SNAPSHOT, places};
+use super::{DIGEST, LAST, LOG, SNAPSHOT, places};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -142,6 +143,28 @@ fn a_directory_is_listed_with_what_is_wrong_in_it() {
         &place.version_2().join("snap.000000000000016a"),
     );
     assert!(text.contains("31 znodes are the same"), "{text}");
+}
+
+/// ZooKeeper writes such when a transaction was on its way into its tree at the end, and 3.8.0 of its first state always.
+#[test]
+fn a_snapshot_is_not_called_damaged_for_a_digest_that_only_the_log_explains() {
+    let other_digest = |zxid: u64, digest: u64| {
+        let mut bytes = SNAPSHOT[..SNAPSHOT.len() - 21 - 33].to_vec();
+        bytes.extend_from_slice(&[&zxid.to_be_bytes()[..], &2i32.to_be_bytes(), &digest.to_be_bytes()].concat());
+        seal(&mut bytes);
+        bytes.extend_from_slice(&zxid.to_be_bytes());
+        seal(&mut bytes);
+        bytes
+    };
+    let (under_way, first) = (other_digest(LAST.0, DIGEST + 1), other_digest(0, 0));
+    let place = Place::with(&[("snapshot.16a", &under_way), ("snapshot.0", &first)]);
+    let text = said(&["inspect"], place.dir.path());
+    let stated = format!("digest {DIGEST:#x}, where it says {:#x}: ", DIGEST + 1);
+    assert!(text.contains(&stated) && !text.contains("damaged") && !text.contains("DAMAGED"), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("snapshot.0 ") && line.ends_with(&format!("{DIGEST:#x}"))),
+        "{text}"
+    );
 }
 
 #[test]
