@@ -4,9 +4,9 @@
 //! What is shown each time: no acknowledged write is lost, all members have the same tree to the last stamp, and none of
 //! them has counted a digest of a transaction that did not fit its tree.
 //!
-//! OSTLER_MIXED=all runs every mix with every version, and tries everything with both kinds of leaders; without it each
-//! mix has 3.9.5, and the kind that leads while everything is tried alternates. OSTLER_KEEP=1 keeps what is on disk
-//! after a failure.
+//! OSTLER_MIXED=all tries everything with both kinds of leaders; without it every mix has both versions, and the kind that
+//! leads while everything is tried alternates. OSTLER_JAVA=3.8.0 or 3.9.5: with that one only. OSTLER_KEEP=1 keeps what is
+//! on disk after a failure.
 
 #[path = "mixed/client.rs"]
 mod client;
@@ -14,6 +14,8 @@ mod client;
 mod cluster;
 #[path = "mixed/cuts.rs"]
 mod cuts;
+#[path = "mixed/known.rs"]
+mod known;
 #[path = "mixed/load.rs"]
 mod load;
 #[path = "mixed/migration.rs"]
@@ -23,6 +25,7 @@ mod scalpel;
 mod support;
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use client::{Client, Tree, difference, digest, tree_of};
@@ -89,7 +92,7 @@ impl Mix {
         let mut cluster = Cluster::new(kinds, java);
         cluster.start_all();
         cluster.leader();
-        let load = Load::start(&cluster.client_ports(), 3, 0x5eed);
+        let load = Load::start(&cluster, 3, 0x5eed);
         Mix { cluster, load, seen: BTreeSet::new(), led: BTreeSet::new() }
     }
 
@@ -106,24 +109,24 @@ impl Mix {
         self.load.back();
     }
 
-    /// Has a server elected that might not be: the others lack something that it has.
+    /// Has a server elected that might not be: of those that might elect it, only it has all there is.
     fn make_lead(&mut self, id: u8) {
         let others: Vec<u8> = self.cluster.ids().filter(|other| *other != id).collect();
-        let (helper, third) = (others[0], others[1]);
-        self.cluster.kill(third);
+        let (helpers, lacking) = others.split_at(others.len() / 2);
+        lacking.iter().for_each(|other| self.cluster.kill(*other));
         self.leader();
         self.load.progress(5);
         self.load.away();
-        // Both have all there is; then only it.
+        // A bare majority has all there is.
         equal_trees(&self.cluster);
-        self.cluster.kill(helper);
+        helpers.iter().for_each(|other| self.cluster.kill(*other));
         // From its own disk, and thus with a history in memory that begins with its newest snapshot.
         self.cluster.kill(id);
         self.cluster.start(id);
-        self.cluster.start(third);
-        assert_eq!(self.leader(), id, "it has what server {third} lacks");
+        lacking.iter().for_each(|other| self.cluster.start(*other));
+        assert_eq!(self.leader(), id, "it has what servers {lacking:?} lack");
         self.load.back();
-        self.cluster.start(helper);
+        helpers.iter().for_each(|other| self.cluster.start(*other));
         self.leader();
     }
 
@@ -182,7 +185,7 @@ impl Mix {
     }
 
     /// `thorough`: with leaders of these kinds (Java or not) everything is tried, with others only that they lead.
-    fn run(mut self, thorough: &[bool]) -> BTreeSet<(How, bool, bool)> {
+    fn run(&mut self, thorough: &[bool]) {
         let first = self.leader();
         self.load.progress(150);
         // The leader dies at once, in the middle of writes.
@@ -196,11 +199,11 @@ impl Mix {
             let of_kind = |mix: &Mix, java: bool, not: u8| {
                 mix.cluster.ids().filter(|id| mix.cluster.kind(*id).is_java() == java && *id != not).max()
             };
-            let leader = of_kind(&self, java_leads, 0).expect("both kinds are there");
+            let leader = of_kind(self, java_leads, 0).expect("both kinds are there");
             self.make_lead(leader);
             self.load.progress(20);
             if thorough.contains(&java_leads) {
-                self.absences(of_kind(&self, !java_leads, leader).expect("both kinds are there"));
+                self.absences(of_kind(self, !java_leads, leader).expect("both kinds are there"));
                 self.uncommitted_tail();
             }
         }
@@ -217,7 +220,6 @@ impl Mix {
             judge(&records, &tree),
             tree.len()
         );
-        self.seen
     }
 }
 
@@ -229,40 +231,111 @@ fn is_in_files(folder: &std::path::Path) -> bool {
     found.expect("grep is there").success()
 }
 
-/// The mixes, and whether in the short form the leader with which everything is tried is a Java server.
+/// The mixes, and whether in the short form the leader with which everything is tried is a Java server (of 3.9.5; with 3.8.0
+/// it is the other kind).
 const MIXES: [(&str, bool); 6] =
     [("zzo", false), ("zoz", false), ("ozz", true), ("ooz", true), ("ozo", true), ("zoo", false)];
 
-fn mixes(all: std::ops::Range<usize>) {
-    let javas = java_kinds();
-    let every = std::env::var("OSTLER_MIXED").is_ok_and(|value| value == "all");
-    for at in all {
-        let (kinds, java_leads) = MIXES[at];
-        // 3.8.0 does not always start again from what it has written itself: an ACL that came while it took a snapshot is
-        // missing there (ZOOKEEPER-4846).
-        let versions = if every { javas.clone() } else { vec![javas[0]] };
-        let thorough = if every { vec![java_leads, !java_leads] } else { vec![java_leads] };
-        for java in versions {
-            println!("--- {kinds}, {java:?}");
-            let begin = ostler::clock::now();
-            let seen = Mix::new(kinds, java).run(&thorough);
-            for (how, java_leads, java_learns) in seen {
-                let kind = |java: bool| if java { "ZooKeeper" } else { "ostler" };
-                println!("{how:?} from {} to {}", kind(java_leads), kind(java_learns));
-            }
-            println!("{:?}", ostler::clock::now().since(begin));
+fn every() -> bool {
+    std::env::var("OSTLER_MIXED").is_ok_and(|value| value == "all")
+}
+
+fn mixes(all: &[(&str, bool)]) {
+    for (kinds, java_leads) in all {
+        for java in java_kinds() {
+            let java_leads = *java_leads == (java == Kind::Java395);
+            let leaders = [java_leads, !java_leads];
+            try_mix(kinds, java, &leaders[..if every() { 2 } else { 1 }]);
         }
     }
+}
+
+/// How often a mix is done again because 3.8.0 has forgotten what it had told.
+const REPEATS: usize = 4;
+
+fn try_mix(kinds: &str, java: Kind, thorough: &[bool]) {
+    for _ in 0..=REPEATS {
+        println!("--- {kinds}, {java:?}");
+        let begin = ostler::clock::now();
+        let mut mix = Mix::new(kinds, java);
+        if let Err(failure) = catch_unwind(AssertUnwindSafe(|| mix.run(thorough))) {
+            if let Some(why) = known::forgotten(&mix.cluster) {
+                println!("not judged (ZOOKEEPER-4712): {why}");
+                continue;
+            }
+            mix.cluster.show();
+            resume_unwind(failure);
+        }
+        for (how, java_leads, java_learns) in mix.seen {
+            let kind = |java: bool| if java { "ZooKeeper" } else { "ostler" };
+            println!("{how:?} from {} to {}", kind(java_leads), kind(java_learns));
+        }
+        return println!("{:.0?}", ostler::clock::now().since(begin));
+    }
+    panic!("{kinds}, {java:?}: not judged even once");
 }
 
 #[test]
 #[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
 fn one_ostler_among_two_zookeepers() {
-    mixes(0..3);
+    mixes(&MIXES[..3]);
 }
 
 #[test]
 #[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
 fn two_ostlers_and_a_zookeeper() {
-    mixes(3..6);
+    mixes(&MIXES[3..]);
+}
+
+/// One to four ostlers of five. By hand: it takes a minute or more for each.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn ensembles_of_five_of_both_kinds() {
+    if !every() {
+        return println!("not run without OSTLER_MIXED=all");
+    }
+    for kinds in ["zzozz", "ozzoz", "zozoo", "oozoo"] {
+        for java in java_kinds() {
+            try_mix(kinds, java, &[false, true]);
+        }
+    }
+}
+
+/// A request that ZooKeeper 3.9.5's leader can't read becomes a proposal with the zxid of the last one, and the leader commits
+/// nothing from then on (3.8.0's gives it a zxid of its own). ostler passes no such request on, survives such a proposal, and
+/// when that leader is stopped, nothing is missing.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn a_zxid_that_a_zookeeper_leader_gives_twice_is_survived() {
+    const MARSHALLING_ERROR: i32 = -5;
+    for java in java_kinds() {
+        let mut cluster = Cluster::new("zzo", java);
+        (1..3).for_each(|id| cluster.start(id));
+        let leader = cluster.leader();
+        cluster.start(3);
+        assert_eq!(cluster.leader(), leader);
+        let broken = || support::jute::Writer::new().text("/broken");
+        let mut ours = Client::of(cluster.member(3).client_port);
+        assert_eq!(ours.call(client::op::CREATE, broken()).expect("an answer").error, MARSHALLING_ERROR);
+        assert_eq!(ours.create("/before", b"", 0).expect("an answer").error, 0);
+        ours.close();
+
+        let mut theirs = Client::of(cluster.member(leader).client_port);
+        theirs.send(client::op::CREATE, broken()).expect("connected");
+        wait_for("the leader to find it out", PATIENCE, || {
+            pause(Duration::from_millis(5));
+            cluster.log(leader).contains("Dumping request buffer").then_some(())
+        });
+        // In a quarter of a second it has reached the others. 3.9.5 will never answer.
+        let _ = theirs.receive_within(Duration::from_millis(250));
+        cluster.kill(leader);
+        let next = cluster.leader();
+        let mut client = Client::of(cluster.member(next).client_port);
+        assert_eq!(client.create("/after", b"", 0).expect("an answer").error, 0);
+        client.close();
+        cluster.start(leader);
+        cluster.leader();
+        let tree = equal_trees(&cluster);
+        assert!(["/before", "/after"].iter().all(|path| tree.contains_key(*path)) && !tree.contains_key("/broken"));
+    }
 }

@@ -124,8 +124,12 @@ impl Client {
 
     /// The next answer; events are passed over.
     pub fn receive(&mut self) -> Result<(i32, Answer), Lost> {
+        self.receive_within(PATIENCE)
+    }
+
+    pub fn receive_within(&mut self, limit: Duration) -> Result<(i32, Answer), Lost> {
         loop {
-            let Next::Frame(frame) = self.conn.as_mut().ok_or(Lost)?.next(PATIENCE) else {
+            let Next::Frame(frame) = self.conn.as_mut().ok_or(Lost)?.next(limit) else {
                 self.conn = None;
                 self.at = (self.at + 1) % self.ports.len();
                 return Err(Lost);

@@ -45,11 +45,15 @@ pub struct Member {
     was_ostler: bool,
     /// What its process wrote before its last start is before this.
     log_from: u64,
+    /// The same of when its data was taken away.
+    wiped_at: u64,
 }
 
 pub struct Cluster {
     /// Server n is `members[n - 1]`.
     members: Vec<Member>,
+    /// What the ZooKeeper servers among them are, now or at another time.
+    pub java: Kind,
     folder: TempDir,
     /// Lines for every zoo.cfg.
     pub settings: Vec<String>,
@@ -65,10 +69,16 @@ const JARS_OF_3_8: [&str; 3] = [
     "/usr/share/java/slf4j-simple.jar",
 ];
 
-/// The newest ZooKeeper, and 3.8.0 where it is installed.
+/// The versions of ZooKeeper to try: the newest, and 3.8.0 where it is installed; or the one that OSTLER_JAVA names.
 pub fn java_kinds() -> Vec<Kind> {
     let old = JARS_OF_3_8.iter().all(|jar| Path::new(jar).exists());
-    if old { vec![Kind::Java395, Kind::Java380] } else { vec![Kind::Java395] }
+    match std::env::var("OSTLER_JAVA").as_deref() {
+        Ok("3.9.5") => vec![Kind::Java395],
+        Ok("3.8.0") if old => vec![Kind::Java380],
+        Ok(other) => panic!("OSTLER_JAVA={other}: there is 3.9.5{}", if old { " and 3.8.0" } else { "" }),
+        Err(_) if old => vec![Kind::Java395, Kind::Java380],
+        Err(_) => vec![Kind::Java395],
+    }
 }
 
 /// A port below those from which the kernel serves connections: while a server is away, which is often here, nobody may be
@@ -91,7 +101,16 @@ impl Cluster {
         let member = |(kind, ports): &(char, [u16; 3])| {
             let [client_port, quorum_port, election_port] = *ports;
             let kind = if *kind == 'o' { Kind::Ostler } else { java };
-            Member { kind, client_port, quorum_port, election_port, child: None, was_ostler: false, log_from: 0 }
+            Member {
+                kind,
+                client_port,
+                quorum_port,
+                election_port,
+                child: None,
+                was_ostler: false,
+                log_from: 0,
+                wiped_at: 0,
+            }
         };
         let settings = [
             "tickTime=1000",
@@ -111,6 +130,7 @@ impl Cluster {
         fs::write(folder.path().join("log4j2.properties"), LOGGING).expect("a file in our folder");
         Cluster {
             members: held.iter().map(member).collect(),
+            java,
             folder,
             settings: settings.map(String::from).into(),
             detours: Vec::new(),
@@ -158,9 +178,17 @@ impl Cluster {
 
     /// What the server has written since its last start.
     pub fn log(&self, id: u8) -> String {
+        self.log_behind(id, self.member(id).log_from)
+    }
+
+    /// What it has written since it last had nothing.
+    pub fn log_since_wiped(&self, id: u8) -> String {
+        self.log_behind(id, self.member(id).wiped_at)
+    }
+
+    fn log_behind(&self, id: u8, place: u64) -> String {
         let bytes = fs::read(self.log_file(id)).unwrap_or_default();
-        let from = (self.member(id).log_from as usize).min(bytes.len());
-        String::from_utf8_lossy(&bytes[from..]).into_owned()
+        String::from_utf8_lossy(&bytes[(place as usize).min(bytes.len())..]).into_owned()
     }
 
     /// Its zoo.cfg, as of its last start.
@@ -280,9 +308,10 @@ impl Cluster {
     }
 
     /// Its data is gone, as if it were new.
-    pub fn wipe(&self, id: u8) {
+    pub fn wipe(&mut self, id: u8) {
         assert!(!self.is_running(id));
         fs::remove_dir_all(self.data(id)).expect("a folder of ours");
+        self.members[id as usize - 1].wiped_at = fs::metadata(self.log_file(id)).map_or(0, |file| file.len());
     }
 
     /// How it serves: "leader", "follower"; `None` while it does not. Panics if its process has ended.
@@ -332,22 +361,29 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let panics = std::thread::panicking();
+impl Cluster {
+    /// What the servers have written last; what is on disk is kept, if that is wanted.
+    pub fn show(&mut self) {
         for id in self.ids() {
-            if panics {
-                let log = self.log(id);
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!("--- end of the log of server {id}, {:?}", self.kind(id));
-                lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line:.260}"));
-            }
+            let log = self.log(id);
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("--- end of the log of server {id}, {:?}", self.kind(id));
+            lines[lines.len().saturating_sub(40)..].iter().for_each(|line| eprintln!("{line:.260}"));
             self.kill(id);
         }
-        if panics && std::env::var_os("OSTLER_KEEP").is_some() {
+        if std::env::var_os("OSTLER_KEEP").is_some() {
             let kept = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder")).keep();
             eprintln!("--- data and logs are kept in {}", kept.display());
         }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show();
+        }
+        self.ids().for_each(|id| self.kill(id));
     }
 }
 

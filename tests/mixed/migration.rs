@@ -1,40 +1,69 @@
 //! A rolling migration, as `docs/migration.md` tells an operator to do it: three ZooKeeper servers become ostlers one at a
-//! time, and ZooKeeper servers again, while applications go on: kazoo clients with a lock, a watch and an ephemeral, and
-//! the clients of `load.rs`.
+//! time, and ZooKeeper servers again, while applications go on: kazoo's and Curator's clients with a lock, a watch and an
+//! ephemeral each, and the clients of `load.rs`. A quota is full all the time.
 //!
-//! OSTLER_CYCLES: how often there and back. Each time the whole is stopped for a moment, compared, and judged.
-//! OSTLER_MIGRATION=3.8.0 begins with Debian's ZooKeeper.
+//! OSTLER_CYCLES: how often there and back. At the end all is stopped, compared, and judged.
+//! OSTLER_JAVA=3.8.0 has it with Debian's ZooKeeper.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use super::client::Client;
 use super::cluster::{Cluster, Kind, java_kinds};
 use super::load::{Load, judge};
 use super::scalpel::timed;
 use crate::support::{
     peers,
-    servers::{ostler, pause, wait_for},
+    servers::{java_options, ostler, pause, wait_for},
     setting,
 };
 
-/// The programs of `applications.py`.
+/// The programs of `applications.py` or of `CuratorApplications.java`.
 struct Applications {
+    name: &'static str,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
+    _classes: tempfile::TempDir,
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mixed").join(name)
 }
 
 impl Applications {
-    fn start(addresses: &str) -> Applications {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mixed/applications.py");
+    fn of_kazoo(addresses: &str) -> Applications {
         let mut command = Command::new(peers().join("venv/bin/python"));
-        command.arg(source).arg(addresses).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("Python is installed");
+        command.arg(source("applications.py")).arg(addresses);
+        Applications::start("kazoo", command, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn of_curator(addresses: &str) -> Applications {
+        let classes = tempfile::tempdir().expect("a temporary folder");
+        let jars = format!("{}/java/*", peers().display());
+        let mut compiler = Command::new("javac");
+        compiler.args(["-nowarn", "-cp", &jars, "-d"]).arg(classes.path()).arg(source("CuratorApplications.java"));
+        assert!(compiler.status().expect("javac is installed").success());
+        let mut options = java_options();
+        if let Some(path) = options.last_mut() {
+            *path = format!("{}:{path}", classes.path().display());
+        }
+        let logging = classes.path().join("quiet.properties");
+        fs::write(&logging, "status = off\nrootLogger.level = off\n").expect("a file in our folder");
+        let mut command = Command::new("java");
+        command.args(options).arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+        command.args(["CuratorApplications", addresses]);
+        Applications::start("Curator", command, classes)
+    }
+
+    fn start(name: &'static str, mut command: Command, classes: tempfile::TempDir) -> Applications {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is installed");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Applications { child, input, output }
+        Applications { name, child, input, output, _classes: classes }
     }
 
     /// What they have seen; panics if they have seen what must not be.
@@ -49,12 +78,12 @@ impl Applications {
             let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             rest[..end].parse().unwrap_or_else(|_| panic!("{name} in {line}"))
         };
-        assert!(line.contains("\"failures\": []"), "an application has failed: {line}");
-        assert_eq!(number("lost"), 0, "a session has expired: {line}");
-        assert_eq!(number("overlaps"), 0, "two have held the lock: {line}");
-        assert_eq!(number("backwards"), 0, "the watcher has seen the counter go back: {line}");
-        assert!(line.contains("\"ephemeral\": true"), "the ephemeral is gone, or another's: {line}");
-        assert!(number("counter") >= number("writes"), "an acknowledged write is lost: {line}");
+        assert!(line.contains("\"failures\": []"), "an application of {} has failed: {line}", self.name);
+        assert_eq!(number("lost"), 0, "a session of {} has expired: {line}", self.name);
+        assert_eq!(number("overlaps"), 0, "two of {} have held the lock: {line}", self.name);
+        assert_eq!(number("backwards"), 0, "a watcher of {} has seen the counter go back: {line}", self.name);
+        assert!(line.contains("\"ephemeral\": true"), "the ephemeral of {} is gone, or another's: {line}", self.name);
+        assert!(number("counter") >= number("writes"), "an acknowledged write of {} is lost: {line}", self.name);
         let pause = Duration::from_millis(number("longest_pause_ms"));
         Seen { writes: number("writes"), locks: number("locks"), watched: number("watched"), pause }
     }
@@ -99,40 +128,77 @@ fn replace(cluster: &mut Cluster, id: u8, kind: Kind) {
     cluster.leader();
 }
 
+/// Hard limits hold on every server, whatever it is just now, and as many znodes are counted.
+fn assert_quota(cluster: &Cluster) {
+    for id in cluster.ids() {
+        let mut client = Client::of(cluster.member(id).client_port);
+        assert_eq!(client.create("/limited/one-too-many", b"", 0).expect("it answers").error, QUOTA_EXCEEDED, "{id}");
+        client.close();
+    }
+}
+
+const QUOTA_EXCEEDED: i32 = -125;
+
+/// A folder that may not grow.
+fn set_quota(cluster: &Cluster) {
+    let mut client = Client::of(cluster.member(1).client_port);
+    let limits = "count=-1,bytes=-1=;byteHardLimit=-1;countHardLimit=4";
+    let mut create = |path: &str, data: &str| {
+        assert_eq!(client.create(path, data.as_bytes(), 0).expect("it answers").error, 0, "{path}");
+    };
+    create("/limited", "");
+    create("/zookeeper/quota/limited", "");
+    create("/zookeeper/quota/limited/zookeeper_limits", limits);
+    create("/zookeeper/quota/limited/zookeeper_stats", "count=1,bytes=0");
+    (0..3).for_each(|number| create(&format!("/limited/{number}"), "data"));
+    client.close();
+}
+
 /// All servers, the leader last; the longest time in which no write was acknowledged.
-fn replace_all(cluster: &mut Cluster, load: &Load, applications: &mut Applications, kind: Kind) -> Vec<Duration> {
+fn replace_all(cluster: &mut Cluster, load: &Load, applications: &mut [Applications], kind: Kind) -> Vec<Duration> {
     let leader = cluster.leader();
     let mut order: Vec<u8> = cluster.ids().filter(|id| *id != leader).collect();
     order.push(leader);
     let mut pauses = Vec::new();
     for id in order {
-        applications.ask();
+        let led = cluster.leader() == id;
+        for of in applications.iter_mut() {
+            of.ask();
+        }
         load.longest_pause();
         let ((), took) = timed(|| replace(cluster, id, kind));
         load.progress(20);
-        let seen = applications.ask();
-        let longest = load.longest_pause().max(seen.pause);
-        println!("  server {id} is {kind:?} after {took:?}; longest pause of writes {longest:?}");
-        pauses.push(longest);
+        let seen: Vec<Duration> = applications.iter_mut().map(|of| of.ask().pause).collect();
+        let anybody = load.longest_pause();
+        assert_quota(cluster);
+        let role = if led { "leader" } else { "follower" };
+        println!(
+            "  server {id}, {role}, is {kind:?} after {took:.1?}; longest pause of writes {anybody:?}, kazoo's {:?}, \
+             Curator's {:?}",
+            seen[0], seen[1]
+        );
+        pauses.push(seen.into_iter().fold(anybody, Duration::max));
     }
     pauses
 }
 
 #[test]
-#[ignore = "needs Java, ZooKeeper's jars and Python with kazoo: tools/peers.sh"]
+#[ignore = "needs Java, ZooKeeper's and Curator's jars, and Python with kazoo: tools/peers.sh"]
 fn three_servers_are_replaced_one_at_a_time_and_back_under_applications() {
     let cycles = setting("OSTLER_CYCLES", 2);
-    let old = std::env::var("OSTLER_MIGRATION").is_ok_and(|version| version == "3.8.0");
-    let java = java_kinds()[usize::from(old)];
+    let java = java_kinds()[0];
     let mut cluster = Cluster::new("zzz", java);
+    cluster.settings.push("enforceQuota=true".into());
     cluster.start_all();
     cluster.leader();
-    let load = Load::start(&cluster.client_ports(), 2, 0x3a7e);
-    let mut applications = Applications::start(&cluster.addresses());
+    set_quota(&cluster);
+    let mut load = Load::start(&cluster, 2, 0x3a7e);
+    let addresses = cluster.addresses();
+    let mut applications = [Applications::of_kazoo(&addresses), Applications::of_curator(&addresses)];
     wait_for("the applications to begin", Duration::from_secs(60), || {
         pause(Duration::from_millis(50));
-        let seen = applications.ask();
-        (seen.locks > 0 && seen.watched > 0 && seen.writes > 0).then_some(())
+        let has_begun = |seen: Seen| seen.locks > 0 && seen.watched > 0 && seen.writes > 0;
+        applications.iter_mut().all(|of| has_begun(of.ask())).then_some(())
     });
     let mut pauses = Vec::new();
     let ((), took) = timed(|| {
@@ -143,22 +209,90 @@ fn three_servers_are_replaced_one_at_a_time_and_back_under_applications() {
             }
         }
     });
-    let seen = applications.ask();
+    let seen: Vec<Seen> = applications.iter_mut().map(Applications::ask).collect();
     drop(applications);
     load.away();
     let records = load.end();
     let tree = crate::equal_trees(&cluster);
     assert_eq!(records.iter().map(|record| record.expired).sum::<usize>(), 0, "sessions have expired");
+    let judged = judge(&records, &tree);
+    assert_eq!(tree["/zookeeper/quota/limited/zookeeper_stats"].data.as_deref(), Some(b"count=4,bytes=12".as_slice()));
     pauses.sort();
     let (longest, middle) = (pauses[pauses.len() - 1], pauses[pauses.len() / 2]);
     println!(
-        "{cycles} cycles, {} swaps in {took:?}; {} znodes judged; {} writes, {} locks of applications; \
-         longest pause of writes {longest:?}, median {middle:?}",
-        pauses.len(),
-        judge(&records, &tree),
-        seen.writes,
-        seen.locks
+        "{cycles} cycles with {java:?}, {} swaps in {took:.0?}; {judged} znodes judged; longest pause of writes {longest:?}, \
+         median {middle:?}",
+        pauses.len()
     );
+    for (name, seen) in ["kazoo", "Curator"].into_iter().zip(seen) {
+        println!("  {name}: {} writes, {} locks, the counter was seen up to {}", seen.writes, seen.locks, seen.watched);
+    }
     let limit = Duration::from_millis(setting("OSTLER_PAUSE_MAX_MS", 15_000));
     assert!(longest <= limit, "writes paused for {longest:?}");
+}
+
+/// All ZooKeeper servers at once, while clients write; and all of ostler's, back. Sessions outlive both.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn a_stopped_ensemble_becomes_ours_as_a_whole_and_zookeepers_again() {
+    for java in java_kinds() {
+        let mut cluster = Cluster::new("zzz", java);
+        cluster.settings.push("enforceQuota=true".into());
+        cluster.start_all();
+        cluster.leader();
+        set_quota(&cluster);
+        let mut load = Load::start(&cluster, 3, 0x5709);
+        load.progress(300);
+        // In the middle of writes, so that what they have logged is not alike.
+        cluster.ids().for_each(|id| cluster.kill(id));
+        for id in cluster.ids() {
+            cluster.becomes(id, Kind::Ostler);
+            run_ostler(&cluster, id, &["import", "--check"]);
+        }
+        cluster.start_all();
+        let compare = |cluster: &mut Cluster| {
+            cluster.leader();
+            load.progress(200);
+            load.away();
+            let tree = crate::equal_trees(cluster);
+            assert_quota(cluster);
+            load.back();
+            tree
+        };
+        compare(&mut cluster);
+        // A second time there, of which one begins with nothing when the others have begun.
+        give_back(&mut cluster, java);
+        compare(&mut cluster);
+        let empty = cluster.leader();
+        cluster.ids().for_each(|id| cluster.stop(id));
+        for id in cluster.ids() {
+            cluster.becomes(id, Kind::Ostler);
+            if id == empty {
+                cluster.wipe(id);
+                continue;
+            }
+            run_ostler(&cluster, id, &["import", "--replace"]);
+            cluster.start(id);
+        }
+        cluster.leader();
+        load.progress(50);
+        cluster.start(empty);
+        compare(&mut cluster);
+        load.away();
+        let records = load.end();
+        assert_eq!(records.iter().map(|record| record.expired).sum::<usize>(), 0, "sessions have expired");
+        let judged = judge(&records, &crate::equal_trees(&cluster));
+        println!("{java:?}: there, back, and there, {judged} znodes judged");
+    }
+}
+
+/// All of ostler's servers are stopped, and ZooKeeper's start with what they had.
+fn give_back(cluster: &mut Cluster, java: Kind) {
+    cluster.ids().for_each(|id| cluster.stop(id));
+    for id in cluster.ids() {
+        cluster.becomes(id, java);
+        let data = cluster.data(id).display().to_string();
+        run_ostler(cluster, id, &["export", "--to", &data, "--set-aside"]);
+    }
+    cluster.start_all();
 }

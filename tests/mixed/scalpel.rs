@@ -34,6 +34,16 @@ pub enum Cut {
     Pause(Duration),
 }
 
+impl Cut {
+    pub fn name(self) -> &'static str {
+        match self {
+            Cut::Close => "closed",
+            Cut::Stall(_) => "stalled, then closed",
+            Cut::Pause(_) => "paused",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
     pub side: Side,
@@ -51,6 +61,10 @@ struct Desk {
     /// What runs through now, to be cut at once if wanted.
     streams: Vec<TcpStream>,
     passed: [u64; 2],
+    /// The same of the connection that runs through now.
+    passed_now: [u64; 2],
+    /// At which byte of its connection the last order was carried out.
+    place: u64,
 }
 
 #[derive(Default)]
@@ -92,6 +106,11 @@ impl Scalpel {
         self.shared.desk.lock().expect("nobody panics with it").done
     }
 
+    /// At which byte of its connection the last order was carried out.
+    pub fn place(&self) -> u64 {
+        self.shared.desk.lock().expect("nobody panics with it").place
+    }
+
     /// Cuts what runs through now, and lets nothing through (or everything again).
     pub fn shut(&self, shut: bool) {
         let mut desk = self.shared.desk.lock().expect("nobody panics with it");
@@ -129,7 +148,9 @@ fn connect(learner: TcpStream, target: u16, shared: &Arc<Shared>) {
         stream.set_nodelay(true).expect("a socket option");
     }
     let copies = [&learner, &leader].map(|stream| stream.try_clone().expect("a second handle"));
-    shared.desk.lock().expect("nobody panics with it").streams = copies.into();
+    let mut desk = shared.desk.lock().expect("nobody panics with it");
+    (desk.streams, desk.passed_now) = (copies.into(), [0; 2]);
+    drop(desk);
     for (side, from, to) in [(Side::Learner, &learner, &leader), (Side::Leader, &leader, &learner)] {
         let (from, to) = (from.try_clone().expect("a second handle"), to.try_clone().expect("a second handle"));
         let shared = shared.clone();
@@ -143,6 +164,8 @@ fn copy(side: Side, mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
         let mut rest = &bytes[..count];
         let mut desk = shared.desk.lock().expect("nobody panics with it");
         desk.passed[side as usize] += count as u64;
+        let before = desk.passed_now[side as usize];
+        desk.passed_now[side as usize] += count as u64;
         let mut due = None;
         if !desk.done
             && let Some(order) = &mut desk.order
@@ -150,6 +173,7 @@ fn copy(side: Side, mut from: TcpStream, mut to: TcpStream, shared: &Shared) {
         {
             if (rest.len() as u64) > order.after {
                 due = Some((order.after as usize, order.cut));
+                desk.place = before + order.after;
                 desk.done = true;
                 desk.order = None;
             } else {

@@ -77,15 +77,35 @@ fn patiently<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
     panic!("{last:?}");
 }
 
-/// A few hundred writes of all kinds; failures are writes too.
-fn write(client: &Client, rng: &mut Rng, count: u64) {
-    let acl = |rng: &mut Rng| match rng.below(3) {
-        0 => vec![
+/// The access lists that `write` uses.
+const ACLS: u64 = 34;
+
+fn acl(number: u64) -> Vec<Acl> {
+    match number {
+        0 => open_acl(),
+        1 => vec![
             Acl { perms: perms::ALL, scheme: "digest".into(), id: "u:lK75jTNcA+U9vtVEw5vB51mj/w4=".into() },
             Acl { perms: perms::READ, scheme: "world".into(), id: "anyone".into() },
         ],
-        1 => vec![Acl { perms: rng.below(32) as i32, scheme: "ip".into(), id: "127.0.0.0/8".into() }],
-        _ => open_acl(),
+        _ => vec![Acl { perms: number as i32 - 2, scheme: "ip".into(), id: "127.0.0.0/8".into() }],
+    }
+}
+
+/// A znode for each of them that stays. 3.8.0 forgets lists that are new while it takes a snapshot, and then can't read what it
+/// has written (ZOOKEEPER-4846, mended in 3.9.3); those that are there all the time it keeps.
+fn keep_acls(client: &Client) {
+    for number in 0..ACLS {
+        let path = format!("/acl{number}");
+        client.create(&path, None, &acl(number), CreateMode::PERSISTENT).wait_for(WAIT).expect("a new path");
+    }
+}
+
+/// A few hundred writes of all kinds; failures are writes too.
+fn write(client: &Client, rng: &mut Rng, count: u64) {
+    let acl = |rng: &mut Rng| match rng.below(3) {
+        0 => acl(1),
+        1 => acl(2 + rng.below(32)),
+        _ => acl(0),
     };
     let mut pending = Vec::new();
     for _ in 0..count {
@@ -158,6 +178,9 @@ fn there_and_back(kind: Kind, options: Options, seed: u64) {
     let mut server = Server::start(kind, &options);
     let config = server.folder.path().join("zoo.cfg");
     let client = client(&server);
+    if kind == Kind::OldJava {
+        keep_acls(&client);
+    }
     write(&client, &mut rng, 700);
     let seen = everything(&client);
     let session = client.session_id();
@@ -254,11 +277,9 @@ fn a_3_9_5_server_becomes_ours_and_its_own_again_under_one_session() {
 #[test]
 #[ignore = "needs Java and ZooKeeper 3.8.0 (tools/peers.sh)"]
 fn a_3_8_0_server_becomes_ours_and_its_own_again_under_one_session() {
-    // 3.8.0 itself does not always start again from what it has written (ZOOKEEPER-4846), which says nothing of us.
-    if std::env::var("OSTLER_OLD_JAVA").is_err() {
-        return println!("not run without OSTLER_OLD_JAVA=1");
+    for seed in 4..4 + setting("OSTLER_OLD_JAVA_SEEDS", 1) {
+        there_and_back(Kind::OldJava, options(), seed);
     }
-    there_and_back(Kind::OldJava, options(), 4);
 }
 
 #[test]
