@@ -22,12 +22,15 @@
 //! nobody else (weight 0, or it distrusts its own history). Can this choose a worse leader, when a better voter is
 //! just coming up? Yes: one that refused the connection a moment ago is not waited for. ZooKeeper makes the same
 //! choice 200 ms later. Nothing acknowledged is lost, since the quorum that voted has it, and the late one follows
-//! and is brought to the leader's history. A voter whose connection is still being made is waited for.
+//! and is brought to the leader's history. A voter whose connection is still being made is waited for. Who has not
+//! waited tells those who vote alike, so that they need not either.
 //!
 //! Departures from ZooKeeper, none of which a peer can tell from chance: a peer that can't be reached any more takes
-//! its vote with it, and if it was the one voted for, a new round begins at once; answers are repeated to those who
-//! asked when there is something new to say, so that nobody has to ask twice; an observer counts settled servers
-//! only; a stranger is answered, but not more often than votes are repeated while there is nothing to tell.
+//! its vote with it, and if it was the one voted for, a new round begins at once; whoever comes into a round with a
+//! worse vote than ours is told ours, which it has passed over if it still had a leader a moment ago; answers are
+//! repeated to those who asked when there is something new to say, so that nobody has to ask twice; an observer counts
+//! settled servers only; a stranger is answered, but not more often than votes are repeated while there is nothing to
+//! tell.
 //!
 //! Leaves to others: connections (`election_links`), what a role does, whether a newer configuration is adopted.
 //! Runs on: the pipeline thread, or the simulator. No I/O, clock or chance.
@@ -83,8 +86,8 @@ pub enum Output {
     Send { to: ServerId, ballot: Ballot },
     /// The search is over. `state` is the role to take: leading, following or observing.
     Decided { vote: Vote, state: PeerState },
-    /// While settled: a voter is looking for a leader. It has been answered. A leader that still gathers its quorum
-    /// may have lost this one (`leader.maxTimeToWaitForEpoch`).
+    /// While settled: a voter is looking for a leader, and does not vote as it was decided here. It has been answered. A
+    /// leader that still gathers its quorum may have lost this one (C-34).
     Looker { from: ServerId },
     /// While looking: a peer has a newer configuration than the current one. If its members differ, the vote that came
     /// with it is not counted: adopt it (`set_configs`) and `start` again. Only with `adopts_configs`.
@@ -260,7 +263,7 @@ impl Election {
         if let Some(at) = looking.decide_at {
             if at <= now {
                 let vote = looking.proposal.expect("a quorum agrees with it");
-                self.decide(vote, out);
+                self.decide(vote, false, out);
             }
             return;
         }
@@ -327,9 +330,12 @@ impl Election {
             self.askers.insert(from);
         }
         match (&self.phase, Vote::read(notification)) {
-            (Phase::Settled { vote, state }, _) if looks => {
+            (Phase::Settled { vote, state }, cast) if looks => {
                 out.push(Output::Send { to: from, ballot: vote.ballot(*state) });
-                out.push(Output::Looker { from });
+                // One that votes as we did is about to come to the same decision, or has and this was under way before.
+                if cast != Some(*vote) {
+                    out.push(Output::Looker { from });
+                }
             }
             (Phase::Looking(_), Some(vote)) if vote.round <= self.round.saturating_add(ROUNDS_AHEAD_MAX) => {
                 let told = Told { vote, state: notification.state, old: notification.version < 1 };
@@ -395,10 +401,15 @@ impl Election {
         } else {
             looking.distrusted.remove(from);
             let Some(proposal) = looking.proposal else { return };
+            let is_new = !looking.heard.contains_key(&from);
             if vote.round > self.round {
                 self.enter_round(vote.round, Some(vote), now, out);
             } else if vote.round == self.round && self.is_better(&vote, &proposal) {
                 self.propose(Some(vote), out);
+            } else if vote.round == self.round && vote != proposal && is_new {
+                // It has begun to look just now. What we told it before, it has heard as one that had a leader, and passed
+                // over; it would not hear it again before votes are repeated.
+                out.push(Output::Send { to: from, ballot: proposal.ballot(PeerState::Looking) });
             }
             if let Phase::Looking(looking) = &mut self.phase
                 && vote.round == self.round
@@ -421,11 +432,11 @@ impl Election {
         if told.vote.round == self.round {
             looking.heard.insert(from, told);
             if self.is_settled(told, true) {
-                return self.decide(told.vote, out);
+                return self.decide(told.vote, false, out);
             }
         }
         if self.is_settled(told, false) {
-            return self.decide(told.vote, out);
+            return self.decide(told.vote, false, out);
         }
         self.count(now, out);
     }
@@ -502,18 +513,20 @@ impl Election {
         let accounted = agreeing.union(self.unreachable).union(looking.distrusted);
         let open = self.configs.voters().without(accounted);
         if leader_is_there && !open.iter().any(|id| electable(&self.configs, id)) {
-            self.decide(proposal, out);
+            self.decide(proposal, true, out);
         } else {
             looking.decide_at.get_or_insert(now.plus_ms(self.timing.finalize_wait_ms));
         }
     }
 
-    fn decide(&mut self, vote: Vote, out: &mut Vec<Output>) {
+    /// `early`: without having waited. Others who vote alike may be waiting for someone of whom only we know that he is gone.
+    fn decide(&mut self, vote: Vote, early: bool, out: &mut Vec<Output>) {
         let Phase::Looking(looking) = &self.phase else { return };
         let same = Told::looking(vote);
         let know: ServerSet =
             looking.heard.iter().filter(|(_, told)| same.agrees(told, false)).map(|(&id, _)| id).collect();
         self.askers = self.askers.without(know);
+        let allies = if early { know } else { ServerSet::EMPTY };
         let state = match self.role {
             _ if vote.leader == self.me => PeerState::Leading,
             Role::Participant => PeerState::Following,
@@ -521,7 +534,7 @@ impl Election {
         };
         self.round = self.round.max(vote.round);
         let ballot = vote.ballot(state);
-        let told = self.askers.intersection(self.connected);
+        let told = self.askers.union(allies).intersection(self.connected);
         out.extend(told.iter().map(|to| Output::Send { to, ballot }));
         out.push(Output::Decided { vote, state });
         self.phase = Phase::Settled { vote, state };

@@ -45,7 +45,10 @@ pub struct LinkLimits {
     pub dial_ms: u64,
     /// For an accepted connection to say who it is (`zookeeper.quorumCnxnTimeoutMs`, by default syncLimit ticks).
     pub introduction_ms: u64,
-    /// For a larger id to call back, before it is dialled again.
+    /// For a larger id to call back, before it is dialled again: so long the first time, since it may have been about to
+    /// go; twice as long each time after that,
+    pub call_back_first_ms: u64,
+    /// until this.
     pub call_back_ms: u64,
     /// For the socket to take one notification.
     pub write_ms: u64,
@@ -60,6 +63,7 @@ impl Default for LinkLimits {
         LinkLimits {
             dial_ms: 5_000,
             introduction_ms: 10_000,
+            call_back_first_ms: 50,
             call_back_ms: 1_000,
             write_ms: 5_000,
             pending: ELECTION_PENDING_MAX,
@@ -121,8 +125,10 @@ enum Conn {
 struct Peer {
     link: Option<Link>,
     dial: Option<ConnId>,
-    /// A larger id has been told that we want to talk.
+    /// A larger id has been told that we want to talk,
     called_until: Option<Now>,
+    /// so many times by now.
+    calls: u32,
     /// The newest notification that has not begun to go out.
     waiting: Option<Ballot>,
     /// As last reported.
@@ -140,7 +146,7 @@ struct Link {
 
 impl Peer {
     fn new() -> Peer {
-        Peer { link: None, dial: None, called_until: None, waiting: None, reach: Reach::Unknown }
+        Peer { link: None, dial: None, called_until: None, calls: 0, waiting: None, reach: Reach::Unknown }
     }
 }
 
@@ -264,10 +270,12 @@ impl ElectionLinks {
             return self.establish(to, conn, true, now, out);
         }
         self.drop_conn(conn, None, out);
-        let called_until = now.plus_ms(self.limits.call_back_ms);
+        let LinkLimits { call_back_first_ms, call_back_ms, .. } = self.limits;
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.dial = None;
-            peer.called_until = Some(called_until);
+            let patience_ms = (call_back_first_ms << peer.calls.min(16)).min(call_back_ms);
+            peer.called_until = Some(now.plus_ms(patience_ms));
+            peer.calls = peer.calls.saturating_add(1);
         }
         self.tell(to, Reach::Unknown, out);
     }
@@ -290,7 +298,7 @@ impl ElectionLinks {
             None | Some(Conn::Pending { .. }) => {}
             Some(Conn::Dialing { to, .. }) => {
                 if let Some(peer) = self.peers.get_mut(&to) {
-                    peer.dial = None;
+                    (peer.dial, peer.calls) = (None, 0);
                     peer.waiting = None;
                 }
                 self.tell(to, Reach::Unreachable, out);
@@ -364,7 +372,7 @@ impl ElectionLinks {
     fn establish(&mut self, id: ServerId, conn: ConnId, dialed: bool, now: Now, out: &mut Vec<LinkOutput>) {
         let Some(peer) = self.peers.get_mut(&id) else { return self.drop_conn(conn, None, out) };
         let others = [peer.link.take().map(|link| link.conn), peer.dial.take()];
-        peer.called_until = None;
+        (peer.called_until, peer.calls) = (None, 0);
         peer.link = Some(Link { conn, since: now, dialed, writing_until: None });
         // Votes that waited are out of date; answers are not asked for again.
         let answer = peer.waiting.take().filter(|ballot| ballot.state != PeerState::Looking);

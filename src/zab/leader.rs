@@ -158,6 +158,8 @@ pub struct Leader {
     /// Newest epoch that anyone has accepted.
     newest_accepted: Epoch,
     from: ServerSet,
+    /// Voters that have been looking for a leader since they last said something here.
+    strayed: ServerSet,
     proposed: Zxid,
     committed: Zxid,
     /// Of this server's own log.
@@ -184,6 +186,7 @@ impl Leader {
             learners: BTreeMap::new(),
             newest_accepted,
             from: ServerSet::EMPTY,
+            strayed: ServerSet::EMPTY,
             proposed: initial,
             committed: initial,
             durable: initial,
@@ -292,6 +295,19 @@ impl Leader {
         }
     }
 
+    /// A voter is looking for a leader, and not for this one: it will not be heard from before it has found one. Without a
+    /// quorum of others there is nothing to wait for (C-34).
+    pub fn strays(&mut self, voter: ServerId) {
+        if !self.start.quorum.is_voter(voter) || voter == self.start.me {
+            return;
+        }
+        self.strayed.insert(voter);
+        let others = self.start.quorum.voters().without(self.strayed);
+        if self.phase < Phase::Broadcast && !self.start.quorum.contains_quorum(others) {
+            self.resign("the voters that it was elected by look for a leader again".to_owned());
+        }
+    }
+
     /// A packet of a learner.
     pub fn packet<'a>(&mut self, link: Link, packet: QuorumPacket<'a>, history: &mut History, now: Now) -> Heard<'a> {
         let Some(learner) = self.learners.get_mut(&link) else { return Heard::Nothing };
@@ -299,6 +315,9 @@ impl Leader {
             return Heard::Nothing;
         }
         learner.heard = now;
+        if learner.stage > Stage::Hello {
+            self.strayed.remove(learner.server);
+        }
         let Some(kind) = packet.packet_type() else {
             // As upstream: a newer peer may say what this one does not know.
             return Heard::Nothing;

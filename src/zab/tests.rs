@@ -368,6 +368,35 @@ fn a_leader_that_hears_nothing_from_a_quorum_resigns_within_synclimit_and_a_tick
 }
 
 #[test]
+fn a_leader_without_an_epoch_gives_up_when_its_voters_look_for_a_leader_again() {
+    let resigned = |lab: &Lab| lab.events.iter().any(|event| matches!(event, LeaderOutput::Resign { .. }));
+    let others: [(&[Zxid], u32); 4] = [(&[], 0); 4];
+    let mut lab = Lab::new(&[z(1, 1)], 1, &others);
+    for stray in [2, 3] {
+        lab.leader.strays(ServerId(stray));
+        lab.run();
+        assert!(!resigned(&lab), "three of five may yet come");
+    }
+    // One of them has found the way here.
+    lab.connect(0);
+    lab.leader.strays(ServerId(4));
+    lab.leader.strays(ServerId(9));
+    lab.run();
+    assert!(!resigned(&lab), "three of five may yet come, and a stranger says nothing");
+    lab.leader.strays(ServerId(5));
+    lab.run();
+    assert!(resigned(&lab));
+
+    // With a quorum there is nothing to give up for: whoever looks is about to find it.
+    let mut lab = Lab::new(&[z(1, 1)], 1, &others[..2]);
+    lab.connect(0);
+    lab.leader.strays(ServerId(2));
+    lab.leader.strays(ServerId(3));
+    lab.run();
+    assert!(lab.leader.is_established() && !resigned(&lab));
+}
+
+#[test]
 fn a_hole_a_stranger_and_a_wrong_commit_end_the_connection_and_nothing_else() {
     let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
     lab.connect(0);

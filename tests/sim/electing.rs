@@ -189,11 +189,12 @@ impl Server {
     /// Begins to look, and takes the role that was decided.
     pub fn take_role(&mut self, ctx: &mut Ctx<'_>) {
         let lookers = std::mem::take(&mut self.electing.lookers);
-        if let Role::Learning { leader, learner } = &mut self.role
-            && !learner.is_serving()
-            && lookers.contains(*leader)
-        {
-            learner.fail("the elected leader is looking for one itself");
+        match &mut self.role {
+            Role::Leading(leader) => lookers.iter().for_each(|voter| leader.strays(voter)),
+            Role::Learning { leader, learner } if !learner.is_serving() && lookers.contains(*leader) => {
+                learner.fail("the elected leader is looking for one itself");
+            }
+            _ => {}
         }
         if self.is_at_rest() && !self.electing.looking {
             self.electing.looking = true;

@@ -282,6 +282,11 @@ impl ElectionNet {
             let mut told = Vec::new();
             // One that makes no sense is passed over; it must not cost the connection (ZOOKEEPER-3769).
             if let Ok(notification) = Notification::read(body) {
+                let Notification { state, leader, zxid, round, peer_epoch, .. } = notification;
+                tracing::debug!(
+                    "server {} ({state:?}) votes for {leader} ({zxid:x} of epoch {peer_epoch}), round {round}",
+                    from.0
+                );
                 self.election.receive(from, &notification, now, &mut told);
             }
             stream.take(4 + length);
@@ -298,7 +303,10 @@ impl ElectionNet {
     fn elected_into(&mut self, out: Vec<Output>, now: Now, links: &mut Vec<LinkOutput>) {
         for output in out {
             match output {
-                Output::Send { to, ballot } => self.links.send(to, ballot, now, links),
+                Output::Send { to, ballot } => {
+                    tracing::debug!("tells server {}: {ballot:?}", to.0);
+                    self.links.send(to, ballot, now, links);
+                }
                 Output::Decided { vote, .. } => self.decided = Some(vote),
                 Output::Looker { from } if !self.lookers.contains(&from) => self.lookers.push(from),
                 Output::Looker { .. } | Output::NewerConfig { .. } => {}
@@ -340,6 +348,7 @@ impl ElectionNet {
                     }
                 }
                 LinkOutput::Reach { peer, reach } => {
+                    tracing::debug!("election port: server {} is {reach:?}", peer.0);
                     let mut told = Vec::new();
                     self.election.reach(peer, reach, now, &mut told);
                     self.elected_into(told, now, &mut more);

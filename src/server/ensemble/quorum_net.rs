@@ -63,11 +63,11 @@ pub struct QuorumNet {
 }
 
 /// Attempts to connect to a leader, which take a little more than half a second where they are refused.
-const ATTEMPTS_MAX: u32 = 8;
+const ATTEMPTS_MAX: u32 = 12;
 
 /// Between two attempts to reach a leader: soon at first, since it may be about to listen.
 fn pause(attempt: u32) -> Duration {
-    Duration::from_millis(5 << attempt.min(5))
+    Duration::from_millis(5 << (attempt / 2).min(5))
 }
 
 impl QuorumNet {

@@ -198,11 +198,15 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.elections.turn(now);
         let lookers = member.elections.lookers();
-        if let Role::Learning { leader, learner } = &member.peer.role
-            && !learner.is_serving()
-            && lookers.contains(leader)
-        {
-            self.leave_role("the elected leader is looking for one itself", now);
+        match &mut member.peer.role {
+            Role::Leading(leader) => {
+                lookers.iter().for_each(|&voter| leader.strays(voter));
+                self.do_outputs(now)?;
+            }
+            Role::Learning { leader, learner } if !learner.is_serving() && lookers.contains(leader) => {
+                self.leave_role("the elected leader is looking for one itself", now);
+            }
+            _ => {}
         }
         let Some(member) = &mut self.member else { return Ok(()) };
         if !matches!(member.peer.role, Role::Looking) {

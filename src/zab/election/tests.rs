@@ -79,7 +79,7 @@ fn a_server_votes_for_itself_first_and_tells_all_other_voters() {
 }
 
 #[test]
-fn a_better_vote_is_adopted_and_told_and_a_worse_one_is_not() {
+fn a_better_vote_is_adopted_and_told_and_a_worse_one_is_answered_once() {
     for (other, better) in [
         (vote(1, 7, 1, 2), true),
         (vote(1, 8, 1, 1), true),
@@ -89,9 +89,32 @@ fn a_better_vote_is_adopted_and_told_and_a_worse_one_is_not() {
         (vote(3, 9, 1, 0), false),
     ] {
         let (mut election, _) = started(2, three(), 7);
-        let out = hear(&mut election, other.leader.0, Looks, other);
-        assert_eq!(out, if better { sends(&[1, 3], other, Looks) } else { Vec::new() }, "{other:?}");
+        let from = other.leader.0;
+        let out = hear(&mut election, from, Looks, other);
+        let answer = || sends(&[from], vote(2, 7, 1, 1), Looks);
+        assert_eq!(out, if better { sends(&[1, 3], other, Looks) } else { answer() }, "{other:?}");
+        assert!(hear(&mut election, from, Looks, other).is_empty(), "the same again is no news");
     }
+}
+
+#[test]
+fn a_voter_that_had_a_leader_when_it_was_told_a_vote_is_told_again_when_it_looks_too() {
+    let (mut election, _) = started(2, three(), 7);
+    reach(&mut election, 3, Reach::Unreachable);
+    hear(&mut election, 1, Following, vote(3, 5, 1, 1));
+    assert_eq!(hear(&mut election, 1, Looks, vote(1, 7, 1, 1)), sends(&[1], vote(2, 7, 1, 1), Looks));
+    assert_eq!(hear(&mut election, 1, Looks, vote(2, 7, 1, 1)), [decided(vote(2, 7, 1, 1), Leading)]);
+}
+
+#[test]
+fn a_voter_that_casts_the_vote_that_has_won_has_not_left() {
+    let (mut election, _) = started(2, three(), 7);
+    hear(&mut election, 1, Looks, vote(2, 7, 1, 1));
+    tick(&mut election, 200);
+    let answer = sends(&[1], vote(2, 7, 1, 1), Leading);
+    assert_eq!(hear(&mut election, 1, Looks, vote(2, 7, 1, 1)), answer);
+    let left = Output::Looker { from: ServerId(1) };
+    assert_eq!(hear(&mut election, 1, Looks, vote(1, 7, 2, 1)), [answer, vec![left]].concat());
 }
 
 #[test]
@@ -131,12 +154,37 @@ fn a_voter_that_can_not_be_reached_is_not_waited_for_but_one_that_may_be_is() {
 }
 
 #[test]
+fn who_knows_that_nobody_is_left_to_be_waited_for_tells_those_who_vote_alike() {
+    let won = vote(2, 7, 1, 1);
+    let (mut one, _) = started(1, three(), 7);
+    reach(&mut one, 2, Reach::Connected);
+    hear(&mut one, 2, Looks, won);
+    let out = reach(&mut one, 3, Reach::Unreachable);
+    assert_eq!(out, [sends(&[2], won, Following), vec![decided(won, Following)]].concat());
+
+    let (mut other, _) = started(2, three(), 7);
+    reach(&mut other, 1, Reach::Connected);
+    assert!(hear(&mut other, 1, Looks, won).is_empty(), "3 may yet come, as far as it knows");
+    assert_eq!(hear(&mut other, 1, Following, won), [decided(won, Leading)]);
+    let (mut follower, _) = started(1, three(), 7);
+    hear(&mut follower, 2, Looks, won);
+    assert_eq!(hear(&mut follower, 2, Leading, won), [decided(won, Following)]);
+
+    // Whoever has waited has nothing to tell: ZooKeeper's servers, who wait as long, would begin to wait anew.
+    let (mut late, _) = started(2, three(), 7);
+    reach(&mut late, 1, Reach::Connected);
+    hear(&mut late, 1, Looks, won);
+    assert_eq!(tick(&mut late, 200), [decided(won, Leading)]);
+}
+
+#[test]
 fn a_connected_voter_that_has_not_voted_alike_is_waited_for() {
     let (mut election, _) = started(2, three(), 7);
     reach(&mut election, 3, Reach::Connected);
     hear(&mut election, 1, Looks, vote(2, 7, 1, 1));
-    assert!(hear(&mut election, 3, Looks, vote(3, 6, 1, 1)).is_empty());
-    assert_eq!(hear(&mut election, 3, Looks, vote(2, 7, 1, 1)), [decided(vote(2, 7, 1, 1), Leading)]);
+    assert_eq!(hear(&mut election, 3, Looks, vote(3, 6, 1, 1)), sends(&[3], vote(2, 7, 1, 1), Looks));
+    let out = hear(&mut election, 3, Looks, vote(2, 7, 1, 1));
+    assert_eq!(out.last(), Some(&decided(vote(2, 7, 1, 1), Leading)));
 }
 
 #[test]
@@ -227,12 +275,13 @@ fn a_server_without_weight_is_neither_elected_nor_waited_for() {
         Configs::new(Arc::new(EnsembleConfig::parse(lines.as_bytes()).unwrap()), None)
     };
     let (mut election, _) = started(2, weighted(), 7);
-    assert!(hear(&mut election, 3, Looks, vote(3, 9, 1, 1)).is_empty());
+    assert_eq!(hear(&mut election, 3, Looks, vote(3, 9, 1, 1)), sends(&[3], vote(2, 7, 1, 1), Looks));
     assert_eq!(hear(&mut election, 1, Looks, vote(2, 7, 1, 1)), [decided(vote(2, 7, 1, 1), Leading)]);
 
     let (mut election, _) = started(3, weighted(), 9);
     hear(&mut election, 1, Looks, vote(2, 7, 1, 1));
-    assert!(hear(&mut election, 2, Looks, vote(2, 7, 1, 1)).is_empty(), "its own history is longer");
+    let longer = sends(&[2], vote(3, 9, 1, 1), Looks);
+    assert_eq!(hear(&mut election, 2, Looks, vote(2, 7, 1, 1)), longer, "its own history is longer");
     hear(&mut election, 1, Following, vote(2, 7, 1, 1));
     assert_eq!(hear(&mut election, 2, Leading, vote(2, 7, 1, 1)), [decided(vote(2, 7, 1, 1), Following)]);
 }

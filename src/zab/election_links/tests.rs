@@ -76,13 +76,29 @@ fn a_call_to_a_larger_id_is_closed_and_called_back() {
 }
 
 #[test]
-fn a_larger_id_that_does_not_call_back_is_called_again() {
+fn a_larger_id_that_does_not_call_back_is_called_again_less_and_less_often() {
     let mut links = links(1);
     did(|out| links.send(ServerId(3), ballot(1), T0, out));
-    did(|out| links.dialed(ConnId(0), true, T0, out));
-    assert_eq!(links.deadline(), Some(T0.plus_ms(1_000)));
-    assert!(did(|out| links.tick(T0.plus_ms(999), out)).is_empty());
-    assert_eq!(did(|out| links.tick(T0.plus_ms(1_000), out)), [dial(1, 3)]);
+    let mut at = T0;
+    for (number, wait_ms) in [50, 100, 200, 400, 800, 1_000, 1_000].into_iter().enumerate() {
+        did(|out| links.dialed(ConnId(number as u64), true, at, out));
+        assert_eq!(links.deadline(), Some(at.plus_ms(wait_ms)));
+        assert!(did(|out| links.tick(at.plus_ms(wait_ms - 1), out)).is_empty());
+        at = at.plus_ms(wait_ms);
+        assert_eq!(did(|out| links.tick(at, out)), [dial(number as u64 + 1, 3)]);
+    }
+    called(&mut links, 3);
+    assert_eq!(links.deadline(), None, "it has called");
+}
+
+#[test]
+fn a_larger_id_that_was_about_to_go_when_it_was_called_is_found_out_at_the_next_call() {
+    let mut links = links(1);
+    did(|out| links.send(ServerId(3), ballot(1), T0, out));
+    assert!(!did(|out| links.dialed(ConnId(0), true, T0, out)).contains(&reach(3, Reach::Unreachable)));
+    did(|out| links.tick(T0.plus_ms(50), out));
+    let out = did(|out| links.dialed(ConnId(1), false, T0.plus_ms(50), out));
+    assert_eq!(out, [reach(3, Reach::Unreachable)]);
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl Leader {
         let voter = !observer && self.start.quorum.is_voter(server);
         let Some(learner) = self.learners.get_mut(&link) else { return };
         learner.stage = Stage::Known;
+        self.strayed.remove(server);
         (learner.server, learner.voter, learner.observer, learner.accepted) = (server, voter, observer, accepted);
         match self.phase {
             Phase::Discovery => {
