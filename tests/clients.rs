@@ -4,74 +4,22 @@
 //! OSTLER_CLIENTS_AGAINST=java runs the same against ZooKeeper 3.9.5, which proves that the tests ask for no more than
 //! ZooKeeper gives.
 
+#[path = "clients/program.rs"]
+mod program;
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use program::{compiled, java, kind, run, source};
 use support::peers;
-use support::servers::{Kind, Options, Server, java_options, wait_for};
-
-/// How long one client program may take.
-const LIMIT: Duration = Duration::from_secs(240);
+use support::servers::{Options, Server, wait_for};
 
 fn server() -> Server {
-    let kind = match std::env::var("OSTLER_CLIENTS_AGAINST").as_deref() {
-        Ok("java") => Kind::Java,
-        _ => Kind::Ostler,
-    };
-    Server::start(kind, &Options::usual())
-}
-
-fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
-/// Runs a program to its end; what it said, errors first, if it ended well.
-fn run(mut command: Command, input: &str) -> String {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let mut stdin = child.stdin.take().expect("piped");
-    // It may end before it has read everything; how it ended is what counts.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let (id, (over, ended)) = (child.id(), channel::<()>());
-    // A client that hangs is ended, so that the test ends, and what it said until then is shown.
-    let watchdog = std::thread::spawn(move || {
-        if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-            let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
-        }
-    });
-    let output = child.wait_with_output().expect("our child");
-    drop(over);
-    watchdog.join().expect("it waits, no more");
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{said}\n{errors}", output.status);
-    println!("{said}\n{errors}");
-    format!("{errors}{said}")
-}
-
-fn java(classes: &Path, main: &str) -> Command {
-    let mut options = java_options();
-    if let Some(path) = options.last_mut() {
-        *path = format!("{}:{path}", classes.display());
-    }
-    let mut command = Command::new("java");
-    command.args(options).arg("-Dlog4j2.level=OFF").arg(main);
-    command
-}
-
-/// Compiles one program of `tests/clients` against the jars.
-fn compiled(name: &str) -> tempfile::TempDir {
-    let classes = tempfile::tempdir().expect("a temporary folder");
-    let jars = format!("{}/java/*", peers().display());
-    let mut command = Command::new("javac");
-    command.args(["-nowarn", "-cp", &jars, "-d"]).arg(classes.path()).arg(source(name));
-    run(command, "");
-    classes
+    Server::start(kind(), &Options::usual())
 }
 
 #[test]
