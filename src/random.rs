@@ -66,6 +66,53 @@ pub fn hash_bytes(bytes: &[u8]) -> u64 {
     fold(hash ^ u64::from_le_bytes(last), K ^ seed.rotate_left(17))
 }
 
+/// The same for one word, such as a number that a table is keyed by.
+#[inline]
+pub fn hash_word(word: u32) -> u64 {
+    let wide = (seed() ^ word as u64) as u128 * 0x9e37_79b9_7f4a_7c15_u128;
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+/// How many parts a large table is cut into; see `part_of`.
+pub const PARTS: usize = 64;
+
+/// Which part of a large table a hash belongs to.
+///
+/// A table in parts grows a part at a time, so that nothing stands still while a hundred million entries move at once.
+/// The parts' shares differ, from one to nearly two: as each doubles when it is full, they do so at different times, and
+/// all of them together are always about as full, instead of half empty at one size and full at the next.
+#[inline]
+pub fn part_of(hash: u32) -> usize {
+    PART_OF_SHARE[((hash as u64 * SHARES as u64) >> 32) as usize] as usize
+}
+
+const fn shares(part: usize) -> usize {
+    8 + part / 8
+}
+
+const SHARES: usize = {
+    let (mut sum, mut part) = (0, 0);
+    while part < PARTS {
+        sum += shares(part);
+        part += 1;
+    }
+    sum
+};
+
+static PART_OF_SHARE: [u8; SHARES] = {
+    let mut table = [0; SHARES];
+    let (mut at, mut part) = (0, 0);
+    while part < PARTS {
+        let end = at + shares(part);
+        while at < end {
+            table[at] = part as u8;
+            at += 1;
+        }
+        part += 1;
+    }
+    table
+};
+
 /// `BuildHasher` for hashbrown tables, over `hash_bytes`' mixing.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Hasher;
@@ -106,3 +153,17 @@ impl std::hash::Hasher for HasherState {
 pub type FastMap<K, V> = hashbrown::HashMap<K, V, Hasher>;
 /// The set of this crate.
 pub type FastSet<K> = hashbrown::HashSet<K, Hasher>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hash_has_a_part_and_no_part_is_twice_as_large_as_another() {
+        let mut sizes = [0usize; PARTS];
+        (0..1 << 16).for_each(|high: u32| sizes[part_of(high << 16 | 0xffff)] += 1);
+        assert_eq!((part_of(0), part_of(u32::MAX)), (0, PARTS - 1));
+        let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+        assert!(*least > 0 && *most < 2 * least && *most > least * 3 / 2, "{least} to {most}");
+    }
+}

@@ -1,21 +1,27 @@
 //! One core's table of watches: which of its connections want to hear of which path.
 //!
-//! A server may hold a million watches, most of them one-shot and alone on their path; each costs about 40 bytes beside
-//! the path's own allocation. So a path is held once for both tables (data and child, client-protocol 4.1), its only
-//! watcher is kept in place, and a connection's list of paths forgets lazily: triggering never searches it.
+//! A server may hold a million watches, most of them one-shot, on a znode that exists, and alone there; each costs under
+//! 25 bytes (`tests/memory.rs`). So they hang on the znode's number rather than on its path (`places`), both kinds (data
+//! and child, client-protocol 4.1) in one word, and a connection's list of places forgets lazily: triggering never
+//! searches it. Everything that one connection watches at one path is in one place, so that pairs can be counted.
 //!
-//! `WatchFilter` is what the other side sees of it: counters that say for certain that nobody watches a path, so that
-//! the pipeline needn't tell a core of changes that don't concern it.
+//! Numbers of znodes mean what they mean in the tree because a core sees every change in order: it reads the tree only
+//! when all changes up to there have been triggered, and the end of a znode uses up what hangs on its number.
 //!
-//! Knows connections by a number and sends nothing: `trigger` calls back for each event. ACLs are the caller's to check,
-//! since a one-shot watch is used up even if its event is not for the watcher's eyes. Runs on its core.
+//! `WatchFilter` is what the pipeline sees of it. Knows connections by a number and sends nothing: `trigger` calls back
+//! for each event. ACLs are the caller's to check, since a one-shot watch is used up even if its event is not for the
+//! watcher's eyes. Runs on its core.
 
-use crate::random::{FastMap, hash_bytes};
+mod filter;
+mod places;
+
+pub use filter::{PathHashes, WatchFilter};
+
+use crate::random::FastMap;
 use crate::wire::client::EventKind;
-use hashbrown::HashTable;
-use slab::Slab;
+use places::{Place, Places, Who};
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 /// A connection's number on its core.
 pub type ConnectionId = u32;
@@ -66,7 +72,19 @@ pub enum AclOf {
     Parent,
 }
 
-// The modes of one connection at one path, in both tables.
+/// A change of the tree that watchers may have to hear of.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// NodeCreated, NodeDeleted or NodeDataChanged.
+    pub kind: EventKind,
+    pub path: &'a str,
+    /// The number that the znode has in the tree, or had.
+    pub znode: u32,
+    /// Its parent's; means nothing for a change of data, or of the root.
+    pub parent: u32,
+}
+
+// The modes of one connection at one place, in both tables.
 const DATA: u8 = 1;
 const DATA_PERSISTENT: u8 = 2;
 const RECURSIVE: u8 = 4;
@@ -75,36 +93,37 @@ const CHILD_PERSISTENT: u8 = 16;
 const IN_DATA_TABLE: u8 = DATA | DATA_PERSISTENT | RECURSIVE;
 const IN_CHILD_TABLE: u8 = CHILD | CHILD_PERSISTENT;
 
-struct Entry {
-    path: Box<str>,
-    /// The only watcher; or, where `modes` is 0, a slot of `crowds`.
-    watcher: u32,
-    modes: u8,
-}
-
-/// Watchers of a path that has several, ordered by number.
-type Crowd = Vec<(ConnectionId, u8)>;
-
 #[derive(Default)]
 struct Watcher {
-    /// Slots of paths; some may be outdated or there twice.
-    slots: Vec<u32>,
-    /// Paths at which it really is.
+    /// Places, each kind by its number; some may be outdated or there twice.
+    paths: Vec<u32>,
+    znodes: Vec<u32>,
+    /// Places at which it really is.
     live: u32,
-    /// Paths at which it is in the data table.
-    data_paths: u32,
+    /// Places at which it is in the data table.
+    data_places: u32,
     /// Has a watch in the data table or had one that fired: it counts as watching nothing then, as in ZooKeeper. Not
     /// after it has removed the last one by itself.
     had_data: bool,
 }
 
-const PARTS: usize = 16;
+impl Watcher {
+    fn list(&mut self, place: Place) {
+        let (list, number) = match place {
+            Place::Path(number) => (&mut self.paths, number),
+            Place::Znode(number) => (&mut self.znodes, number),
+        };
+        if list.len() == list.capacity() {
+            // A quarter more, not twice as much: there are as many of these as watches.
+            list.reserve_exact((list.len() / 4).max(4));
+        }
+        list.push(number);
+    }
+}
 
 /// All watches of a core's connections.
 pub struct WatchTable {
-    entries: Slab<Entry>,
-    crowds: Slab<Crowd>,
-    index: [HashTable<u32>; PARTS],
+    places: Places,
     watchers: FastMap<ConnectionId, Watcher>,
     filter: Arc<WatchFilter>,
     /// Pairs of path and connection in each table.
@@ -123,22 +142,11 @@ pub struct Triggered {
     pub parent: usize,
 }
 
-/// `wchs` of one core: the data table only, as ZooKeeper counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
-    pub connections: usize,
-    /// Of this core: another one may watch the same.
-    pub paths: usize,
-    pub watches: usize,
-}
-
 impl WatchTable {
     /// An empty table that keeps `filter` up to date.
     pub fn new(filter: Arc<WatchFilter>) -> WatchTable {
         WatchTable {
-            entries: Slab::new(),
-            crowds: Slab::new(),
-            index: std::array::from_fn(|_| HashTable::new()),
+            places: Places::new(),
             watchers: FastMap::default(),
             filter,
             data_count: 0,
@@ -148,62 +156,91 @@ impl WatchTable {
         }
     }
 
-    /// Registers a watch; one that is there already is no news.
-    pub fn add(&mut self, connection: ConnectionId, path: &str, kind: WatchKind) {
-        let modes = match kind {
-            WatchKind::Data => DATA,
-            WatchKind::Child => CHILD,
-            WatchKind::Persistent => DATA_PERSISTENT | CHILD_PERSISTENT,
-            WatchKind::Recursive => RECURSIVE,
+    /// Registers a watch; one that is there already is no news. `znode` is the number of the znode that the path names
+    /// now, if there is one; a path that is only another name of a znode, as "" is of the root, goes without.
+    pub fn add(&mut self, connection: ConnectionId, path: &str, znode: Option<u32>, kind: WatchKind) {
+        let (modes, is_one_shot) = match kind {
+            WatchKind::Data => (DATA, true),
+            WatchKind::Child => (CHILD, true),
+            WatchKind::Persistent => (DATA_PERSISTENT | CHILD_PERSISTENT, false),
+            WatchKind::Recursive => (RECURSIVE, false),
         };
-        let hash = hash_bytes(path.as_bytes());
-        match self.find(hash, path) {
-            Some(slot) => {
-                let old = self.modes(slot, connection);
-                self.set_modes(slot, connection, old, old | modes);
+        match self.place_of(connection, path, znode) {
+            Some((place @ Place::Path(_), old)) => self.set_modes(place, connection, old, old | modes),
+            Some((place, old)) if is_one_shot => self.set_modes(place, connection, old, old | modes),
+            // What stays for good needs the path, and what the connection has there already goes with it.
+            Some((place, old)) => {
+                self.set_modes(place, connection, old, 0);
+                self.add_at_path(connection, path, old | modes);
             }
+            None if is_one_shot && znode.is_some() => {
+                let znode = znode.expect("just asked");
+                let place = Place::Znode(znode);
+                if self.places.is_watched(place) {
+                    self.set_modes(place, connection, 0, modes);
+                } else {
+                    self.places.insert_znode(znode, Who::only(connection, modes));
+                    self.filter.place_changed(self.places.hash(place), true);
+                    self.note_change(place, connection, 0, modes);
+                }
+            }
+            None => self.add_at_path(connection, path, modes),
+        }
+    }
+
+    /// Where the connection has nothing so far.
+    fn add_at_path(&mut self, connection: ConnectionId, path: &str, modes: u8) {
+        match self.places.find(path) {
+            Some(place) => self.set_modes(place, connection, 0, modes),
             None => {
-                let entry = Entry { path: path.into(), watcher: connection, modes };
-                let slot = u32::try_from(self.entries.insert(entry)).expect("fewer than four billion paths");
-                let entries = &self.entries;
-                let rehash = |&slot: &u32| hash_bytes(entries[slot as usize].path.as_bytes());
-                self.index[part(hash)].insert_unique(hash, slot, rehash);
-                self.filter.path_added(hash);
-                self.note_change(slot, connection, 0, modes);
+                let place = self.places.insert_path(path, Who::only(connection, modes));
+                self.filter.place_changed(self.places.hash(place), true);
+                self.note_change(place, connection, 0, modes);
             }
         }
     }
 
-    /// Reports what happened to the znode at `path` (`kind` is NodeCreated, NodeDeleted or NodeDataChanged): calls
-    /// `deliver` for each event, in ZooKeeper's order (client-protocol 4.3), and uses up one-shot watches. `deliver` gets
-    /// the connection, the kind and path of its event, and whose ACL counts.
+    /// The one place where the connection has something of a path, and what.
+    fn place_of(&self, connection: ConnectionId, path: &str, znode: Option<u32>) -> Option<(Place, u8)> {
+        let at = |place: Place| match self.places.modes(place, connection) {
+            0 => None,
+            modes => Some((place, modes)),
+        };
+        znode.and_then(|znode| at(Place::Znode(znode))).or_else(|| self.places.find(path).and_then(at))
+    }
+
+    /// Reports what happened to a znode: calls `deliver` for each event, in ZooKeeper's order (client-protocol 4.3), and
+    /// uses up one-shot watches. `deliver` gets the connection, the kind and path of its event, and whose ACL counts.
     pub fn trigger(
         &mut self,
-        kind: EventKind,
-        path: &str,
+        change: &Change<'_>,
         deliver: &mut impl FnMut(ConnectionId, EventKind, &str, AclOf),
     ) -> Triggered {
+        let Change { kind, path, znode, parent: parent_znode } = *change;
         let mut heard = Triggered::default();
-        if self.entries.is_empty() {
+        if self.watchers.is_empty() {
             return heard;
         }
         let mut hearers = std::mem::take(&mut self.hearers);
-        let own = self.find(hash_bytes(path.as_bytes()), path);
-        if let Some(slot) = own {
-            self.fire(slot, IN_DATA_TABLE, DATA, &mut hearers);
+        // Nothing hangs on a new znode yet, nor on one under another name.
+        let is_old = kind != EventKind::NodeCreated && !path.is_empty();
+        let own = [self.places.find(path), is_old.then_some(Place::Znode(znode))];
+        for place in own.into_iter().flatten() {
+            self.fire(place, IN_DATA_TABLE, DATA, &mut hearers);
         }
         if self.recursive_count > 0 {
             self.recursive_above(path, &mut hearers);
         }
         hearers.iter().for_each(|&connection| deliver(connection, kind, path, AclOf::Node));
         heard.data = hearers.len();
-        if kind == EventKind::NodeDeleted
-            && let Some(slot) = self.find(hash_bytes(path.as_bytes()), path)
-        {
+        if kind == EventKind::NodeDeleted {
             // Those who have just heard of it are not told twice.
             let told = hearers.len();
             hearers.sort_unstable();
-            self.fire(slot, IN_CHILD_TABLE, CHILD, &mut hearers);
+            // Again: the path may have gone with its last watch.
+            for place in [self.places.find(path), Some(Place::Znode(znode))].into_iter().flatten() {
+                self.fire(place, IN_CHILD_TABLE, CHILD, &mut hearers);
+            }
             heard.child = hearers.len() - told;
             for at in told..hearers.len() {
                 if hearers[..told].binary_search(&hearers[at]).is_err() {
@@ -214,9 +251,10 @@ impl WatchTable {
         hearers.clear();
         if kind != EventKind::NodeDataChanged
             && let Some(parent) = parent(path)
-            && let Some(slot) = self.find(hash_bytes(parent.as_bytes()), parent)
         {
-            self.fire(slot, IN_CHILD_TABLE, CHILD, &mut hearers);
+            for place in [self.places.find(parent), Some(Place::Znode(parent_znode))].into_iter().flatten() {
+                self.fire(place, IN_CHILD_TABLE, CHILD, &mut hearers);
+            }
             let changed = EventKind::NodeChildrenChanged;
             hearers.iter().for_each(|&connection| deliver(connection, changed, parent, AclOf::Parent));
             heard.parent = hearers.len();
@@ -226,26 +264,24 @@ impl WatchTable {
         heard
     }
 
-    /// Whether the connection has such a watch at the path.
-    pub fn check(&self, connection: ConnectionId, path: &str, what: WatchType) -> bool {
-        let Some(slot) = self.find(hash_bytes(path.as_bytes()), path) else { return false };
+    /// Whether the connection has such a watch at the path. `znode` as in `add`.
+    pub fn check(&self, connection: ConnectionId, path: &str, znode: Option<u32>, what: WatchType) -> bool {
         let modes = match what {
             WatchType::Persistent => DATA_PERSISTENT,
             other => modes_of(other),
         };
-        self.modes(slot, connection) & modes != 0
+        self.place_of(connection, path, znode).is_some_and(|(_, has)| has & modes != 0)
     }
 
-    /// Removes such watches; `false` if there were none.
-    pub fn remove(&mut self, connection: ConnectionId, path: &str, what: WatchType) -> bool {
-        let Some(slot) = self.find(hash_bytes(path.as_bytes()), path) else { return false };
-        let old = self.modes(slot, connection);
+    /// Removes such watches; `false` if there were none. `znode` as in `add`.
+    pub fn remove(&mut self, connection: ConnectionId, path: &str, znode: Option<u32>, what: WatchType) -> bool {
+        let Some((place, old)) = self.place_of(connection, path, znode) else { return false };
         let new = old & !modes_of(what);
-        self.set_modes(slot, connection, old, new);
+        self.set_modes(place, connection, old, new);
         if old & !new & IN_DATA_TABLE != 0
             && let Some(watcher) = self.watchers.get_mut(&connection)
         {
-            watcher.had_data = watcher.data_paths > 0;
+            watcher.had_data = watcher.data_places > 0;
         }
         self.shrink_list(connection);
         new != old
@@ -254,11 +290,10 @@ impl WatchTable {
     /// Forgets a connection, in time that depends only on how much it watched.
     pub fn close(&mut self, connection: ConnectionId) {
         let Some(watcher) = self.watchers.get_mut(&connection) else { return };
-        for slot in std::mem::take(&mut watcher.slots) {
-            if self.entries.contains(slot as usize) {
-                let old = self.modes(slot, connection);
-                self.set_modes(slot, connection, old, 0);
-            }
+        let (paths, znodes) = (std::mem::take(&mut watcher.paths), std::mem::take(&mut watcher.znodes));
+        for place in paths.into_iter().map(Place::Path).chain(znodes.into_iter().map(Place::Znode)) {
+            let old = self.places.modes(place, connection);
+            self.set_modes(place, connection, old, 0);
         }
         self.watchers.remove(&connection);
     }
@@ -268,13 +303,9 @@ impl WatchTable {
         self.data_count + self.child_count
     }
 
-    /// Counts of the data table.
-    pub fn summary(&self) -> Summary {
-        Summary {
-            connections: self.data_watchers().count(),
-            paths: self.data_watches().count(),
-            watches: self.data_count,
-        }
+    /// Watches in the data table, as ZooKeeper counts in `wchs`.
+    pub fn data_watch_count(&self) -> usize {
+        self.data_count
     }
 
     /// Connections that have or had a watch in the data table, in no order: `wchc` names each, with or without paths.
@@ -282,46 +313,36 @@ impl WatchTable {
         self.watchers.iter().filter(|(_, watcher)| watcher.had_data).map(|(connection, _)| *connection)
     }
 
-    /// The data table by path, for `wchp` (and, turned around, for `wchc`), in no order.
-    pub fn data_watches(&self) -> impl Iterator<Item = (&str, Vec<ConnectionId>)> {
-        self.entries.iter().filter_map(|(slot, entry)| {
+    /// The data table by path, for `wchp` (and, turned around, for `wchc`), in no order; a path may come twice, with
+    /// other connections. `path_of` gives the path of a znode's number.
+    pub fn data_watches<'t>(
+        &'t self,
+        path_of: impl Fn(u32) -> Option<String> + 't,
+    ) -> impl Iterator<Item = (Cow<'t, str>, Vec<ConnectionId>)> {
+        let connections = |place| {
             let mut connections = Vec::new();
-            self.each(slot as u32, |connection, modes| {
+            self.places.each(place, |connection, modes| {
                 if modes & IN_DATA_TABLE != 0 {
                     connections.push(connection);
                 }
             });
-            (!connections.is_empty()).then_some((&*entry.path, connections))
-        })
+            (!connections.is_empty()).then_some(connections)
+        };
+        let paths = self.places.paths();
+        let paths = paths.filter_map(move |(place, path)| Some((Cow::Borrowed(path), connections(place)?)));
+        let znodes = self.places.znodes();
+        let znodes = znodes.filter_map(move |znode| {
+            let connections = connections(Place::Znode(znode))?;
+            Some((Cow::Owned(path_of(znode)?), connections))
+        });
+        paths.chain(znodes)
     }
 
-    fn find(&self, hash: u64, path: &str) -> Option<u32> {
-        self.index[part(hash)].find(hash, |&slot| *self.entries[slot as usize].path == *path).copied()
-    }
-
-    fn each(&self, slot: u32, mut visit: impl FnMut(ConnectionId, u8)) {
-        let entry = &self.entries[slot as usize];
-        if entry.modes != 0 {
-            visit(entry.watcher, entry.modes);
-        } else {
-            self.crowds[entry.watcher as usize].iter().for_each(|&(connection, modes)| visit(connection, modes));
-        }
-    }
-
-    fn modes(&self, slot: u32, connection: ConnectionId) -> u8 {
-        let entry = &self.entries[slot as usize];
-        if entry.modes != 0 {
-            return if entry.watcher == connection { entry.modes } else { 0 };
-        }
-        let crowd = &self.crowds[entry.watcher as usize];
-        crowd.binary_search_by_key(&connection, |&(other, _)| other).map_or(0, |at| crowd[at].1)
-    }
-
-    /// Appends the connections with one of `modes` at a path, and takes `used_up` from them.
-    fn fire(&mut self, slot: u32, modes: u8, used_up: u8, hearers: &mut Vec<ConnectionId>) {
+    /// Appends the connections with one of `modes` at a place, and takes `used_up` from them.
+    fn fire(&mut self, place: Place, modes: u8, used_up: u8, hearers: &mut Vec<ConnectionId>) {
         let from = hearers.len();
         let mut any_used_up = false;
-        self.each(slot, |connection, has| {
+        self.places.each(place, |connection, has| {
             if has & modes != 0 {
                 hearers.push(connection);
                 any_used_up |= has & used_up != 0;
@@ -330,26 +351,24 @@ impl WatchTable {
         if !any_used_up {
             return;
         }
-        let entry = &mut self.entries[slot as usize];
-        if entry.modes != 0 {
-            let (connection, old) = (entry.watcher, entry.modes);
-            self.set_modes(slot, connection, old, old & !used_up);
-            self.shrink_list(connection);
-            return;
-        }
-        // A whole crowd at once: one at a time would move the rest of it each time.
-        let crowd_slot = entry.watcher as usize;
-        let mut crowd = std::mem::take(&mut self.crowds[crowd_slot]);
-        crowd.retain_mut(|(connection, has)| {
-            let old = *has;
-            *has &= !used_up;
-            if *has != old {
-                self.note_change(slot, *connection, old, *has);
+        let hash = self.places.hash(place);
+        // No recursive watch is ever used up, so only the lists and the counts of pairs change.
+        let WatchTable { places, watchers, data_count, child_count, .. } = self;
+        let gone = places.use_up(place, used_up, |connection, old, left| {
+            let watcher = watchers.get_mut(&connection).expect("whoever watches is known");
+            if used_up == DATA && left & IN_DATA_TABLE == 0 {
+                *data_count -= 1;
+                watcher.data_places -= 1;
             }
-            *has != 0
+            if used_up == CHILD && left & IN_CHILD_TABLE == 0 {
+                *child_count -= 1;
+            }
+            assert!(old & used_up != 0);
+            watcher.live -= u32::from(left == 0);
         });
-        self.crowds[crowd_slot] = crowd;
-        self.thin_out(slot);
+        if gone {
+            self.filter.place_changed(hash, false);
+        }
         for &connection in &hearers[from..] {
             self.shrink_list(connection);
         }
@@ -360,8 +379,8 @@ impl WatchTable {
         let own = hearers.len();
         let mut below = path;
         while let Some(above) = parent(below) {
-            if let Some(slot) = self.find(hash_bytes(above.as_bytes()), above) {
-                self.each(slot, |connection, modes| {
+            if let Some(place) = self.places.find(above) {
+                self.places.each(place, |connection, modes| {
                     if modes & RECURSIVE != 0 {
                         hearers.push(connection);
                     }
@@ -375,106 +394,58 @@ impl WatchTable {
         }
     }
 
-    /// Changes what one connection has at a path; at 0 it is gone, and the path with its last watcher.
-    fn set_modes(&mut self, slot: u32, connection: ConnectionId, old: u8, new: u8) {
+    /// Changes what one connection has at a place; at 0 it is gone, and the place with its last watcher.
+    fn set_modes(&mut self, place: Place, connection: ConnectionId, old: u8, new: u8) {
         if old == new {
             return;
         }
-        let entry = &mut self.entries[slot as usize];
-        if entry.modes != 0 && entry.watcher == connection {
-            if new == 0 {
-                self.note_change(slot, connection, old, 0);
-                self.forget_path(slot);
-                return;
-            }
-            entry.modes = new;
-        } else {
-            if entry.modes != 0 {
-                let alone = vec![(entry.watcher, entry.modes)];
-                entry.modes = 0;
-                entry.watcher = self.crowds.insert(alone) as u32;
-            }
-            let crowd = &mut self.crowds[entry.watcher as usize];
-            match (crowd.binary_search_by_key(&connection, |&(other, _)| other), new) {
-                (Ok(at), 0) => drop(crowd.remove(at)),
-                (Ok(at), _) => crowd[at].1 = new,
-                (Err(at), _) => crowd.insert(at, (connection, new)),
-            }
-        }
-        self.note_change(slot, connection, old, new);
-        self.thin_out(slot);
-    }
-
-    /// After a crowd lost members: one or none isn't a crowd.
-    fn thin_out(&mut self, slot: u32) {
-        let entry = &mut self.entries[slot as usize];
-        if entry.modes != 0 {
-            return;
-        }
-        let crowd_slot = entry.watcher as usize;
-        let crowd = &mut self.crowds[crowd_slot];
-        match crowd[..] {
-            [] => {
-                self.crowds.remove(crowd_slot);
-                // So that it no longer names a crowd; nobody has this number at this path.
-                entry.modes = DATA;
-                self.forget_path(slot);
-            }
-            [(connection, modes)] => {
-                (entry.watcher, entry.modes) = (connection, modes);
-                self.crowds.remove(crowd_slot);
-            }
-            _ if crowd.len() < crowd.capacity() / 4 => crowd.shrink_to_fit(),
-            _ => {}
+        let hash = self.places.hash(place);
+        self.note_change(place, connection, old, new);
+        if self.places.set(place, connection, new) {
+            self.filter.place_changed(hash, false);
         }
     }
 
-    fn forget_path(&mut self, slot: u32) {
-        let hash = hash_bytes(self.entries[slot as usize].path.as_bytes());
-        let found = self.index[part(hash)].find_entry(hash, |&other| other == slot);
-        found.expect("every path is in the index").remove();
-        self.entries.remove(slot as usize);
-        self.filter.path_removed(hash);
-    }
-
-    /// Keeps the counts and the connection's list in step with what `set_modes` did.
-    fn note_change(&mut self, slot: u32, connection: ConnectionId, old: u8, new: u8) {
+    /// Keeps the counts and the connection's lists in step with what a place has.
+    fn note_change(&mut self, place: Place, connection: ConnectionId, old: u8, new: u8) {
         let watcher = self.watchers.entry(connection).or_default();
         let step = |modes: u8| ((old & modes != 0) as usize, (new & modes != 0) as usize);
         let (before, after) = step(IN_DATA_TABLE);
         self.data_count = self.data_count + after - before;
-        watcher.data_paths = watcher.data_paths + after as u32 - before as u32;
+        watcher.data_places = watcher.data_places + after as u32 - before as u32;
         watcher.had_data |= after > 0;
         let (before, after) = step(IN_CHILD_TABLE);
         self.child_count = self.child_count + after - before;
         let (before, after) = step(RECURSIVE);
         self.recursive_count = self.recursive_count + after - before;
         if before != after {
-            let path = &self.entries[slot as usize].path;
-            self.filter.recursive_changed(hash_bytes(path.as_bytes()), after > before);
+            assert!(matches!(place, Place::Path(_)), "what is recursive hangs on a path");
+            self.filter.recursive_changed(self.places.hash(place), after > before);
         }
         if old == 0 {
             watcher.live += 1;
-            watcher.slots.push(slot);
+            watcher.list(place);
         } else if new == 0 {
             watcher.live -= 1;
         }
     }
 
-    /// Once most of a connection's list is outdated, what is left is written anew: so it costs nothing much a watch.
+    /// Once most of a connection's lists is outdated, what is left is written anew: so it costs nothing much a watch.
     fn shrink_list(&mut self, connection: ConnectionId) {
         let Some(watcher) = self.watchers.get_mut(&connection) else { return };
-        if watcher.slots.len() <= 2 * watcher.live as usize + 32 {
+        if watcher.paths.len() + watcher.znodes.len() <= 2 * watcher.live as usize + 32 {
             return;
         }
-        let mut slots = std::mem::take(&mut watcher.slots);
-        slots.sort_unstable();
-        slots.dedup();
-        slots.retain(|&slot| self.entries.contains(slot as usize) && self.modes(slot, connection) != 0);
-        slots.shrink_to(2 * slots.len());
-        let watcher = self.watchers.get_mut(&connection).expect("it was there");
-        assert!(slots.len() == watcher.live as usize);
-        watcher.slots = slots;
+        let places = &self.places;
+        let renew = |list: &mut Vec<u32>, place: fn(u32) -> Place| {
+            list.sort_unstable();
+            list.dedup();
+            list.retain(|&number| places.modes(place(number), connection) != 0);
+            list.shrink_to(list.len() + list.len() / 4);
+            list.len()
+        };
+        let left = renew(&mut watcher.paths, Place::Path) + renew(&mut watcher.znodes, Place::Znode);
+        assert!(left == watcher.live as usize);
     }
 }
 
@@ -488,105 +459,12 @@ fn modes_of(what: WatchType) -> u8 {
     }
 }
 
-fn part(hash: u64) -> usize {
-    // Bits that hashbrown doesn't look at first.
-    (hash >> 48) as usize % PARTS
-}
-
 /// `None` for the root, and for what is no path at all.
 fn parent(path: &str) -> Option<&str> {
     match path.rfind('/')? {
         0 if path.len() > 1 => Some("/"),
         0 => None,
         at => Some(&path[..at]),
-    }
-}
-
-/// Counters of a core's watched paths that the pipeline reads: `might_watch` is false only if nobody watches.
-///
-/// Only the core writes, under its part of the tree's lock, and the pipeline reads under all of them; the lock orders
-/// the two, so the counters themselves are relaxed. One that has reached its maximum stays there.
-pub struct WatchFilter {
-    paths: Box<[AtomicU16]>,
-    recursive: Box<[AtomicU16]>,
-    recursive_total: AtomicU32,
-}
-
-const FILTER_COUNTERS: usize = 1 << 17;
-const FILTER_RECURSIVE: usize = 1 << 10;
-
-/// What a filter needs to know of a path, computed once for all cores.
-#[derive(Clone, Copy, Debug)]
-pub struct PathHashes<'a> {
-    path: &'a str,
-    own: u64,
-    /// Of the parent, whose children change; for a change of data it doesn't count.
-    parent: Option<u64>,
-}
-
-impl<'a> PathHashes<'a> {
-    /// For a trigger of this kind.
-    pub fn new(kind: EventKind, path: &'a str) -> PathHashes<'a> {
-        let parent = if kind == EventKind::NodeDataChanged { None } else { parent(path) };
-        PathHashes {
-            path,
-            own: hash_bytes(path.as_bytes()),
-            parent: parent.map(|parent| hash_bytes(parent.as_bytes())),
-        }
-    }
-}
-
-impl Default for WatchFilter {
-    fn default() -> WatchFilter {
-        let counters = |len| (0..len).map(|_| AtomicU16::new(0)).collect();
-        WatchFilter {
-            paths: counters(FILTER_COUNTERS),
-            recursive: counters(FILTER_RECURSIVE),
-            recursive_total: AtomicU32::new(0),
-        }
-    }
-}
-
-impl WatchFilter {
-    pub fn new() -> WatchFilter {
-        WatchFilter::default()
-    }
-
-    /// Whether a trigger could have anyone to tell.
-    #[inline]
-    pub fn might_watch(&self, hashes: &PathHashes<'_>) -> bool {
-        let counts = |hash: u64| self.paths[hash as usize % FILTER_COUNTERS].load(Ordering::Relaxed) > 0;
-        counts(hashes.own)
-            || hashes.parent.is_some_and(counts)
-            || (self.recursive_total.load(Ordering::Relaxed) > 0 && self.might_watch_above(hashes.path))
-    }
-
-    fn might_watch_above(&self, path: &str) -> bool {
-        std::iter::successors(parent(path), |path| parent(path)).any(|above| {
-            let hash = hash_bytes(above.as_bytes());
-            self.recursive[hash as usize % FILTER_RECURSIVE].load(Ordering::Relaxed) > 0
-        })
-    }
-
-    fn path_added(&self, hash: u64) {
-        step(&self.paths[hash as usize % FILTER_COUNTERS], true);
-    }
-
-    fn path_removed(&self, hash: u64) {
-        step(&self.paths[hash as usize % FILTER_COUNTERS], false);
-    }
-
-    fn recursive_changed(&self, hash: u64, up: bool) {
-        step(&self.recursive[hash as usize % FILTER_RECURSIVE], up);
-        let total = self.recursive_total.load(Ordering::Relaxed);
-        self.recursive_total.store(if up { total + 1 } else { total - 1 }, Ordering::Relaxed);
-    }
-}
-
-fn step(counter: &AtomicU16, up: bool) {
-    let count = counter.load(Ordering::Relaxed);
-    if count != u16::MAX {
-        counter.store(if up { count + 1 } else { count - 1 }, Ordering::Relaxed);
     }
 }
 

@@ -163,7 +163,9 @@ impl Model {
     fn touched(&self, kind: EventKind, path: &str) -> Touched {
         let acl = |path: &str| Some(self.nodes[path].acl.clone()).filter(|acl| *acl != [Acl::world(Acl::ALL)]);
         let parent_acl = (kind != EventKind::NodeDataChanged).then(|| acl(parent_of(path))).flatten();
-        Touched { kind, path: path.to_owned(), acl: acl(path).map(Into::into), parent_acl: parent_acl.map(Into::into) }
+        let (acl, parent_acl) = (acl(path).map(Into::into), parent_acl.map(Into::into));
+        // The model has no slots.
+        Touched { kind, path: path.to_owned(), slot: 0, parent_slot: 0, acl, parent_acl }
     }
 
     fn apply(&mut self, header: &TxnHeader, txn: &Txn, out: &mut Applied) {
@@ -432,6 +434,23 @@ fn session_ops_unordered(mut applied: Applied, txn: &Txn) -> Applied {
     applied
 }
 
+/// What was touched last at a path has the slot that the path has, unless it is gone; then the slots are taken out.
+fn check_slots(tree: &Tree, applied: &mut Applied) {
+    for at in 0..applied.touched.len() {
+        let (touched, later) = (&applied.touched[at], &applied.touched[at + 1..]);
+        if touched.path.len() > 1 && later.iter().all(|later| later.path != touched.path) {
+            let there = tree.lookup(&touched.path).map(|node| node.slot());
+            let expected = (touched.kind != EventKind::NodeDeleted).then_some(touched.slot);
+            assert_eq!(there, expected, "{}", touched.path);
+            if there.is_some() {
+                assert_eq!(tree.path_of_slot(touched.slot).as_deref(), Some(&*touched.path));
+                assert_eq!(tree.lookup(parent_of(&touched.path)).map(|node| node.slot()), Some(touched.parent_slot));
+            }
+        }
+    }
+    applied.touched.iter_mut().for_each(|touched| (touched.slot, touched.parent_slot) = (0, 0));
+}
+
 fn restored(images: &[u8], acls: Vec<NumberedAcl>, zxid: Zxid) -> Tree {
     let mut restore = Restore::new(options(), zxid, acls).unwrap();
     let batch = restore.decoder().decode(images).unwrap();
@@ -455,6 +474,7 @@ proptest! {
             let (mut real, mut expected) = (Applied::default(), Applied::default());
             tree.apply(&header, txn.clone(), &mut real);
             model.apply(&header, &txn, &mut expected);
+            check_slots(&tree, &mut real);
             let (real, expected) = (session_ops_unordered(real, &txn), session_ops_unordered(expected, &txn));
             prop_assert_eq!(&real.results, &expected.results, "{:?}", &txn);
             prop_assert_eq!(&real.touched, &expected.touched, "{:?}", &txn);

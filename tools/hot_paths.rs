@@ -12,7 +12,7 @@ use ostler::log::{Batch, Recovery, Sizes};
 use ostler::prepare::{Prepare, PrepareRules, Prepared, SessionCheck, WriteRequest};
 use ostler::read::{self, Asker};
 use ostler::tree::{Applied, Tree, TreeOptions};
-use ostler::watch::{PathHashes, WatchFilter, WatchKind, WatchTable};
+use ostler::watch::{Change, PathHashes, WatchFilter, WatchKind, WatchTable};
 use ostler::wire::client::{EventKind, PathWatch, RequestHeader, write_event};
 use ostler::wire::txn::{Acl, Txn, TxnHeader, write_txn};
 use ostler::wire::writer::Jute;
@@ -198,11 +198,12 @@ fn log_path(times: u64) {
 fn fan_out_path(times: u64) {
     let mut watches = WatchTable::new(Arc::new(WatchFilter::new()));
     let path = znode(7);
-    (0..WATCHERS).for_each(|connection| watches.add(connection, &path, WatchKind::Persistent));
+    (0..WATCHERS).for_each(|connection| watches.add(connection, &path, Some(7), WatchKind::Persistent));
     let mut outputs = vec![Vec::with_capacity(64 << 10); WATCHERS as usize];
     for at in 0..times / u64::from(WATCHERS) {
         let mut told = 0;
-        watches.trigger(EventKind::NodeDataChanged, &path, &mut |connection, kind, path, _| {
+        let change = Change { kind: EventKind::NodeDataChanged, path: &path, znode: 7, parent: 1 };
+        watches.trigger(&change, &mut |connection, kind, path, _| {
             write_event(&mut outputs[connection as usize], kind, path, at as i64);
             told += 1;
         });
@@ -214,12 +215,13 @@ fn fan_out_path(times: u64) {
 fn unwatched_path(times: u64) {
     let filter = Arc::new(WatchFilter::new());
     let mut watches = WatchTable::new(filter.clone());
-    (0..ZNODES / 2).for_each(|n| watches.add(n as u32 % WATCHERS, &znode(n), WatchKind::Data));
+    (0..ZNODES / 2).for_each(|n| watches.add(n as u32 % WATCHERS, &znode(n), Some(n as u32), WatchKind::Data));
     let path = "/services/another-service/instance-1".to_owned();
     let mut seen = 0;
     for _ in 0..times {
         let path = std::hint::black_box(path.as_str());
-        seen += u64::from(filter.might_watch(&PathHashes::new(EventKind::NodeDataChanged, path)));
+        let change = Change { kind: EventKind::NodeDataChanged, path, znode: ZNODES as u32, parent: 1 };
+        seen += u64::from(filter.might_watch(&PathHashes::new(&change)));
     }
     assert_eq!(seen, 0, "the filter has a false positive: choose another path");
 }

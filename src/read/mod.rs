@@ -123,7 +123,7 @@ fn record(
             out.put_buffer(node.data());
             node.stat().write(out);
             if request.watch {
-                watches.add(asker.conn, &path, WatchKind::Data);
+                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Data);
             }
         }
         OpCode::Exists => {
@@ -137,7 +137,7 @@ fn record(
                 permitted(node, Acl::READ, asker)?;
             }
             if request.watch {
-                watches.add(asker.conn, &path, WatchKind::Data);
+                watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data);
             }
             node.ok_or(ErrorCode::NO_NODE)?.stat().write(out);
         }
@@ -150,7 +150,7 @@ fn record(
                 node.stat().write(out);
             }
             if request.watch {
-                watches.add(asker.conn, &path, WatchKind::Child);
+                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Child);
             }
         }
         OpCode::GetAcl => {
@@ -199,9 +199,9 @@ fn record(
             }
             out[start..start + 4].copy_from_slice(&count.to_be_bytes());
         }
-        OpCode::AddWatch => watching::add_watch(r, watches, asker, out)?,
-        OpCode::CheckWatches => watching::check_watches(r, watches, asker)?,
-        OpCode::RemoveWatches => watching::remove_watches(r, watches, asker)?,
+        OpCode::AddWatch => watching::add_watch(r, tree, watches, asker, out)?,
+        OpCode::CheckWatches => watching::check_watches(r, tree, watches, asker)?,
+        OpCode::RemoveWatches => watching::remove_watches(r, tree, watches, asker)?,
         OpCode::Ping => {}
         _ => unreachable!("the core sends only what is_read accepts"),
     }
@@ -217,6 +217,12 @@ fn readable<'t>(tree: &'t Tree, path: &str, asker: &Asker<'_>) -> Result<NodeRef
     let node = tree.lookup(path).ok_or(ErrorCode::NO_NODE)?;
     permitted(node, Acl::READ, asker)?;
     Ok(node)
+}
+
+/// The number that a watch on this path may hang on. "" is looked up as the root and yet is watched as a path of its own,
+/// which nothing ever happens to.
+fn watched(path: &str, node: Option<NodeRef<'_>>) -> Option<u32> {
+    node.filter(|_| !path.is_empty()).map(|node| node.slot())
 }
 
 fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! The requests that are about watches: setWatches after a reconnect, addWatch, checkWatches, removeWatches
 //! (client-protocol, sections 4.7 and 4.8).
 
-use super::{Asker, NULL, Refusal};
+use super::{Asker, NULL, Refusal, watched};
 use crate::tree::Tree;
 use crate::watch::{WatchKind, WatchTable, WatchType};
 use crate::wire::client::{EventKind, PathMode, SetWatchesRequest, write_event};
@@ -43,14 +43,14 @@ fn set_all(
             Some(node) if node.mzxid().to_wire() > since => {
                 write_event(out, EventKind::NodeDataChanged, &path, SYNTHESISED);
             }
-            Some(_) => watches.add(asker.conn, &path, WatchKind::Data),
+            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data),
         }
     }
     for path in request.exist? {
         let path = path?;
         match tree.lookup(&path) {
             Some(_) => write_event(out, EventKind::NodeCreated, &path, SYNTHESISED),
-            None => watches.add(asker.conn, &path, WatchKind::Data),
+            None => watches.add(asker.conn, &path, None, WatchKind::Data),
         }
     }
     for path in request.child? {
@@ -60,14 +60,14 @@ fn set_all(
             Some(node) if node.pzxid().to_wire() > since => {
                 write_event(out, EventKind::NodeChildrenChanged, &path, SYNTHESISED);
             }
-            Some(_) => watches.add(asker.conn, &path, WatchKind::Child),
+            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Child),
         }
     }
-    for path in request.persistent? {
-        watches.add(asker.conn, &path?, WatchKind::Persistent);
-    }
-    for path in request.recursive? {
-        watches.add(asker.conn, &path?, WatchKind::Recursive);
+    for (paths, kind) in [(request.persistent, WatchKind::Persistent), (request.recursive, WatchKind::Recursive)] {
+        for path in paths? {
+            let path = path?;
+            watches.add(asker.conn, &path, watched(&path, tree.lookup(&path)), kind);
+        }
     }
     Some(())
 }
@@ -79,6 +79,7 @@ const NO_PATH: &str = "null";
 /// Neither path nor node nor permission is checked, as upstream.
 pub fn add_watch(
     r: &mut Reader<'_>,
+    tree: &Tree,
     watches: &mut WatchTable,
     asker: &Asker<'_>,
     out: &mut Vec<u8>,
@@ -89,21 +90,29 @@ pub fn add_watch(
         1 => WatchKind::Recursive,
         _ => return Err(NULL),
     };
-    watches.add(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), kind);
+    let path = request.path.as_deref().unwrap_or(NO_PATH);
+    watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind);
     out.put_int(0);
     Ok(())
 }
 
-pub fn check_watches(r: &mut Reader<'_>, watches: &WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
+pub fn check_watches(r: &mut Reader<'_>, tree: &Tree, watches: &WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
     let request = PathMode::read(r)?;
     let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
-    let found = watches.check(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), what);
+    let path = request.path.as_deref().unwrap_or(NO_PATH);
+    let found = watches.check(asker.conn, path, watched(path, tree.lookup(path)), what);
     if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
 }
 
-pub fn remove_watches(r: &mut Reader<'_>, watches: &mut WatchTable, asker: &Asker<'_>) -> Result<(), Refusal> {
+pub fn remove_watches(
+    r: &mut Reader<'_>,
+    tree: &Tree,
+    watches: &mut WatchTable,
+    asker: &Asker<'_>,
+) -> Result<(), Refusal> {
     let request = PathMode::read(r)?;
     let what = WatchType::from_wire(request.mode).ok_or(NULL)?;
-    let found = watches.remove(asker.conn, request.path.as_deref().unwrap_or(NO_PATH), what);
+    let path = request.path.as_deref().unwrap_or(NO_PATH);
+    let found = watches.remove(asker.conn, path, watched(path, tree.lookup(path)), what);
     if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
 }

@@ -5,7 +5,7 @@
 
 use crate::admin::status::{ConnectionStatus, Mode, NamespaceStatus, SessionConnection, SessionList};
 use crate::ids::{SessionId, Zxid};
-use crate::server::io_core::{Connection, Parts};
+use crate::server::io_core::{Connection, Parts, State};
 use crate::session::SessionTable;
 use crate::tree::{Track, Tree};
 use crate::wire::OpCode;
@@ -93,8 +93,8 @@ impl Gather {
         self.complete.notify_all();
     }
 
-    /// A core's part.
-    pub fn core(&self, parts: &mut Parts, silence_max_ms: impl Fn(&Connection) -> u64) {
+    /// A core's part. Its watches are in step with the tree.
+    pub fn core(&self, parts: &mut Parts, tree: &Tree, silence_max_ms: impl Fn(&Connection) -> u64) {
         let now = parts.now;
         self.add(|answers| {
             answers.watch_count += parts.watches.watch_count() as u64;
@@ -111,8 +111,10 @@ impl Gather {
                 }
             }
             if self.wants.watches {
-                for (path, watchers) in parts.watches.data_watches() {
+                for (path, watchers) in parts.watches.data_watches(|slot| tree.path_of_slot(slot)) {
                     let watchers = watchers.into_iter().filter_map(|conn| parts.connections.get(conn as usize));
+                    // One that is being closed may have watched a tree that has been replaced.
+                    let watchers = watchers.filter(|connection| connection.state != State::Closing);
                     answers.watches.extend(watchers.map(|connection| (path.to_string(), connection.session)));
                 }
             }

@@ -62,6 +62,9 @@ pub struct Touched {
     /// `NodeCreated`, `NodeDeleted` or `NodeDataChanged`.
     pub kind: EventKind,
     pub path: String,
+    /// The number that the znode has, or had, in the tree (`NodeRef::slot`), and its parent's.
+    pub slot: u32,
+    pub parent_slot: u32,
     /// The znode's list (before it went); `None` is `world:anyone` with all permissions.
     pub acl: Option<Arc<[Acl]>>,
     /// The same of its parent, for NodeChildrenChanged. `None` too where no child came or went.
@@ -167,7 +170,8 @@ impl Tree {
         let touched = out.touched.len();
         let acl = self.acls.shared(acl);
         let parent_acl = self.acls.shared(self.nodes[parent as usize].acl);
-        out.touched.push(Touched { kind: EventKind::NodeCreated, path, acl, parent_acl });
+        let kind = EventKind::NodeCreated;
+        out.touched.push(Touched { kind, path, slot, parent_slot: parent, acl, parent_acl });
         Ok(OpResult::Created { touched, stat })
     }
 
@@ -193,20 +197,21 @@ impl Tree {
         let node = &self.nodes[slot as usize];
         let acl = self.acls.shared(node.acl);
         if !node.children().is_empty() {
-            self.remove_below(slot);
+            self.remove_below(slot, out);
         }
         let bytes = self.nodes[slot as usize].data_len() as i64;
         self.remove(slot, &path);
         self.quota_after_delete(&path, bytes);
         let parent_acl = self.acls.shared(self.nodes[parent as usize].acl);
-        out.touched.push(Touched { kind: EventKind::NodeDeleted, path, acl, parent_acl });
+        let kind = EventKind::NodeDeleted;
+        out.touched.push(Touched { kind, path, slot, parent_slot: parent, acl, parent_acl });
         Ok(OpResult::Deleted)
     }
 
     /// No server makes a transaction that needs this; but the replay of a log over a snapshot that ZooKeeper took while
     /// it was writing may delete a parent whose later children are already there. They come back further on.
     #[cold]
-    fn remove_below(&mut self, top: u32) {
+    fn remove_below(&mut self, top: u32, out: &mut Applied) {
         let mut below = vec![top];
         let mut seen = 0;
         while let Some(&slot) = below.get(seen) {
@@ -215,9 +220,13 @@ impl Tree {
         }
         for slot in below.drain(1..).rev() {
             let path = super::index::path_of(&self.nodes, slot);
-            let bytes = self.nodes[slot as usize].data_len() as i64;
+            let node = &self.nodes[slot as usize];
+            let (parent_slot, bytes, acl) = (node.parent, node.data_len() as i64, self.acls.shared(node.acl));
+            let parent_acl = self.acls.shared(self.nodes[parent_slot as usize].acl);
             self.remove(slot, &path);
             self.quota_after_delete(&path, bytes);
+            // Whoever watches it must hear of its end, as of any: what hangs on its number goes with it.
+            out.touched.push(Touched { kind: EventKind::NodeDeleted, path, slot, parent_slot, acl, parent_acl });
         }
     }
 
@@ -262,11 +271,12 @@ impl Tree {
         });
         self.size += difference;
         let node = &self.nodes[slot as usize];
-        let stat = node.stat(self.options.owner_rules);
+        let (stat, parent_slot) = (node.stat(self.options.owner_rules), node.parent);
         let acl = self.acls.shared(node.acl);
         // Also when nothing changes: a usage that was written over is put in order then.
         self.charge(&path, difference, 0);
-        out.touched.push(Touched { kind: EventKind::NodeDataChanged, path, acl, parent_acl: None });
+        let kind = EventKind::NodeDataChanged;
+        out.touched.push(Touched { kind, path, slot, parent_slot, acl, parent_acl: None });
         Ok(OpResult::DataSet { stat })
     }
 

@@ -5,14 +5,12 @@
 //! a part at a time: no stop of seconds for a hundred million znodes at once.
 
 use super::node::{NO_SLOT, Node};
-use crate::random;
+use crate::random::{self, PARTS, part_of};
 use hashbrown::HashTable;
 use slab::Slab;
 
 /// The root's slot, always.
 pub(super) const ROOT: u32 = 0;
-
-const PARTS_LOG2: u32 = 6;
 
 /// Hash of the root's path.
 pub(super) fn root_hash() -> u32 {
@@ -91,7 +89,7 @@ fn step(seed: u64, parent: u32, name: &[u8]) -> u32 {
 }
 
 pub(super) struct Index {
-    parts: Box<[HashTable<u32>]>,
+    parts: Box<[HashTable<u32>; PARTS]>,
 }
 
 #[inline]
@@ -99,32 +97,27 @@ fn spread(hash: u32) -> u64 {
     (hash as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-#[inline]
-fn part(hash: u32) -> usize {
-    (hash >> (32 - PARTS_LOG2)) as usize
-}
-
 impl Index {
     pub(super) fn new() -> Index {
-        Index { parts: (0..1 << PARTS_LOG2).map(|_| HashTable::new()).collect() }
+        Index { parts: Box::new(std::array::from_fn(|_| HashTable::new())) }
     }
 
     /// Room for this many znodes without growing.
     pub(super) fn reserve(&mut self, nodes: &Slab<Node>, more: usize) {
-        for part in &mut self.parts {
-            part.reserve(more >> PARTS_LOG2, |&slot| spread(nodes[slot as usize].hash));
+        for part in self.parts.iter_mut() {
+            part.reserve(more / PARTS, |&slot| spread(nodes[slot as usize].hash));
         }
     }
 
     pub(super) fn insert(&mut self, nodes: &Slab<Node>, slot: u32) {
         let hash = nodes[slot as usize].hash;
-        self.parts[part(hash)].insert_unique(spread(hash), slot, |&slot| spread(nodes[slot as usize].hash));
+        self.parts[part_of(hash)].insert_unique(spread(hash), slot, |&slot| spread(nodes[slot as usize].hash));
     }
 
     /// The znode has to be there still.
     pub(super) fn remove(&mut self, nodes: &Slab<Node>, slot: u32) {
         let hash = nodes[slot as usize].hash;
-        let entry = self.parts[part(hash)].find_entry(spread(hash), |&candidate| candidate == slot);
+        let entry = self.parts[part_of(hash)].find_entry(spread(hash), |&candidate| candidate == slot);
         entry.expect("every znode is in the index").remove();
     }
 
@@ -136,7 +129,7 @@ impl Index {
             return Some(ROOT);
         }
         let matches = |&slot: &u32| nodes[slot as usize].hash == hash && has_path(nodes, slot, path.as_bytes());
-        self.parts[part(hash)].find(spread(hash), matches).copied()
+        self.parts[part_of(hash)].find(spread(hash), matches).copied()
     }
 
     /// Slot of a child.
@@ -146,7 +139,7 @@ impl Index {
             let node = &nodes[slot as usize];
             node.hash == hash && node.parent == parent && node.name() == name
         };
-        self.parts[part(hash)].find(spread(hash), matches).copied()
+        self.parts[part_of(hash)].find(spread(hash), matches).copied()
     }
 }
 

@@ -153,6 +153,11 @@ impl Tree {
         self.find(path).map(|slot| self.node_ref(slot))
     }
 
+    /// Path of the znode with this number (`NodeRef::slot`), if there is one.
+    pub fn path_of_slot(&self, slot: u32) -> Option<String> {
+        self.nodes.contains(slot as usize).then(|| index::path_of(&self.nodes, slot))
+    }
+
     /// Znodes as ZooKeeper counts them: the root twice, so an untouched tree has 5.
     pub fn node_count(&self) -> usize {
         self.nodes.len() + 1
@@ -323,6 +328,12 @@ impl<'a> NodeRef<'a> {
     /// Its path; the root's is "/". Allocates.
     pub fn path(&self) -> String {
         index::path_of(&self.tree.nodes, self.slot)
+    }
+
+    /// Its number in this tree for as long as it lives. Another znode may have it afterwards.
+    #[inline]
+    pub fn slot(&self) -> u32 {
+        self.slot
     }
 
     /// `None` is null, which is not the empty data.

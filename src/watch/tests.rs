@@ -1,9 +1,10 @@
 //! The event table of client-protocol 4.4 row by row, and a simple model under random operations.
 
 use super::*;
-use crate::random::Rng;
+use crate::random::{Rng, hash_bytes};
 use EventKind::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 type Event = (ConnectionId, EventKind, String, AclOf);
 
@@ -11,9 +12,34 @@ fn table() -> WatchTable {
     WatchTable::new(Arc::new(WatchFilter::new()))
 }
 
+/// As if every path had a znode, with a number of its own.
+fn number(path: &str) -> u32 {
+    hash_bytes(path.as_bytes()) as u32
+}
+
+fn add(table: &mut WatchTable, connection: ConnectionId, path: &str, kind: WatchKind) {
+    table.add(connection, path, Some(number(path)), kind);
+}
+
+fn check(table: &WatchTable, connection: ConnectionId, path: &str, what: WatchType) -> bool {
+    table.check(connection, path, Some(number(path)), what)
+}
+
+fn remove(table: &mut WatchTable, connection: ConnectionId, path: &str, what: WatchType) -> bool {
+    table.remove(connection, path, Some(number(path)), what)
+}
+
+fn change(kind: EventKind, path: &str) -> Change<'_> {
+    Change { kind, path, znode: number(path), parent: parent(path).map_or(0, number) }
+}
+
 fn trigger(table: &mut WatchTable, kind: EventKind, path: &str) -> Vec<Event> {
+    trigger_change(table, &change(kind, path))
+}
+
+fn trigger_change(table: &mut WatchTable, change: &Change<'_>) -> Vec<Event> {
     let mut events = Vec::new();
-    table.trigger(kind, path, &mut |connection, kind, path: &str, acl| {
+    table.trigger(change, &mut |connection, kind, path: &str, acl| {
         events.push((connection, kind, path.to_owned(), acl));
     });
     events
@@ -31,38 +57,38 @@ fn event(kind: EventKind, path: &str) -> (EventKind, String) {
 #[test]
 fn one_shot_watches_fire_once_and_only_for_their_kind() {
     let mut table = table();
-    table.add(1, "/w", WatchKind::Data);
-    table.add(1, "/w", WatchKind::Data);
+    add(&mut table, 1, "/w", WatchKind::Data);
+    add(&mut table, 1, "/w", WatchKind::Data);
     assert_eq!(table.watch_count(), 1);
     assert_eq!(heard(&mut table, NodeCreated, "/w/child"), []);
     assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
     assert_eq!(heard(&mut table, NodeDataChanged, "/w"), []);
-    table.add(1, "/w", WatchKind::Child);
+    add(&mut table, 1, "/w", WatchKind::Child);
     assert_eq!(heard(&mut table, NodeDataChanged, "/w"), []);
     assert_eq!(heard(&mut table, NodeDeleted, "/w/child"), [event(NodeChildrenChanged, "/w")]);
     assert_eq!(heard(&mut table, NodeDeleted, "/w/child"), []);
     assert_eq!(table.watch_count(), 0);
-    assert!(table.entries.is_empty() && table.crowds.is_empty());
+    assert!(table.places.is_empty() && table.places.crowd_count() == 0);
 }
 
 #[test]
 fn get_data_and_get_children_on_one_path_give_one_deleted_and_both_are_used_up() {
     let mut table = table();
-    table.add(1, "/w", WatchKind::Data);
-    table.add(1, "/w", WatchKind::Child);
+    add(&mut table, 1, "/w", WatchKind::Data);
+    add(&mut table, 1, "/w", WatchKind::Child);
     assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
-    assert!(table.check(1, "/w", WatchType::Children), "the child watch stays");
-    table.add(1, "/w", WatchKind::Data);
+    assert!(check(&table, 1, "/w", WatchType::Children), "the child watch stays");
+    add(&mut table, 1, "/w", WatchKind::Data);
     assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
     assert_eq!(table.watch_count(), 0);
-    table.add(1, "/w", WatchKind::Child);
+    add(&mut table, 1, "/w", WatchKind::Child);
     assert_eq!(heard(&mut table, NodeDeleted, "/w"), [event(NodeDeleted, "/w")]);
 }
 
 #[test]
 fn persistent_watches_stay_and_see_children_but_not_their_data() {
     let mut table = table();
-    table.add(1, "/w", WatchKind::Persistent);
+    add(&mut table, 1, "/w", WatchKind::Persistent);
     assert_eq!(table.watch_count(), 2);
     for _ in 0..2 {
         assert_eq!(heard(&mut table, NodeCreated, "/w"), [event(NodeCreated, "/w")]);
@@ -77,24 +103,24 @@ fn persistent_watches_stay_and_see_children_but_not_their_data() {
 #[test]
 fn recursive_watches_see_everything_below_but_no_changed_children() {
     let mut table = table();
-    table.add(1, "/", WatchKind::Recursive);
-    table.add(1, "/w", WatchKind::Recursive);
+    add(&mut table, 1, "/", WatchKind::Recursive);
+    add(&mut table, 1, "/w", WatchKind::Recursive);
     for path in ["/w", "/w/c", "/w/c/d"] {
         for kind in [NodeCreated, NodeDataChanged, NodeDeleted] {
             assert_eq!(heard(&mut table, kind, path), [event(kind, path)], "once, however many ancestors match");
         }
     }
     assert_eq!(heard(&mut table, NodeCreated, "/ww"), [event(NodeCreated, "/ww")]);
-    assert!(table.remove(1, "/", WatchType::PersistentRecursive));
+    assert!(remove(&mut table, 1, "/", WatchType::PersistentRecursive));
     assert_eq!(heard(&mut table, NodeCreated, "/ww"), []);
 }
 
 #[test]
 fn persistent_recursive_and_children_together() {
     let mut table = table();
-    table.add(1, "/w", WatchKind::Persistent);
-    table.add(1, "/w", WatchKind::Recursive);
-    table.add(1, "/w", WatchKind::Child);
+    add(&mut table, 1, "/w", WatchKind::Persistent);
+    add(&mut table, 1, "/w", WatchKind::Recursive);
+    add(&mut table, 1, "/w", WatchKind::Child);
     let both = [event(NodeCreated, "/w/c"), event(NodeChildrenChanged, "/w")];
     assert_eq!(heard(&mut table, NodeCreated, "/w/c"), both);
     assert_eq!(heard(&mut table, NodeDataChanged, "/w"), [event(NodeDataChanged, "/w")]);
@@ -104,9 +130,9 @@ fn persistent_recursive_and_children_together() {
 #[test]
 fn the_acl_is_the_parents_for_changed_children_only() {
     let mut table = table();
-    table.add(1, "/", WatchKind::Child);
-    table.add(2, "/w", WatchKind::Data);
-    table.add(3, "/w", WatchKind::Child);
+    add(&mut table, 1, "/", WatchKind::Child);
+    add(&mut table, 2, "/w", WatchKind::Data);
+    add(&mut table, 3, "/w", WatchKind::Child);
     let events = trigger(&mut table, NodeDeleted, "/w");
     let expected = [
         (2, NodeDeleted, "/w".to_owned(), AclOf::Node),
@@ -120,19 +146,19 @@ fn the_acl_is_the_parents_for_changed_children_only() {
 fn removing_one_kind_keeps_the_others() {
     let mut table = table();
     for kind in [WatchKind::Data, WatchKind::Child, WatchKind::Persistent, WatchKind::Recursive] {
-        table.add(7, "/w", kind);
+        add(&mut table, 7, "/w", kind);
     }
     let types = [WatchType::Children, WatchType::Data, WatchType::Persistent, WatchType::PersistentRecursive];
-    assert!(types.iter().all(|what| table.check(7, "/w", *what)) && !table.check(8, "/w", WatchType::Any));
+    assert!(types.iter().all(|what| check(&table, 7, "/w", *what)) && !check(&table, 8, "/w", WatchType::Any));
     for what in types {
-        assert!(table.remove(7, "/w", what), "{what:?}");
-        assert!(!table.check(7, "/w", what) && !table.remove(7, "/w", what));
+        assert!(remove(&mut table, 7, "/w", what), "{what:?}");
+        assert!(!check(&table, 7, "/w", what) && !remove(&mut table, 7, "/w", what));
     }
-    assert!(!table.check(7, "/w", WatchType::Any));
-    table.add(7, "/w", WatchKind::Persistent);
-    table.add(9, "/w", WatchKind::Data);
-    assert!(table.remove(7, "/w", WatchType::Any));
-    assert_eq!((table.watch_count(), table.check(9, "/w", WatchType::Data)), (1, true));
+    assert!(!check(&table, 7, "/w", WatchType::Any));
+    add(&mut table, 7, "/w", WatchKind::Persistent);
+    add(&mut table, 9, "/w", WatchKind::Data);
+    assert!(remove(&mut table, 7, "/w", WatchType::Any));
+    assert_eq!((table.watch_count(), check(&table, 9, "/w", WatchType::Data)), (1, true));
 }
 
 /// Path and connection to modes; everything else is looked for.
@@ -174,16 +200,31 @@ impl Model {
     }
 }
 
+/// Which znodes there are, and their numbers: the lowest free one, so that numbers come again at once.
+#[derive(Default)]
+struct Znodes(BTreeMap<String, u32>);
+
+impl Znodes {
+    fn create(&mut self, path: &str) -> u32 {
+        let number = (0..).find(|number| !self.0.values().any(|other| other == number)).unwrap();
+        self.0.insert(path.to_owned(), number);
+        number
+    }
+}
+
 #[test]
 fn random_operations_agree_with_the_model() {
     let paths = ["/", "/a", "/b", "/a/x", "/a/y", "/a/x/1", "/b/z"];
-    for seed in 0..40 {
+    for seed in 0..20 {
         let mut rng = Rng::new(seed);
         let filter = Arc::new(WatchFilter::new());
         let mut table = WatchTable::new(filter.clone());
         let mut model = Model::default();
+        let mut znodes = Znodes::default();
+        znodes.create("/");
         for _ in 0..1500 {
             let path = paths[rng.below(paths.len() as u64) as usize];
+            let znode = znodes.0.get(path).copied();
             let connection = rng.below(6) as u32;
             match rng.below(20) {
                 0..8 => {
@@ -193,7 +234,11 @@ fn random_operations_agree_with_the_model() {
                         (WatchKind::Persistent, DATA_PERSISTENT | CHILD_PERSISTENT),
                         (WatchKind::Recursive, RECURSIVE),
                     ][rng.below(4) as usize];
-                    table.add(connection, path, kind);
+                    // A child watch needs a znode.
+                    if kind == WatchKind::Child && znode.is_none() {
+                        continue;
+                    }
+                    table.add(connection, path, znode, kind);
                     *model.0.entry((path.to_owned(), connection)).or_default() |= modes;
                     if modes & IN_DATA_TABLE != 0 {
                         model.1.insert(connection);
@@ -216,7 +261,7 @@ fn random_operations_agree_with_the_model() {
                     if from_data && !left {
                         model.1.remove(&connection);
                     }
-                    assert_eq!(table.remove(connection, path, what), removed);
+                    assert_eq!(table.remove(connection, path, znode, what), removed);
                 }
                 10 => {
                     table.close(connection);
@@ -224,9 +269,21 @@ fn random_operations_agree_with_the_model() {
                     model.1.remove(&connection);
                 }
                 _ => {
-                    let kind = [NodeCreated, NodeDeleted, NodeDataChanged][rng.below(3) as usize];
-                    let might = filter.might_watch(&PathHashes::new(kind, path));
-                    let mut events = trigger(&mut table, kind, path);
+                    // What can happen to it now. A parent goes only when nothing is below it.
+                    let has_children = znodes.0.keys().any(|other| parent(other) == Some(path));
+                    let above = parent(path).map(|parent| znodes.0.get(parent).copied());
+                    let (kind, znode, parent) = match (znode, above) {
+                        (None, Some(Some(parent))) => (NodeCreated, znodes.create(path), parent),
+                        (None, _) => continue,
+                        (Some(znode), Some(Some(parent))) if !has_children && rng.below(2) == 0 => {
+                            znodes.0.remove(path);
+                            (NodeDeleted, znode, parent)
+                        }
+                        (Some(znode), _) => (NodeDataChanged, znode, u32::MAX),
+                    };
+                    let change = Change { kind, path, znode, parent };
+                    let might = filter.might_watch(&PathHashes::new(&change));
+                    let mut events = trigger_change(&mut table, &change);
                     let mut expected = model.trigger(kind, path);
                     assert!(might || expected.is_empty(), "the filter never hides a watch");
                     // Of one trigger, the order among connections means nothing.
@@ -237,16 +294,27 @@ fn random_operations_agree_with_the_model() {
             }
             let count = |table: u8| model.0.values().filter(|modes| **modes & table != 0).count();
             assert_eq!(table.watch_count(), count(IN_DATA_TABLE) + count(IN_CHILD_TABLE));
-            let data: BTreeSet<_> = model.0.iter().filter(|(_, modes)| **modes & IN_DATA_TABLE != 0).collect();
-            let watched: BTreeSet<_> = data.iter().map(|((path, _), _)| path).collect();
-            let summary = Summary { connections: model.1.len(), paths: watched.len(), watches: data.len() };
-            assert_eq!(table.summary(), summary);
+            assert_eq!(
+                (table.data_watch_count(), table.data_watchers().count()),
+                (count(IN_DATA_TABLE), model.1.len())
+            );
+            let path_of = |number| znodes.0.iter().find(|(_, other)| **other == number).map(|(path, _)| path.clone());
+            let data = table.data_watches(path_of);
+            let data: BTreeSet<_> =
+                data.flat_map(|(path, all)| all.into_iter().map(move |c| (path.to_string(), c))).collect();
+            let expected = model.0.iter().filter(|(_, modes)| **modes & IN_DATA_TABLE != 0);
+            assert_eq!(data, expected.map(|(at, _)| at.clone()).collect());
+            for connection in 0..6 {
+                let has = model.0.get(&(path.to_owned(), connection)).copied().unwrap_or(0);
+                let znode = znodes.0.get(path).copied();
+                assert_eq!(table.check(connection, path, znode, WatchType::Any), has != 0);
+            }
         }
         for connection in 0..6 {
             table.close(connection);
         }
-        assert!(table.entries.is_empty() && table.crowds.is_empty() && table.watchers.is_empty());
-        assert!(filter.paths.iter().chain(&filter.recursive).all(|counter| counter.load(Ordering::Relaxed) == 0));
+        assert!(table.places.is_empty() && table.places.crowd_count() == 0 && table.watchers.is_empty());
+        assert!(filter.places.iter().chain(&filter.recursive).all(|counter| counter.load(Ordering::Relaxed) == 0));
     }
 }
 
@@ -254,15 +322,18 @@ fn random_operations_agree_with_the_model() {
 #[test]
 fn a_fired_watch_leaves_its_connection_in_the_summary_and_a_removed_one_does_not() {
     let mut table = table();
-    let summary = |table: &WatchTable| (table.summary().connections, table.summary().paths, table.summary().watches);
-    table.add(1, "/a", WatchKind::Child);
+    let summary = |table: &WatchTable| {
+        let paths = table.data_watches(|_| Some("/a".into())).count();
+        (table.data_watchers().count(), paths, table.data_watch_count())
+    };
+    add(&mut table, 1, "/a", WatchKind::Child);
     assert_eq!(summary(&table), (0, 0, 0));
-    table.add(1, "/a", WatchKind::Data);
+    add(&mut table, 1, "/a", WatchKind::Data);
     assert_eq!(summary(&table), (1, 1, 1));
     heard(&mut table, NodeDataChanged, "/a");
     assert_eq!(summary(&table), (1, 0, 0));
-    table.add(1, "/a", WatchKind::Data);
-    assert!(table.remove(1, "/a", WatchType::Data));
+    add(&mut table, 1, "/a", WatchKind::Data);
+    assert!(remove(&mut table, 1, "/a", WatchType::Data));
     assert_eq!(summary(&table), (0, 0, 0));
 }
 
@@ -271,8 +342,42 @@ fn a_connection_that_watches_again_and_again_keeps_a_short_list() {
     let mut table = table();
     for round in 0..10_000 {
         let path = format!("/p{}", round % 7);
-        table.add(1, &path, WatchKind::Data);
-        table.trigger(NodeDataChanged, &path, &mut |_, _, _, _| {});
+        add(&mut table, 1, &path, WatchKind::Data);
+        heard(&mut table, NodeDataChanged, &path);
     }
-    assert!(table.watchers[&1].slots.len() <= 64);
+    assert!(table.watchers[&1].znodes.len() <= 64);
+}
+
+#[test]
+fn a_number_that_another_znode_gets_brings_none_of_the_old_watches() {
+    let mut table = table();
+    table.add(1, "/old", Some(5), WatchKind::Data);
+    table.add(2, "/old", Some(5), WatchKind::Child);
+    table.add(3, "/old", Some(5), WatchKind::Persistent);
+    let at_5 = |kind, path| Change { kind, path, znode: 5, parent: 0 };
+    let events = trigger_change(&mut table, &at_5(NodeDeleted, "/old"));
+    assert_eq!(events.iter().map(|event| event.0).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));
+    for kind in [NodeCreated, NodeDataChanged, NodeDeleted] {
+        assert_eq!(trigger_change(&mut table, &at_5(kind, "/new")), []);
+    }
+    assert!(table.check(3, "/old", None, WatchType::Persistent), "it waits for the path");
+}
+
+#[test]
+fn what_one_connection_watches_at_one_path_is_counted_once_whichever_came_first() {
+    let kinds = [WatchKind::Data, WatchKind::Child, WatchKind::Persistent, WatchKind::Recursive];
+    for order in 0..24 {
+        let (mut table, mut left) = (table(), kinds.to_vec());
+        let mut choice = order;
+        while !left.is_empty() {
+            add(&mut table, 1, "/w", left.remove(choice % left.len()));
+            choice /= left.len() + 1;
+        }
+        assert_eq!((table.watch_count(), table.data_watch_count()), (2, 1), "{order}");
+        assert_eq!(trigger(&mut table, NodeDataChanged, "/w").len(), 1);
+        assert!(!check(&table, 1, "/w", WatchType::Data) && check(&table, 1, "/w", WatchType::Children));
+        assert_eq!(trigger(&mut table, NodeDeleted, "/w").len(), 1);
+        assert!(!check(&table, 1, "/w", WatchType::Children) && check(&table, 1, "/w", WatchType::PersistentRecursive));
+        assert_eq!((table.watch_count(), table.data_watch_count()), (2, 1));
+    }
 }

@@ -23,7 +23,7 @@ use ostler::prepare::{Prepare, PrepareRules, Prepared, SessionCheck, WriteReques
 use ostler::read::{self, Asker};
 use ostler::snapshot::{self, SnapshotWriter, snapshot_path};
 use ostler::tree::{Applied, Progress, Restore, Track, Tree, TreeOptions};
-use ostler::watch::{WatchFilter, WatchTable};
+use ostler::watch::{Change, WatchFilter, WatchTable};
 use ostler::wire::client::*;
 use ostler::wire::multi::{self, MultiOp};
 use ostler::wire::txn::{Acl, NodeKind, Txn, TxnDigest, TxnHeader, read_txn, write_txn};
@@ -243,7 +243,9 @@ impl Small {
                 assert_eq!(digest.tree, self.tree.digest(), "the digest that was announced is not the tree's");
             }
             for touched in &self.applied.touched {
-                self.watches.trigger(touched.kind, &touched.path, &mut |_, kind, path, _| {
+                let (kind, path, parent) = (touched.kind, &*touched.path, touched.parent_slot);
+                let change = Change { kind, path, znode: touched.slot, parent };
+                self.watches.trigger(&change, &mut |_, kind, path, _| {
                     write_event(&mut self.out, kind, path, header.zxid.to_wire());
                 });
             }

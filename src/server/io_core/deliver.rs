@@ -8,17 +8,19 @@ use crate::ids::{SessionId, Zxid};
 use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::{ConnId, Item};
 use crate::server::shared::{CoreLink, Shared};
-use crate::watch::AclOf;
+use crate::tree::Tree;
+use crate::watch::{AclOf, Change};
 use crate::wire::OpCode;
 use crate::wire::client::{EventKind, write_event};
 use crate::wire::txn::Acl;
 
 impl Parts {
-    /// Everything that is in the feed now. Called with a guard of the tree held; see `IoCore::serve_under_guard`.
-    pub fn deliver(&mut self, batch: &mut FeedBatch, link: &CoreLink, shared: &Shared) {
+    /// Everything that is in the feed now. `tree` is the guard that is held; see `IoCore::serve_under_guard`.
+    pub fn deliver(&mut self, batch: &mut FeedBatch, tree: &Tree, link: &CoreLink, shared: &Shared) {
         if !link.feed.take(batch) {
             return;
         }
+        let mut reports = Vec::new();
         let mut entries = std::mem::take(&mut batch.entries);
         for entry in entries.drain(..) {
             match entry {
@@ -58,10 +60,8 @@ impl Parts {
                         }
                     }
                 }
-                Entry::Report(gather) => {
-                    let sessionless_ms = shared.settings.sessionless_ms;
-                    gather.core(self, |connection| connection.silence_max_ms(sessionless_ms));
-                }
+                // After all events: before them the watches know znodes by numbers that the tree may have given to others.
+                Entry::Report(gather) => reports.push(gather),
                 Entry::Text { conn, text } => {
                     let Some(connection) = self.get(conn) else { continue };
                     connection.state = State::Closing;
@@ -73,6 +73,10 @@ impl Parts {
         }
         batch.entries = entries;
         batch.clear();
+        for gather in reports {
+            let sessionless_ms = shared.settings.sessionless_ms;
+            gather.core(self, tree, |connection| connection.silence_max_ms(sessionless_ms));
+        }
     }
 
     /// The connection, if it is still the one that is meant.
@@ -126,7 +130,9 @@ impl Parts {
     fn deliver_event(&mut self, zxid: Zxid, told: &Told, shared: &Shared) {
         let Parts { watches, connections, pool, flush, tally, .. } = self;
         let touched = &told.touched;
-        let heard = watches.trigger(touched.kind, &touched.path, &mut |conn, kind, path, acl_of| {
+        let change =
+            Change { kind: touched.kind, path: &touched.path, znode: touched.slot, parent: touched.parent_slot };
+        let heard = watches.trigger(&change, &mut |conn, kind, path, acl_of| {
             let slot = conn as usize;
             let connection = &mut connections[slot];
             let acl = match acl_of {

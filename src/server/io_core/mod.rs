@@ -347,12 +347,12 @@ impl IoCore {
             self.parts.ready.append(&mut self.parts.want_room);
         }
         let mut guard = self.reader.read();
-        self.parts.deliver(&mut self.feed, link, &self.shared);
+        self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
         let mut budget = process::Budget::default();
         for (slot, range) in self.arrived.drain(..) {
             if budget.is_spent() {
                 guard.yield_to_writer();
-                self.parts.deliver(&mut self.feed, link, &self.shared);
+                self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
                 budget = process::Budget::default();
             }
             self.parts.process_arrived(slot, &self.arena[range], &guard, &self.shared, &mut budget);
@@ -361,7 +361,7 @@ impl IoCore {
         while let Some(slot) = self.parts.ready.pop() {
             if budget.is_spent() {
                 guard.yield_to_writer();
-                self.parts.deliver(&mut self.feed, link, &self.shared);
+                self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
                 budget = process::Budget::default();
             }
             self.parts.process_kept(slot, &guard, &self.shared, &mut budget);

@@ -14,7 +14,7 @@ use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::ConnId;
 use crate::server::shared::Shared;
 use crate::tree::{Applied, Tree};
-use crate::watch::PathHashes;
+use crate::watch::{Change, PathHashes};
 use crate::wire::client::ReplyHeader;
 use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
 use crate::wire::writer::{Frame, Jute};
@@ -192,7 +192,8 @@ fn apply(
     applied.clear();
     tree.apply(header, txn, applied);
     for touched in &applied.touched {
-        let hashes = PathHashes::new(touched.kind, &touched.path);
+        let (kind, path, parent) = (touched.kind, &*touched.path, touched.parent_slot);
+        let hashes = PathHashes::new(&Change { kind, path, znode: touched.slot, parent });
         let mut told: Option<Arc<Told>> = None;
         for (feed, core) in feeds.iter_mut().zip(&shared.cores) {
             if core.watches.might_watch(&hashes) {
