@@ -164,7 +164,7 @@ impl Tree {
             ..Numbers::default()
         };
         let acl = self.acls.acquire(acl);
-        let slot = self.insert(parent, &path, Node::new(name.as_bytes(), data, &numbers, acl));
+        let slot = self.insert(parent, &path, data, Node::new(name.as_bytes(), data, &numbers, acl));
         let stat = self.nodes[slot as usize].stat(self.options.owner_rules);
         self.quota_after_create(&path, data.map_or(0, <[u8]>::len) as i64);
         let touched = out.touched.len();
@@ -282,7 +282,7 @@ impl Tree {
 
     fn set_acl(&mut self, path: &str, acl: &[Acl], version: i32) -> Result<OpResult, ErrorCode> {
         let slot = self.find(path).ok_or(ErrorCode::NO_NODE)?;
-        self.replace_acl(slot, acl, |node| node.aversion = version);
+        self.replace_acl(slot, acl, |node| node.set_aversion(version));
         Ok(OpResult::AclSet { stat: self.nodes[slot as usize].stat(self.options.owner_rules) })
     }
 

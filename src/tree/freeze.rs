@@ -12,7 +12,8 @@
 //! `apply`; the rest by the snapshotter, which has `&Tree` a slice at a time.
 
 use super::acl::NumberedAcl;
-use super::node::{NO_SLOT, Node, Numbers};
+use super::node::{NO_SLOT, Numbers};
+use super::nodes::Nodes;
 use super::{Tree, digest};
 use crate::ids::Zxid;
 use std::sync::atomic::Ordering;
@@ -64,11 +65,11 @@ impl Freeze {
     }
 
     #[inline]
-    pub(super) fn save_before_change(&mut self, slot: u32, node: &Node) {
+    pub(super) fn save_before_change(&mut self, slot: u32, nodes: &Nodes) {
         let at = slot as usize;
         if self.ahead(at) && !self.is_settled(at) {
             self.settle(at);
-            Image::of(slot, node).write(&mut self.saved);
+            Image::of(slot, nodes).write(&mut self.saved);
         }
     }
 
@@ -116,8 +117,8 @@ impl Tree {
             if freeze.is_settled(slot) {
                 continue;
             }
-            if let Some(node) = self.nodes.get(slot) {
-                Image::of(slot as u32, node).write(out);
+            if self.nodes.contains(slot as u32) {
+                Image::of(slot as u32, &self.nodes).write(out);
             }
         }
         // Once the cursor has passed, nothing is saved any more.
@@ -160,15 +161,16 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    fn of(slot: u32, node: &'a Node) -> Image<'a> {
+    fn of(slot: u32, nodes: &'a Nodes) -> Image<'a> {
+        let node = &nodes[slot as usize];
         Image {
             slot,
             parent: node.parent,
             acl: node.acl,
             text_crc: node.text_crc,
             numbers: node.numbers(),
-            name: node.name(),
-            data: node.data(),
+            name: nodes.name(node),
+            data: nodes.data(node),
         }
     }
 

@@ -75,7 +75,7 @@ impl Grow {
             return Err(Misfit::Many);
         }
         tree.acls.acquire_id(acl);
-        tree.insert(parent, path, Node::new(name.as_bytes(), data, numbers, acl));
+        tree.insert(parent, path, data, Node::new(name.as_bytes(), data, numbers, acl));
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl Grow {
         root.digest = root.fresh_digest();
         tree.digest = root.digest as u64;
         tree.size += root.data_len() as i64;
-        let slot = tree.nodes.insert(root);
+        let slot = tree.nodes.insert(root, b"", data);
         assert!(slot == ROOT as usize, "the first slot is the root's");
         // Whatever it says of an owner: the root goes with no session.
         Ok(())

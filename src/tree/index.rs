@@ -4,10 +4,10 @@
 //! Whether a slot is the right one is settled by comparing names up to the root. The table is in parts, so that it grows
 //! a part at a time: no stop of seconds for a hundred million znodes at once.
 
-use super::node::{NO_SLOT, Node};
+use super::node::NO_SLOT;
+use super::nodes::Nodes;
 use crate::random::{self, PARTS, part_of};
 use hashbrown::HashTable;
-use slab::Slab;
 
 /// The root's slot, always.
 pub(super) const ROOT: u32 = 0;
@@ -103,19 +103,19 @@ impl Index {
     }
 
     /// Room for this many znodes without growing.
-    pub(super) fn reserve(&mut self, nodes: &Slab<Node>, more: usize) {
+    pub(super) fn reserve(&mut self, nodes: &Nodes, more: usize) {
         for part in self.parts.iter_mut() {
             part.reserve(more / PARTS, |&slot| spread(nodes[slot as usize].hash));
         }
     }
 
-    pub(super) fn insert(&mut self, nodes: &Slab<Node>, slot: u32) {
+    pub(super) fn insert(&mut self, nodes: &Nodes, slot: u32) {
         let hash = nodes[slot as usize].hash;
         self.parts[part_of(hash)].insert_unique(spread(hash), slot, |&slot| spread(nodes[slot as usize].hash));
     }
 
     /// The znode has to be there still.
-    pub(super) fn remove(&mut self, nodes: &Slab<Node>, slot: u32) {
+    pub(super) fn remove(&mut self, nodes: &Nodes, slot: u32) {
         let hash = nodes[slot as usize].hash;
         let entry = self.parts[part_of(hash)].find_entry(spread(hash), |&candidate| candidate == slot);
         entry.expect("every znode is in the index").remove();
@@ -123,7 +123,7 @@ impl Index {
 
     /// Slot of a path; "" and "/" are the root.
     #[inline]
-    pub(super) fn find(&self, nodes: &Slab<Node>, path: &str) -> Option<u32> {
+    pub(super) fn find(&self, nodes: &Nodes, path: &str) -> Option<u32> {
         let hash = path_hash(path)?;
         if path.len() <= 1 {
             return Some(ROOT);
@@ -133,11 +133,11 @@ impl Index {
     }
 
     /// Slot of a child.
-    pub(super) fn find_child(&self, nodes: &Slab<Node>, parent: u32, name: &[u8]) -> Option<u32> {
+    pub(super) fn find_child(&self, nodes: &Nodes, parent: u32, name: &[u8]) -> Option<u32> {
         let hash = child_hash(nodes[parent as usize].hash, name);
         let matches = |&slot: &u32| {
             let node = &nodes[slot as usize];
-            node.hash == hash && node.parent == parent && node.name() == name
+            node.hash == hash && node.parent == parent && nodes.name(node) == name
         };
         self.parts[part_of(hash)].find(spread(hash), matches).copied()
     }
@@ -145,12 +145,12 @@ impl Index {
 
 /// Compares names from the last to the first.
 #[inline]
-fn has_path(nodes: &Slab<Node>, slot: u32, path: &[u8]) -> bool {
+fn has_path(nodes: &Nodes, slot: u32, path: &[u8]) -> bool {
     let mut rest = path;
     let mut slot = slot;
     while slot != ROOT {
         let node = &nodes[slot as usize];
-        match rest.strip_suffix(node.name()) {
+        match rest.strip_suffix(nodes.name(node)) {
             Some([before @ .., b'/']) => rest = before,
             _ => return false,
         }
@@ -160,20 +160,19 @@ fn has_path(nodes: &Slab<Node>, slot: u32, path: &[u8]) -> bool {
 }
 
 /// The path of a slot; "/" for the root.
-pub(super) fn path_of(nodes: &Slab<Node>, slot: u32) -> String {
+pub(super) fn path_of(nodes: &Nodes, slot: u32) -> String {
     if slot == ROOT {
         return "/".into();
     }
     let up = |slot: &u32| Some(nodes[*slot as usize].parent).filter(|&parent| parent != NO_SLOT);
-    let len =
-        std::iter::successors(Some(slot), up).map(|slot| nodes[slot as usize].name().len() + 1).sum::<usize>() - 1;
+    let len = std::iter::successors(Some(slot), up).map(|slot| nodes[slot as usize].name_len() + 1).sum::<usize>() - 1;
     let mut path = vec![0u8; len];
     let mut end = len;
     let mut slot = slot;
     while slot != ROOT {
         let node = &nodes[slot as usize];
-        let start = end - node.name().len();
-        path[start..end].copy_from_slice(node.name());
+        let start = end - node.name_len();
+        path[start..end].copy_from_slice(nodes.name(node));
         end = start - 1;
         path[end] = b'/';
         slot = node.parent;

@@ -15,9 +15,11 @@ mod freeze;
 mod grow;
 mod index;
 mod node;
+mod nodes;
 mod owned;
 mod quota;
 mod restore;
+mod text;
 mod walk;
 
 pub use acl::NumberedAcl;
@@ -38,9 +40,9 @@ use acl::AclTable;
 use freeze::Freeze;
 use index::{Index, ROOT};
 use node::Node;
+use nodes::Nodes;
 use owned::Owned;
 use parking_lot::Mutex;
-use slab::Slab;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -62,7 +64,7 @@ impl Default for TreeOptions {
 /// All znodes of a server at one zxid.
 pub struct Tree {
     options: TreeOptions,
-    nodes: Slab<Node>,
+    nodes: Nodes,
     index: Index,
     acls: AclTable,
     owned: Owned,
@@ -85,7 +87,7 @@ impl Tree {
         let mut tree = Tree::bare(options);
         let mut root = Node::new(b"", Some(b""), &Numbers::default(), acl::OPEN);
         root.hash = index::root_hash();
-        let slot = tree.nodes.insert(root);
+        let slot = tree.nodes.insert(root, b"", Some(b""));
         assert!(slot == ROOT as usize);
         tree.renew_text_crc(ROOT, "");
         let config_acl = tree.acls.acquire(&[Acl::world(Acl::READ)]);
@@ -97,7 +99,7 @@ impl Tree {
         ] {
             let (parent, name) = split(path).expect("a good path");
             let parent = tree.find(parent).expect("made before its children");
-            tree.insert(parent, path, Node::new(name.as_bytes(), Some(b""), &numbers, acl));
+            tree.insert(parent, path, Some(b""), Node::new(name.as_bytes(), Some(b""), &numbers, acl));
         }
         tree
     }
@@ -106,7 +108,7 @@ impl Tree {
     fn bare(options: TreeOptions) -> Tree {
         Tree {
             options,
-            nodes: Slab::new(),
+            nodes: Nodes::new(),
             index: Index::new(),
             acls: AclTable::new(),
             owned: Owned::default(),
@@ -155,7 +157,7 @@ impl Tree {
 
     /// Path of the znode with this number (`NodeRef::slot`), if there is one.
     pub fn path_of_slot(&self, slot: u32) -> Option<String> {
-        self.nodes.contains(slot as usize).then(|| index::path_of(&self.nodes, slot))
+        self.nodes.contains(slot).then(|| index::path_of(&self.nodes, slot))
     }
 
     /// Znodes as ZooKeeper counts them: the root twice, so an untouched tree has 5.
@@ -209,19 +211,20 @@ impl Tree {
         NodeRef { tree: self, node: &self.nodes[slot as usize], slot }
     }
 
-    /// Hangs a znode below its parent. `path` is its path.
-    fn insert(&mut self, parent: u32, path: &str, mut node: Node) -> u32 {
-        node.text_crc = digest::text_crc(path, node.data());
+    /// Hangs a znode below its parent. `path` is its path, `data` what it was made with.
+    fn insert(&mut self, parent: u32, path: &str, data: Option<&[u8]>, mut node: Node) -> u32 {
+        let name = &path.as_bytes()[path.len() - node.name_len()..];
+        node.text_crc = digest::text_crc(path, data);
         node.digest = node.fresh_digest();
         node.parent = parent;
-        node.hash = index::child_hash(self.nodes[parent as usize].hash, node.name());
+        node.hash = index::child_hash(self.nodes[parent as usize].hash, name);
         if digest::counts(path) {
             self.digest = self.digest.wrapping_add(node.digest as u64);
         } else {
             node.leave_out_of_tree_digest();
         }
         self.size += java_length(path) + node.data_len() as i64;
-        let slot = u32::try_from(self.nodes.insert(node)).expect("four billion znodes don't fit a machine");
+        let slot = u32::try_from(self.nodes.insert(node, name, data)).expect("four billion znodes don't fit a machine");
         self.index.insert(&self.nodes, slot);
         self.hang(parent, slot);
         self.owned.add(&mut self.nodes, slot, self.options.owner_rules);
@@ -254,7 +257,7 @@ impl Tree {
         self.before_change(slot);
         self.owned.remove(&mut self.nodes, slot, self.options.owner_rules);
         self.index.remove(&self.nodes, slot);
-        let node = self.nodes.remove(slot as usize);
+        let node = self.nodes.remove(slot);
         assert!(node.children().is_empty(), "children go first");
         let children = &mut self.nodes[node.parent as usize].extra_mut().children;
         let gone = children.swap_remove(node.place as usize);
@@ -285,21 +288,22 @@ impl Tree {
     /// New data, and whatever `and` changes beside it. `path` is the znode's.
     fn change_data(&mut self, slot: u32, path: &str, data: Option<&[u8]>, and: impl FnOnce(&mut Node)) {
         let text_crc = digest::text_crc(path, data);
+        self.before_change(slot);
+        self.nodes.set_data(slot, data);
         self.change(slot, |node| {
-            node.set_data(data);
             node.text_crc = text_crc;
             and(node);
         });
     }
 
     fn renew_text_crc(&mut self, slot: u32, path: &str) {
-        let text_crc = digest::text_crc(path, self.nodes[slot as usize].data());
+        let text_crc = digest::text_crc(path, self.nodes.data(&self.nodes[slot as usize]));
         self.change(slot, |node| node.text_crc = text_crc);
     }
 
     fn before_change(&mut self, slot: u32) {
         if let Some(freeze) = self.freeze.get_mut() {
-            freeze.save_before_change(slot, &self.nodes[slot as usize]);
+            freeze.save_before_change(slot, &self.nodes);
             *self.saved_bytes.get_mut() = freeze.saved_bytes();
         }
     }
@@ -339,7 +343,7 @@ impl<'a> NodeRef<'a> {
     /// `None` is null, which is not the empty data.
     #[inline]
     pub fn data(&self) -> Option<&'a [u8]> {
-        self.node.data()
+        self.tree.nodes.data(self.node)
     }
 
     pub fn data_len(&self) -> usize {
@@ -388,7 +392,7 @@ impl<'a> NodeRef<'a> {
     }
 
     pub fn aversion(&self) -> i32 {
-        self.node.aversion
+        self.node.aversion()
     }
 
     /// How many children were ever created; a Stat shows another number.
@@ -444,7 +448,7 @@ impl<'a> NodeRef<'a> {
     /// The same as bytes, which are known to be text.
     pub fn child_names(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let nodes = &self.tree.nodes;
-        self.node.children().iter().map(|&slot| nodes[slot as usize].name())
+        self.node.children().iter().map(|&slot| nodes.name(&nodes[slot as usize]))
     }
 
     /// A child by its name.

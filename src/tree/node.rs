@@ -1,30 +1,34 @@
 //! One znode in memory, as small as it gets: a tree of a hundred million of them has to fit a machine.
 //!
-//! Name and data share one allocation; what most znodes don't have (children, an owner) is behind one pointer. A znode
-//! whose name has 24 bytes and whose data 46 takes 96 bytes here and 80 for that allocation; its parent's list of
-//! children and the index add about 14 (measured in `tests/tree_model.rs`).
+//! Name and data lie elsewhere, packed (`text`); what most znodes don't have (children, an owner, an ACL that was changed) is
+//! behind one pointer. A znode whose name has 24 bytes and whose data 46 takes 80 bytes here and 72 there; its parent's list of
+//! children and the index add about 13 (measured in `tests/memory.rs`).
 
 use super::digest;
+use super::text::Handle;
 use crate::ids::{CONTAINER_OWNER, Owner, OwnerRules, Zxid};
 use crate::wire::Stat;
 
 /// Data is null, which is not the same as empty.
-const NULL_DATA: u8 = 1;
+const NULL_DATA: u32 = 1 << 31;
 /// The path begins with `/zookeeper/`: the tree's digest leaves it out.
-const OUTSIDE_DIGEST: u8 = 2;
+const OUTSIDE_DIGEST: u32 = 1 << 30;
+const NAME_LEN: u32 = OUTSIDE_DIGEST - 1;
 
 /// No slot: the root's parent.
 pub(super) const NO_SLOT: u32 = u32::MAX;
 
 pub(crate) struct Node {
-    /// Name, then data.
-    text: Box<[u8]>,
     pub(super) extra: Option<Box<Extra>>,
     pub(super) czxid: Zxid,
     pub(super) mzxid: Zxid,
     pub(super) ctime: i64,
     pub(super) mtime: i64,
+    /// Name, then data; for `Nodes` to set.
+    pub(super) text: Handle,
+    /// And the flags above it.
     name_len: u32,
+    data_len: u32,
     pub(super) parent: u32,
     /// Where this znode stands in its parent's list of children.
     pub(super) place: u32,
@@ -36,11 +40,9 @@ pub(crate) struct Node {
     /// Hash of the whole path, by which the index finds the slot.
     pub(super) hash: u32,
     pub(super) version: i32,
-    pub(super) aversion: i32,
-    flags: u8,
 }
 
-/// What a leaf that never had a child and has no owner does without.
+/// What a leaf that never had a child, another ACL or an owner does without.
 pub(super) struct Extra {
     pub(super) pzxid: Zxid,
     /// As stored in `ephemeralOwner`.
@@ -48,6 +50,7 @@ pub(super) struct Extra {
     /// Slots, in no order.
     pub(super) children: Vec<u32>,
     pub(super) cversion: i32,
+    aversion: i32,
     /// Where this znode stands in the list of its owner.
     pub(super) owner_place: u32,
     /// Znodes anywhere below.
@@ -71,16 +74,19 @@ pub struct Numbers {
 }
 
 impl Node {
-    /// A znode that hangs nowhere yet: `parent`, `place`, `hash` are for the tree to set.
+    /// A znode that hangs nowhere yet: `parent`, `place`, `hash` are for the tree to set, and `text` for `Nodes`, which
+    /// take name and data again.
     pub(super) fn new(name: &[u8], data: Option<&[u8]>, numbers: &Numbers, acl: u32) -> Node {
+        assert!(name.len() <= NAME_LEN as usize, "a name is shorter than a frame");
         let mut node = Node {
-            text: joined(name, data.unwrap_or_default()),
             extra: None,
             czxid: numbers.czxid,
             mzxid: numbers.mzxid,
             ctime: numbers.ctime,
             mtime: numbers.mtime,
-            name_len: u32::try_from(name.len()).expect("a name is shorter than a frame"),
+            text: Handle::NOWHERE,
+            name_len: name.len() as u32,
+            data_len: 0,
             parent: NO_SLOT,
             place: 0,
             acl,
@@ -88,9 +94,9 @@ impl Node {
             digest: 0,
             hash: 0,
             version: numbers.version,
-            aversion: numbers.aversion,
-            flags: if data.is_none() { NULL_DATA } else { 0 },
         };
+        node.note_data(data);
+        node.set_aversion(numbers.aversion);
         if numbers.pzxid != numbers.czxid || numbers.cversion != 0 || numbers.owner != 0 {
             let extra = node.extra_mut();
             (extra.pzxid, extra.cversion, extra.owner) = (numbers.pzxid, numbers.cversion, numbers.owner);
@@ -99,37 +105,49 @@ impl Node {
     }
 
     #[inline]
-    pub(super) fn name(&self) -> &[u8] {
-        &self.text[..self.name_len as usize]
-    }
-
-    #[inline]
-    pub(super) fn data(&self) -> Option<&[u8]> {
-        if self.flags & NULL_DATA != 0 { None } else { Some(&self.text[self.name_len as usize..]) }
+    pub(super) fn name_len(&self) -> usize {
+        (self.name_len & NAME_LEN) as usize
     }
 
     #[inline]
     pub(super) fn data_len(&self) -> usize {
-        self.text.len() - self.name_len as usize
+        self.data_len as usize
     }
 
-    /// In place where the length stays.
-    pub(super) fn set_data(&mut self, data: Option<&[u8]>) {
-        self.flags = if data.is_none() { self.flags | NULL_DATA } else { self.flags & !NULL_DATA };
-        let data = data.unwrap_or_default();
-        if data.len() == self.data_len() {
-            self.text[self.name_len as usize..].copy_from_slice(data);
-        } else {
-            self.text = joined(self.name(), data);
+    #[inline]
+    pub(super) fn has_null_data(&self) -> bool {
+        self.name_len & NULL_DATA != 0
+    }
+
+    /// Whether it was made with this name, and has data like this.
+    pub(super) fn is_of(&self, name: &[u8], data: Option<&[u8]>) -> bool {
+        let data_fits = self.data_len() == data.map_or(0, <[u8]>::len) && self.has_null_data() == data.is_none();
+        self.name_len() == name.len() && data_fits
+    }
+
+    /// After its data has become this.
+    pub(super) fn note_data(&mut self, data: Option<&[u8]>) {
+        self.name_len = if data.is_none() { self.name_len | NULL_DATA } else { self.name_len & !NULL_DATA };
+        self.data_len = u32::try_from(data.map_or(0, <[u8]>::len)).expect("data is shorter than a frame");
+    }
+
+    #[inline]
+    pub(super) fn aversion(&self) -> i32 {
+        self.extra.as_ref().map_or(0, |extra| extra.aversion)
+    }
+
+    pub(super) fn set_aversion(&mut self, aversion: i32) {
+        if aversion != self.aversion() {
+            self.extra_mut().aversion = aversion;
         }
     }
 
     pub(super) fn in_tree_digest(&self) -> bool {
-        self.flags & OUTSIDE_DIGEST == 0
+        self.name_len & OUTSIDE_DIGEST == 0
     }
 
     pub(super) fn leave_out_of_tree_digest(&mut self) {
-        self.flags |= OUTSIDE_DIGEST;
+        self.name_len |= OUTSIDE_DIGEST;
     }
 
     pub(super) fn extra_mut(&mut self) -> &mut Extra {
@@ -139,6 +157,7 @@ impl Node {
                 owner: 0,
                 children: Vec::new(),
                 cversion: 0,
+                aversion: 0,
                 owner_place: 0,
                 descendants: 0,
             })
@@ -174,7 +193,7 @@ impl Node {
             mtime: self.mtime,
             version: self.version,
             cversion: self.cversion(),
-            aversion: self.aversion,
+            aversion: self.aversion(),
             owner: self.owner(),
         }
     }
@@ -186,9 +205,9 @@ impl Node {
 
     #[inline]
     pub(super) fn stat(&self, rules: OwnerRules) -> Stat {
-        let (pzxid, cversion, owner, children) = match &self.extra {
-            None => (self.czxid, 0, 0, 0),
-            Some(extra) => (extra.pzxid, extra.cversion, extra.owner, extra.children.len() as i32),
+        let (pzxid, cversion, aversion, owner, children) = match &self.extra {
+            None => (self.czxid, 0, 0, 0, 0),
+            Some(extra) => (extra.pzxid, extra.cversion, extra.aversion, extra.owner, extra.children.len() as i32),
         };
         let shown = match owner {
             0 | CONTAINER_OWNER => 0,
@@ -201,7 +220,7 @@ impl Node {
             mtime: self.mtime,
             version: self.version,
             cversion: cversion.wrapping_mul(2).wrapping_sub(children),
-            aversion: self.aversion,
+            aversion,
             ephemeral_owner: shown,
             data_length: self.data_len() as i32,
             num_children: children,
@@ -210,31 +229,13 @@ impl Node {
     }
 }
 
-fn joined(name: &[u8], data: &[u8]) -> Box<[u8]> {
-    let mut text = Vec::with_capacity(name.len() + data.len());
-    text.extend_from_slice(name);
-    text.extend_from_slice(data);
-    text.into_boxed_slice()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_96_bytes_and_its_extra_56() {
-        assert_eq!(size_of::<Node>(), 96);
+    fn a_node_takes_80_bytes_in_a_slab_too_and_its_extra_56() {
+        assert_eq!((size_of::<Node>(), size_of::<Option<Node>>()), (80, 80));
         assert_eq!(size_of::<Extra>(), 56);
-    }
-
-    #[test]
-    fn null_and_empty_data_differ_and_a_change_keeps_the_name() {
-        let mut node = Node::new(b"name", None, &Numbers::default(), 0);
-        assert_eq!((node.name(), node.data()), (&b"name"[..], None));
-        for data in [Some(&b""[..]), Some(b"long data"), Some(b"same size"), None] {
-            node.set_data(data);
-            assert_eq!((node.name(), node.data()), (&b"name"[..], data));
-            assert_eq!(node.data_len(), data.map_or(0, <[u8]>::len));
-        }
     }
 }

@@ -1,10 +1,9 @@
 //! Who owns which znodes: ephemerals by session, and containers and znodes with a TTL in lists of their own, so that
 //! nothing is ever found by scanning the tree. A znode knows its place in its list, so that it leaves at once.
 
-use super::node::Node;
+use super::nodes::Nodes;
 use crate::ids::{Owner, OwnerRules, SessionId};
 use crate::random::FastMap;
-use slab::Slab;
 
 #[derive(Default)]
 pub(super) struct Owned {
@@ -24,7 +23,7 @@ impl Owned {
         }
     }
 
-    pub(super) fn add(&mut self, nodes: &mut Slab<Node>, slot: u32, rules: OwnerRules) {
+    pub(super) fn add(&mut self, nodes: &mut Nodes, slot: u32, rules: OwnerRules) {
         let node = &mut nodes[slot as usize];
         let owner = Owner::from_stored(node.owner(), rules);
         let Some(list) = self.list(owner) else { return };
@@ -36,7 +35,7 @@ impl Owned {
     }
 
     /// The znode has to be there still.
-    pub(super) fn remove(&mut self, nodes: &mut Slab<Node>, slot: u32, rules: OwnerRules) {
+    pub(super) fn remove(&mut self, nodes: &mut Nodes, slot: u32, rules: OwnerRules) {
         let node = &nodes[slot as usize];
         let owner = Owner::from_stored(node.owner(), rules);
         let Some(list) = self.list(owner) else { return };

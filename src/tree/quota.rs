@@ -161,7 +161,7 @@ impl Tree {
         let limited = limited.to_owned();
         let stats_path = format!("{QUOTA_ROOT}{limited}/{STATS_NAME}");
         let Some(slot) = self.find(&stats_path) else { return };
-        match Track::parse(self.nodes[slot as usize].data()) {
+        match Track::parse(self.nodes.data(&self.nodes[slot as usize])) {
             Ok(mut track) => {
                 track.set("count", track.count().wrapping_add(count));
                 track.set("bytes", track.bytes().wrapping_add(bytes));
@@ -210,7 +210,7 @@ impl Tree {
         while let Some(slot) = left.pop() {
             let node = &self.nodes[slot as usize];
             left.extend_from_slice(node.children());
-            if node.name() == name.as_bytes() {
+            if self.nodes.name(node) == name.as_bytes() {
                 found.push(index::path_of(&self.nodes, slot));
             }
         }

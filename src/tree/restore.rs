@@ -41,12 +41,16 @@ pub struct Decoder {
 }
 
 /// Decoded images. `place` holds the old slot and `parent` the old parent, until they are linked.
-pub struct Batch(Vec<Node>);
+pub struct Batch {
+    nodes: Vec<Node>,
+    /// Their names and data, one behind the other.
+    text: Vec<u8>,
+}
 
 impl Decoder {
     /// Reads a run of whole images.
     pub fn decode(&self, bytes: &[u8]) -> Result<Batch, RestoreError> {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut text) = (Vec::new(), Vec::new());
         let mut rest = bytes;
         while !rest.is_empty() {
             let offset = bytes.len() - rest.len();
@@ -64,8 +68,10 @@ impl Decoder {
             node.place = image.slot;
             node.parent = image.parent;
             nodes.push(node);
+            text.extend_from_slice(image.name);
+            text.extend_from_slice(image.data.unwrap_or_default());
         }
-        Ok(Batch(nodes))
+        Ok(Batch { nodes, text })
     }
 }
 
@@ -82,7 +88,7 @@ impl Restore {
         }
         acl_ids.insert(acl::OPEN, acl::OPEN);
         // Where the root will be.
-        let slot = tree.nodes.insert(Node::new(b"", None, &Numbers::default(), acl::OPEN));
+        let slot = tree.nodes.insert(Node::new(b"", None, &Numbers::default(), acl::OPEN), b"", None);
         assert!(slot == ROOT as usize);
         Ok(Restore { tree, decoder: Decoder { acl_ids: Arc::new(acl_ids) }, has_root: false })
     }
@@ -94,18 +100,23 @@ impl Restore {
 
     /// Takes decoded images in.
     pub fn add(&mut self, batch: Batch) -> Result<(), RestoreError> {
-        for node in batch.0 {
+        let mut text = &batch.text[..];
+        for node in batch.nodes {
+            let (name, rest) = text.split_at(node.name_len());
+            let (data, rest) = rest.split_at(node.data_len());
+            let data = (!node.has_null_data()).then_some(data);
+            text = rest;
             self.tree.acls.acquire_id(node.acl);
             if node.parent == NO_SLOT {
                 if std::mem::replace(&mut self.has_root, true) {
                     return wrong(0, "two roots");
                 }
-                if !node.name().is_empty() {
+                if !name.is_empty() {
                     return wrong(0, "the root has a name");
                 }
-                self.tree.nodes[ROOT as usize] = node;
+                self.tree.nodes.replace(ROOT, node, name, data);
             } else {
-                let slot = self.tree.nodes.insert(node);
+                let slot = self.tree.nodes.insert(node, name, data);
                 if slot >= NO_SLOT as usize {
                     return wrong(0, "more znodes than a tree can have");
                 }
@@ -135,7 +146,7 @@ impl Restore {
                 continue;
             }
             let parent = node.parent;
-            if tree.index.find_child(&tree.nodes, parent, node.name()).is_some() {
+            if tree.index.find_child(&tree.nodes, parent, tree.nodes.name(node)).is_some() {
                 return wrong(0, format!("{:?} is there twice", index::path_of(&tree.nodes, slot)));
             }
             tree.index.insert(&tree.nodes, slot);
@@ -143,9 +154,9 @@ impl Restore {
             tree.owned.add(&mut tree.nodes, slot, rules);
         }
         // A name is part of the paths of everything below it.
-        for (slot, node) in &tree.nodes {
+        for (slot, node) in tree.nodes.iter() {
             if slot != ROOT as usize {
-                let name = std::str::from_utf8(node.name()).expect("checked in decode");
+                let name = std::str::from_utf8(tree.nodes.name(node)).expect("checked in decode");
                 let below = node.extra.as_ref().map_or(0, |extra| extra.descendants as i64);
                 tree.size += (1 + super::java_length(name)) * (1 + below);
             }
@@ -173,19 +184,19 @@ impl Restore {
                 return wrong(0, format!("slot {} is there twice", node.place));
             }
         }
-        for (slot, node) in nodes.iter_mut() {
-            if slot == ROOT as usize {
-                continue;
-            }
+        // Nothing has been removed, so the slots have no holes.
+        for slot in ROOT + 1..nodes.len() as u32 {
+            let parent = nodes[slot as usize].parent;
             let new = if dense {
-                table.get(node.parent as usize).copied().filter(|&slot| slot != NO_SLOT)
+                table.get(parent as usize).copied().filter(|&slot| slot != NO_SLOT)
             } else {
-                new_slots.get(&node.parent).copied()
+                new_slots.get(&parent).copied()
             };
             let Some(new) = new else {
-                return wrong(0, format!("{:?} has no parent", String::from_utf8_lossy(node.name())));
+                let name = nodes.name(&nodes[slot as usize]);
+                return wrong(0, format!("{:?} has no parent", String::from_utf8_lossy(name)));
             };
-            node.parent = new;
+            nodes[slot as usize].parent = new;
         }
         Ok(())
     }
@@ -209,10 +220,10 @@ impl Restore {
             while let Some(slot) = chain.pop() {
                 let parent = &nodes[nodes[slot as usize].parent as usize];
                 let below_zookeeper =
-                    !parent.in_tree_digest() || (parent.parent == ROOT && parent.name() == b"zookeeper");
-                let parent_hash = parent.hash;
+                    !parent.in_tree_digest() || (parent.parent == ROOT && nodes.name(parent) == b"zookeeper");
+                let hash = index::child_hash(parent.hash, nodes.name(&nodes[slot as usize]));
                 let node = &mut nodes[slot as usize];
-                node.hash = index::child_hash(parent_hash, node.name());
+                node.hash = hash;
                 if below_zookeeper {
                     node.leave_out_of_tree_digest();
                 }

@@ -53,7 +53,7 @@ impl Walk {
                     open.next += 1;
                     self.path.truncate(open.path_len);
                     self.path.push('/');
-                    let name = std::str::from_utf8(tree.nodes[child as usize].name());
+                    let name = std::str::from_utf8(tree.nodes.name(&tree.nodes[child as usize]));
                     self.path.push_str(name.expect("names were text when they came in"));
                     return self.enter(tree, child);
                 }
@@ -68,7 +68,7 @@ impl Walk {
     fn enter<'t>(&mut self, tree: &'t Tree, slot: u32) -> Option<NodeRef<'t>> {
         let order = self.sorted.then(|| {
             let mut slots: Box<[u32]> = tree.nodes[slot as usize].children().into();
-            slots.sort_unstable_by_key(|&slot| tree.nodes[slot as usize].name());
+            slots.sort_unstable_by_key(|&slot| tree.nodes.name(&tree.nodes[slot as usize]));
             slots
         });
         self.open.push(Open { slot, next: 0, path_len: self.path.len(), order });
