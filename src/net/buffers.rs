@@ -1,7 +1,9 @@
 //! The two buffers of a connection, and the pool that they come from.
 //!
 //! Most connections are idle most of the time, so an idle one holds no buffer at all: what it needs is taken from its
-//! core's pool with the first byte and given back with the last. Under a steady load nothing is allocated.
+//! core's pool with the first byte and given back with the last. Under a steady load nothing is allocated. Large buffers are
+//! kept only for a while: fresh megabytes cost more than what is written into them (a page fault every four kilobytes), but
+//! they are not kept for a load that is over.
 
 use std::io::{self, Read, Write};
 
@@ -9,22 +11,47 @@ use std::io::{self, Read, Write};
 #[derive(Default)]
 pub struct Pool {
     spare: Vec<Vec<u8>>,
+    /// Capacity of those among them that are large.
+    large_bytes: usize,
 }
 
 impl Pool {
-    /// Buffers kept, and the largest that is worth keeping.
+    /// Buffers kept; from where on one is large; and the bytes that large ones may have together.
     const KEPT: usize = 256;
-    const KEPT_BYTES: usize = 256 << 10;
+    const LARGE_BYTES: usize = 256 << 10;
+    const LARGE_KEPT_BYTES: usize = 16 << 20;
+
+    fn is_large(buffer: &Vec<u8>) -> bool {
+        buffer.capacity() > Self::LARGE_BYTES
+    }
 
     pub fn take(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+        let buffer = self.spare.pop().unwrap_or_default();
+        if Self::is_large(&buffer) {
+            self.large_bytes -= buffer.capacity();
+        }
+        buffer
     }
 
     pub fn give(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > 0 && buffer.capacity() <= Self::KEPT_BYTES && self.spare.len() < Self::KEPT {
-            buffer.clear();
-            self.spare.push(buffer);
+        let capacity = buffer.capacity();
+        if capacity == 0 || self.spare.len() == Self::KEPT {
+            return;
         }
+        if Self::is_large(&buffer) {
+            if self.large_bytes + capacity > Self::LARGE_KEPT_BYTES {
+                return;
+            }
+            self.large_bytes += capacity;
+        }
+        buffer.clear();
+        self.spare.push(buffer);
+    }
+
+    /// Lets go of large buffers that nobody needs at the moment: to be called every now and then.
+    pub fn trim(&mut self) {
+        self.spare.retain(|buffer| !Self::is_large(buffer));
+        self.large_bytes = 0;
     }
 }
 
@@ -150,7 +177,8 @@ impl Output {
                 Ok(len) => self.sent += len,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.sent > self.bytes.len() / 2 {
+                    // What is left is moved when that is cheap beside what was sent.
+                    if self.len() <= self.sent / 2 {
                         self.bytes.drain(..self.sent);
                         self.sent = 0;
                     }
@@ -221,5 +249,19 @@ mod tests {
         input.consume(2, &mut pool);
         assert_eq!(input.bytes.capacity(), 0);
         assert_eq!(pool.spare.len(), 1);
+    }
+
+    #[test]
+    fn large_buffers_are_used_again_up_to_a_bound_and_until_the_pool_is_trimmed() {
+        let mut pool = Pool::default();
+        for _ in 0..8 {
+            pool.give(Vec::with_capacity(4 << 20));
+        }
+        pool.give(Vec::with_capacity(100));
+        assert_eq!((pool.spare.len(), pool.large_bytes), (5, 16 << 20));
+        assert_eq!((pool.take().capacity(), pool.take().capacity()), (100, 4 << 20));
+        assert_eq!((pool.spare.len(), pool.large_bytes), (3, 12 << 20));
+        pool.trim();
+        assert_eq!((pool.spare.len(), pool.large_bytes), (0, 0));
     }
 }

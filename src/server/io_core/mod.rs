@@ -466,6 +466,9 @@ impl IoCore {
         if connection.state != State::Fresh && connection.state != State::FourLetter {
             self.parts.outgoing.items.push(Item::Closed { conn: connection.id, session: connection.session });
         }
+        if self.parts.connections.is_empty() {
+            self.parts.pool.trim();
+        }
         self.shared.admission.release(connection.address.ip());
         self.link().connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -502,6 +505,7 @@ impl IoCore {
 
     /// Closes connections that have been silent: without a session after `sessionless_ms`, with one after its timeout.
     fn sweep(&mut self, now: Now) {
+        self.parts.pool.trim();
         let sessionless = self.shared.settings.sessionless_ms;
         for (slot, connection) in &self.parts.connections {
             if connection.state == State::Connecting {
