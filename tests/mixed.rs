@@ -168,7 +168,7 @@ impl Mix {
         client.send(client::op::CREATE, body).expect("connected");
         wait_for("the leader to log it", PATIENCE, || {
             pause(Duration::from_millis(5));
-            is_in_files(&self.cluster.data(leader)).then_some(())
+            is_in_files(&self.cluster.data_log(leader)).then_some(())
         });
         self.cluster.kill(leader);
         drop(client);

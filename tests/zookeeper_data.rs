@@ -160,6 +160,14 @@ fn a_member_with_two_directories_keeps_everything_in_its_place() {
     assert_same(&state.tree, &made.tree);
     assert_eq!((state.epochs, state.records), (Epochs::new(Epoch(9), Epoch(3)), 49));
     assert_eq!(state.snapshot, Some(Zxid::new(Epoch(2), 49)));
+    // Where a server looks for what it has promised: without that it has no vote.
+    assert_eq!(Epochs::load(&disk, log).unwrap(), Some(Epochs::new(Epoch(9), Epoch(3))));
+    assert_eq!(Epochs::load(&disk, snapshots).unwrap(), None);
+    // Taken over once more, nothing of the first time is left.
+    assert!(matches!(take_over(&disk, apart, options(), true, &mut |_, _| {}), Ok(TakeOver::Done(_))));
+    assert_eq!(Epochs::load(&disk, log).unwrap(), Some(Epochs::new(Epoch(9), Epoch(3))));
+    // And what the server has promised since is what is exported.
+    Epochs::new(Epoch(11), Epoch(3)).store(&disk, log).unwrap();
 
     let (out, out_log) = (Path::new("/out"), Path::new("/out-log"));
     disk.create_dir(out).unwrap();
@@ -167,12 +175,12 @@ fn a_member_with_two_directories_keeps_everything_in_its_place() {
     let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
     let to = Dirs { snapshots: out, log: out_log };
     let exported = export(&disk, apart, to, options, &mut |_, _| {}).unwrap();
-    assert_eq!(exported.epochs, Epochs::new(Epoch(9), Epoch(3)));
+    assert_eq!(exported.epochs, Epochs::new(Epoch(11), Epoch(3)));
     assert_eq!(disk.list(out).unwrap(), ["acceptedEpoch", "currentEpoch", "snapshot.200000031"]);
     assert_eq!(disk.list(out_log).unwrap(), ["log.300000001"]);
     let back = import(&disk, out, out_log, self::options(), &mut |_, _| {}).unwrap().unwrap();
     assert_same(&back.tree, &made.tree);
-    assert_eq!(back.epochs, Epochs::new(Epoch(9), Epoch(3)));
+    assert_eq!(back.epochs, Epochs::new(Epoch(11), Epoch(3)));
 }
 
 #[test]

@@ -172,6 +172,11 @@ impl Cluster {
         self.folder.path().join(format!("data{id}"))
     }
 
+    /// Its log's folder: for some a `dataLogDir` of its own.
+    pub fn data_log(&self, id: u8) -> PathBuf {
+        if id.is_multiple_of(2) { self.folder.path().join(format!("txns{id}")) } else { self.data(id) }
+    }
+
     fn log_file(&self, id: u8) -> PathBuf {
         self.folder.path().join(format!("log{id}"))
     }
@@ -208,6 +213,9 @@ impl Cluster {
             data.display(),
             self.member(id).client_port
         );
+        if self.data_log(id) != data {
+            text += &format!("dataLogDir={}\n", self.data_log(id).display());
+        }
         for line in &self.settings {
             text += line;
             text.push('\n');
@@ -311,6 +319,9 @@ impl Cluster {
     pub fn wipe(&mut self, id: u8) {
         assert!(!self.is_running(id));
         fs::remove_dir_all(self.data(id)).expect("a folder of ours");
+        if self.data_log(id) != self.data(id) {
+            fs::remove_dir_all(self.data_log(id)).expect("a folder of ours");
+        }
         self.members[id as usize - 1].wiped_at = fs::metadata(self.log_file(id)).map_or(0, |file| file.len());
     }
 

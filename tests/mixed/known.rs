@@ -36,7 +36,8 @@ fn told(log: &str) -> BTreeSet<u64> {
 /// All that its files have: zxids of records, and those that snapshots are named by.
 fn on_disk(cluster: &Cluster, id: u8) -> BTreeSet<u64> {
     let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(cluster.data(id).join("version-2")).into_iter().flatten().flatten() {
+    let folders = [cluster.data(id), cluster.data_log(id)].map(|folder| folder.join("version-2"));
+    for entry in folders.iter().flat_map(std::fs::read_dir).flatten().flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
         found.extend(zxid_behind(&name, "snapshot."));
         if name.starts_with("log.") {

@@ -113,13 +113,18 @@ fn run_ostler(cluster: &Cluster, id: u8, words: &[&str]) {
     assert!(output.status.success(), "ostler {words:?} on server {id}: {}\n{said}", output.status);
 }
 
+fn export(cluster: &Cluster, id: u8) {
+    let [data, log] = [cluster.data(id), cluster.data_log(id)].map(|folder| folder.display().to_string());
+    let words = ["export", "--set-aside", "--to", &data, "--to-log", &log];
+    run_ostler(cluster, id, if data == log { &words[..4] } else { &words });
+}
+
 /// Stops a server, and starts another program in its place, on its data.
 fn replace(cluster: &mut Cluster, id: u8, kind: Kind) {
     cluster.stop(id);
     cluster.becomes(id, kind);
-    let data = cluster.data(id).display().to_string();
     if kind.is_java() {
-        run_ostler(cluster, id, &["export", "--to", &data, "--set-aside"]);
+        export(cluster, id);
     } else if cluster.was_ostler(id) {
         // What it has of its own is from the last time.
         run_ostler(cluster, id, &["import", "--replace"]);
@@ -291,8 +296,7 @@ fn give_back(cluster: &mut Cluster, java: Kind) {
     cluster.ids().for_each(|id| cluster.stop(id));
     for id in cluster.ids() {
         cluster.becomes(id, java);
-        let data = cluster.data(id).display().to_string();
-        run_ostler(cluster, id, &["export", "--to", &data, "--set-aside"]);
+        export(cluster, id);
     }
     cluster.start_all();
 }

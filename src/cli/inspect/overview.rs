@@ -42,7 +42,7 @@ pub(super) fn print(disk: &RealDisk, args: &InspectArgs, out: &mut impl Write) -
             lines.push(our_snapshot(disk, &snapshot_path(&snapshots, zxid)));
         }
         lines.extend(our_log(disk, &log)?);
-        epochs = Epochs::load(disk, &snapshots)?;
+        epochs = Epochs::load(disk, &log)?;
     }
     let damaged = lines.iter().filter(|line| line.problem.is_some()).count();
     for line in &lines {

@@ -125,8 +125,8 @@ pub fn read_state<D: Disk>(
     }
     let last = tree.zxid();
     // A server that never was in an ensemble has none.
-    let epochs = Epochs::load(disk, dirs.snapshots)?.unwrap_or(Epochs::new(last.epoch(), last.epoch()));
-    let epochs = Epochs::reconcile(Some(epochs), last, dirs.snapshots)?;
+    let epochs = Epochs::load(disk, dirs.log)?.unwrap_or(Epochs::new(last.epoch(), last.epoch()));
+    let epochs = Epochs::reconcile(Some(epochs), last, dirs.log)?;
     Ok(State { tree, sessions: sessions.into_iter().collect(), epochs, snapshot, records, notes })
 }
 

@@ -150,7 +150,7 @@ pub fn import_into<D: Disk>(
     let (tree, sessions) = import_exact(disk, &files, options, exact)?;
     write_snapshot(disk, to.snapshots, &tree, &sessions)?;
     drop(tree);
-    epochs.store(disk, to.snapshots)?;
+    epochs.store(disk, to.log)?;
     let mut log = Log::create(disk.clone(), to.log, exact, Sizes::default())?;
     copy_records(disk, &files, options, last, &mut log)?;
     Ok(report)
@@ -208,7 +208,7 @@ fn append<D: Disk>(log: &mut Log<D>, batch: &mut Batch) -> Result<(), Fatal> {
 /// and have no such files.
 pub fn put_state<D: Disk>(disk: &D, dirs: Dirs<'_>, state: &Imported) -> Result<(), Fatal> {
     write_snapshot(disk, dirs.snapshots, &state.tree, &state.sessions)?;
-    state.epochs.store(disk, dirs.snapshots)?;
+    state.epochs.store(disk, dirs.log)?;
     Log::create(disk.clone(), dirs.log, state.tree.zxid(), Sizes::default()).map(drop)
 }
 
@@ -238,9 +238,9 @@ pub fn remove_ours<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<(), Fatal> {
 pub fn our_files<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<Vec<PathBuf>, Fatal> {
     let list = |dir: &Path| disk.list(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source });
     let mut ours = Vec::new();
-    let of_snapshots = |name: &&String| is_snapshot_file(name) || *name == EPOCHS;
+    let of_snapshots = |name: &&String| is_snapshot_file(name);
     ours.extend(list(dirs.snapshots)?.iter().filter(of_snapshots).map(|name| dirs.snapshots.join(name)));
-    let of_log = |name: &&String| is_log_file(name) || *name == QUARANTINE;
+    let of_log = |name: &&String| is_log_file(name) || *name == QUARANTINE || *name == EPOCHS;
     ours.extend(list(dirs.log)?.iter().filter(of_log).map(|name| dirs.log.join(name)));
     Ok(ours)
 }
