@@ -52,8 +52,6 @@ pub struct Member {
 pub struct Cluster {
     /// Server n is `members[n - 1]`.
     members: Vec<Member>,
-    /// What the ZooKeeper servers among them are, now or at another time.
-    pub java: Kind,
     folder: TempDir,
     /// Lines for every zoo.cfg.
     pub settings: Vec<String>,
@@ -130,7 +128,6 @@ impl Cluster {
         fs::write(folder.path().join("log4j2.properties"), LOGGING).expect("a file in our folder");
         Cluster {
             members: held.iter().map(member).collect(),
-            java,
             folder,
             settings: settings.map(String::from).into(),
             detours: Vec::new(),

@@ -91,8 +91,8 @@ fn acl(number: u64) -> Vec<Acl> {
     }
 }
 
-/// A znode for each of them that stays. 3.8.0 forgets lists that are new while it takes a snapshot, and then can't read what it
-/// has written (ZOOKEEPER-4846, mended in 3.9.3); those that are there all the time it keeps.
+/// A znode for each of them that stays. ZooKeeper forgets lists that are new while it takes a snapshot, and then can't read
+/// what it has written (ZOOKEEPER-4846, seen with 3.8.0 and 3.9.5); those that are there all the time it keeps.
 fn keep_acls(client: &Client) {
     for number in 0..ACLS {
         let path = format!("/acl{number}");
@@ -178,9 +178,7 @@ fn there_and_back(kind: Kind, options: Options, seed: u64) {
     let mut server = Server::start(kind, &options);
     let config = server.folder.path().join("zoo.cfg");
     let client = client(&server);
-    if kind == Kind::OldJava {
-        keep_acls(&client);
-    }
+    keep_acls(&client);
     write(&client, &mut rng, 700);
     let seen = everything(&client);
     let session = client.session_id();
@@ -352,6 +350,7 @@ fn what_a_server_wrote_under_load_until_it_was_killed_is_taken_over_whole() {
     {
         let client = client(&server);
         patiently(|| client.create("/counter", Some(b"0"), &open_acl(), CreateMode::PERSISTENT).wait_for(WAIT));
+        keep_acls(&client);
         client.close();
     }
     for round in 0..setting("OSTLER_KILL_ROUNDS", 200) / 40 {
