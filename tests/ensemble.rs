@@ -486,7 +486,7 @@ fn an_observer_serves_and_has_no_vote() {
     let next = ensemble.leader();
     let last = (0..3).find(|&at| at != leader && at != next).unwrap();
     ensemble.kill(next);
-    let ended = client.ended_within(Duration::from_secs(5));
+    let ended = client.ended_within(SOON);
     assert!(ended, "its clients are let go\n{}\n---\n{}", ensemble.log(observer), ensemble.log(last));
     // Each notices by itself.
     wait_for("both to serve no more", SOON, || {
@@ -519,7 +519,7 @@ fn weights_and_groups_say_what_a_quorum_is() {
     heavy.serving(2);
     let mut light = heavy.client(1, 20_000);
     heavy.kill(0);
-    let ended = light.ended_within(Duration::from_secs(5));
+    let ended = light.ended_within(SOON);
     assert!(ended, "two light ones are no quorum\n{}\n---\n{}", heavy.log(1), heavy.log(2));
     wait_for("both to serve no more", SOON, || (heavy.mode(1).is_none() && heavy.mode(2).is_none()).then_some(()));
     heavy.restart(0);
@@ -537,7 +537,7 @@ fn weights_and_groups_say_what_a_quorum_is() {
     client.create("/two", b"", 0).unwrap().unwrap();
     // Of five servers three are left; but only one group has its majority.
     groups.kill(2);
-    assert!(client.ended_within(Duration::from_secs(5)), "a majority of servers is none of groups");
+    assert!(client.ended_within(SOON), "a majority of servers is none of groups");
     groups.restart(4);
     let mut client = groups.moved(client, 1);
     client.create("/three", b"", 0).unwrap().unwrap();

@@ -32,6 +32,11 @@ pub enum Entry {
     Close { conn: ConnId },
     /// This server does not serve any more: every connection is closed, its session lives on.
     CloseAll,
+    /// This server does not serve for the moment: connections with something unanswered are closed, and what the others ask
+    /// waits, until one of the next two.
+    Stall,
+    /// It serves again.
+    GoOn,
     /// An operator asks: the core adds what it knows.
     Report(Arc<Gather>),
     /// The answer to a four-letter word; then the connection is closed.

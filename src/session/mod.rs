@@ -237,8 +237,13 @@ impl SessionTable {
     /// This server's part in the ensemble has changed: nobody holds a session yet, what was only on its way to being closed
     /// is not, and every session has its full timeout from now.
     pub fn begin_anew(&mut self, now: Now) {
+        self.begin_anew_but(|_| false, now);
+    }
+
+    /// The same, but those for whom it holds keep what they have.
+    pub fn begin_anew_but(&mut self, keeps: impl Fn(OwnerHandle) -> bool, now: Now) {
         for session in self.sessions.values_mut() {
-            session.owner = None;
+            session.owner = session.owner.filter(|&owner| keeps(OwnerHandle(owner)));
             // Under no bucket that there is: `restart_clocks` files it anew.
             session.filed = NOT_FILED - 1;
         }
@@ -261,6 +266,11 @@ impl SessionTable {
             }
             None => half,
         }
+    }
+
+    /// Sessions that somebody holds, in no order.
+    pub fn owned(&self) -> impl Iterator<Item = (SessionId, OwnerHandle)> {
+        self.sessions.iter().filter_map(|(&id, session)| Some((id, OwnerHandle(session.owner?))))
     }
 
     /// All sessions with the timeout they were created with, ascending by id: for snapshots and `dump` on a learner.

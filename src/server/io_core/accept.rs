@@ -112,6 +112,7 @@ impl IoCore {
                 to_flush: false,
                 heard_round: self.parts.heard_round.wrapping_sub(1),
                 last_heard: self.parts.now,
+                is_kept: false,
                 facts: Facts::new(clock::wall_ms()),
             });
             if let Err(error) = self.register(slot) {

@@ -36,6 +36,8 @@ pub enum Wait {
     Room,
     /// The client does not read its replies.
     Output,
+    /// This server does not serve for the moment.
+    Leader,
 }
 
 pub struct Connection {
@@ -65,10 +67,23 @@ pub struct Connection {
     /// The round of reports (see `IoCore::heard`) in which this session was noted last.
     pub heard_round: u32,
     pub last_heard: Now,
+    /// It was kept through a change of leader, and no write has been answered since.
+    pub is_kept: bool,
     pub facts: Facts,
 }
 
 impl Connection {
+    /// Nothing of it is under way or was left lying: it can wait for another leader.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Open && self.in_flight == 0 && self.wait == Wait::Nothing && self.input.is_empty()
+    }
+
+    /// A client that says something now may long have its session on another server, which a new leader does not know of.
+    /// It left when it had heard nothing for two thirds of its timeout; one that is still here is heard from each third.
+    pub fn is_forsaken(&self, now: Now) -> bool {
+        self.is_kept && now.since(self.last_heard).as_millis() as u64 > self.timeout_ms.max(0) as u64 / 2
+    }
+
     /// What the loop waits for, in the numbers of ZooKeeper's selector: 1 to read, 4 to write.
     pub fn interest(&self) -> u8 {
         let reads = self.wait == Wait::Nothing && matches!(self.state, State::Fresh | State::Connecting | State::Open);

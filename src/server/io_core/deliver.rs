@@ -62,6 +62,8 @@ impl Parts {
                 }
                 // After all events: before them the watches know znodes by numbers that the tree may have given to others.
                 Entry::Report(gather) => reports.push(gather),
+                Entry::Stall => self.stall(),
+                Entry::GoOn => self.go_on_all(shared),
                 Entry::Text { conn, text } => {
                     let Some(connection) = self.get(conn) else { continue };
                     connection.state = State::Closing;
@@ -79,6 +81,35 @@ impl Parts {
         }
     }
 
+    /// Nobody is answered for the moment. A client whose request has no answer yet is let go: what became of it is not known.
+    fn stall(&mut self) {
+        // What this turn would have handed over is one of these.
+        self.outgoing
+            .items
+            .retain(|item| !matches!(item, Item::Write { .. } | Item::Sync { .. } | Item::Connect { .. }));
+        for (slot, connection) in &mut self.connections {
+            match connection.state {
+                State::Fresh | State::FourLetter | State::Closing => {}
+                _ if connection.is_idle() => {
+                    connection.wait = Wait::Leader;
+                    connection.is_kept = true;
+                }
+                _ => {
+                    connection.state = State::Closing;
+                    self.doomed.push(slot);
+                }
+            }
+        }
+    }
+
+    fn go_on_all(&mut self, shared: &Shared) {
+        // What is read from here on belongs to the new time of serving; of the old one nothing is left (`stall`).
+        self.outgoing.term = shared.serving_term();
+        let waiting = self.connections.iter().filter(|(_, connection)| connection.wait == Wait::Leader);
+        let waiting: Vec<usize> = waiting.map(|(slot, _)| slot).collect();
+        waiting.into_iter().for_each(|slot| self.go_on(slot));
+    }
+
     /// The connection, if it is still the one that is meant.
     fn get(&mut self, conn: ConnId) -> Option<&mut Connection> {
         self.connections.get_mut(conn.slot()).filter(|connection| connection.id == conn)
@@ -93,6 +124,7 @@ impl Parts {
         let Some(connection) = self.get(conn) else { return };
         assert!(connection.in_flight > 0, "a reply to nothing");
         connection.in_flight -= 1;
+        connection.is_kept = false;
         let go_on = match connection.wait {
             Wait::Writes => connection.in_flight == 0,
             _ => false,

@@ -322,6 +322,8 @@ impl IoCore {
                 connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
                 if connection.wait == Wait::Nothing {
                     self.parts.ready.push(slot);
+                } else if connection.is_forsaken(self.parts.now) {
+                    self.parts.doom(slot, process::FORSAKEN);
                 } else if connection.state == State::Open {
                     // What it says has to wait, perhaps for a slow disk; that it says something counts at once.
                     self.parts.heard_from(slot);

@@ -45,11 +45,20 @@ enum Step {
 const NO_ZXID: i64 = 0;
 const UNKNOWN_OP_ZXID: i64 = -1;
 
+pub(super) const FORSAKEN: &str =
+    "it speaks after a long silence and a change of leader; its client may have gone elsewhere meanwhile";
+
 impl Parts {
     /// Works off bytes that lie in the arena; what is left moves to the connection's own input.
     pub fn process_arrived(&mut self, slot: usize, bytes: &[u8], tree: &Tree, shared: &Shared, budget: &mut Budget) {
-        if !self.connections.contains(slot) {
-            return;
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.wait == Wait::Leader {
+            // It has begun to wait in this very turn.
+            if connection.is_forsaken(self.now) {
+                return self.doom(slot, FORSAKEN);
+            }
+            connection.input.push(bytes, &mut self.pool);
+            return self.heard_from(slot);
         }
         let done = self.process(slot, bytes, tree, shared, budget);
         if done < bytes.len() {
@@ -63,7 +72,7 @@ impl Parts {
     /// Works off bytes that the connection had to keep.
     pub fn process_kept(&mut self, slot: usize, tree: &Tree, shared: &Shared, budget: &mut Budget) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.input.is_empty() || connection.wait == Wait::Output {
+        if connection.input.is_empty() || matches!(connection.wait, Wait::Output | Wait::Leader) {
             return;
         }
         connection.wait = Wait::Nothing;
@@ -114,6 +123,10 @@ impl Parts {
             }
             let Some(frame) = rest.get(4..4 + len as usize) else { return done };
             let connection = &mut self.connections[slot];
+            if connection.is_forsaken(self.now) {
+                self.doom(slot, FORSAKEN);
+                return bytes.len();
+            }
             connection.last_heard = self.now;
             let step = if connection.state == State::Fresh {
                 self.connect(slot, frame, tree, shared)
@@ -138,7 +151,7 @@ impl Parts {
         }
     }
 
-    fn doom(&mut self, slot: usize, why: &'static str) {
+    pub(super) fn doom(&mut self, slot: usize, why: &'static str) {
         self.doom_because(slot, format_args!("{why}"));
     }
 

@@ -154,12 +154,12 @@ impl Pipeline {
         self.push_feeds();
     }
 
-    fn push_feeds(&mut self) {
+    pub(super) fn push_feeds(&mut self) {
         push(&mut self.feeds, &self.shared);
     }
 
     /// After the guard has been let go: whom the feed concerns is woken.
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         for core in &self.shared.cores {
             if !core.feed.is_empty() {
                 core.bell.ring();

@@ -82,7 +82,8 @@ impl Pipeline {
     /// server on which the client was before must not take effect now (`check_session`).
     fn let_go(&mut self, session: SessionId, conn: ConnId) {
         let held = self.sessions.owner(session) == Some(conn.into());
-        if held && self.member.as_ref().is_some_and(|member| member.leads()) {
+        if let Some(member) = self.member.as_mut().filter(|member| held && member.leads()) {
+            member.unclaimed.remove(&session);
             self.sessions.own(session, ConnId::GONE.into());
         } else {
             self.sessions.disown(session, conn.into());
@@ -102,6 +103,9 @@ impl Pipeline {
             return self.refuse(&reconnect);
         }
         let Reconnect { conn, session, timeout_ms, read_only, received, .. } = reconnect;
+        if let Some(member) = &mut self.member {
+            member.unclaimed.remove(&session);
+        }
         connected(&mut self.feeds, conn, session, timeout_ms, read_only, received);
     }
 

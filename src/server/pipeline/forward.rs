@@ -16,6 +16,7 @@ use crate::limits;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, SessionCheck, WriteRequest};
 use crate::random::FastMap;
+use crate::server::feed::Entry;
 use crate::server::queue::ConnId;
 use crate::session;
 use crate::wire::quorum::{Request, SessionTimeout, SessionValid};
@@ -320,8 +321,14 @@ impl Pipeline {
             }
         }
         if state == crate::session::SessionState::Live {
+            let unclaimed = self.member.as_mut().is_some_and(|member| member.unclaimed.remove(&session));
             match self.sessions.owner(session).map(ConnId::from) {
                 None => self.sessions.own(session, from.into()),
+                Some(kept) if kept != from && unclaimed => {
+                    // Its client uses another connection.
+                    self.tell(kept, Entry::Close { conn: kept });
+                    self.sessions.own(session, from.into());
+                }
                 Some(owner) if owner != from => return SessionCheck::Moved,
                 Some(_) => {}
             }
@@ -335,7 +342,10 @@ impl Pipeline {
         let serving = self.member.as_ref().is_some_and(|member| member.leads());
         let owner = ConnId::of_link(link.0);
         if let Some(old) = self.local_owner(session) {
-            self.tell(old, crate::server::feed::Entry::Close { conn: old });
+            self.tell(old, Entry::Close { conn: old });
+        }
+        if let Some(member) = &mut self.member {
+            member.unclaimed.remove(&session);
         }
         let opens = self.opening.get(&session) == Some(&Opened::Live);
         let valid = serving && (opens || self.sessions.reopen(session, timeout_ms, owner.into(), now));

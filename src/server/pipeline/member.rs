@@ -1,7 +1,8 @@
 //! A server of an ensemble: what its role brings is done here, in the order in which the role says it (`zab`).
 //!
 //! Packets come in, outputs come out; a proposal goes to the log and into the line, a commit lets the line move, a change
-//! of role empties hands: clients are let go, forwarded requests forgotten, and only what is in the log stays in the line.
+//! of role empties hands: forwarded requests are forgotten, and only what is in the log stays in the line. The clients of a
+//! server that followed wait for the next leader, if it comes soon (`Kept`); others are let go.
 //!
 //! Runs on: the pipeline's thread.
 
@@ -16,6 +17,7 @@ use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
 use crate::prepare::reply::Shape;
+use crate::random::FastSet;
 use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::feed::Entry;
@@ -29,6 +31,20 @@ use crate::zab::{Peer, Role};
 /// No digest is compared: a snapshot has been installed that may be fuzzy, and its leader's history is not yet all here.
 pub(super) const UNTIL_SYNCHRONISED: Zxid = Zxid(u64::MAX);
 
+/// The clients of a server that followed, while it has no leader. They stay connected, and nothing is answered; those that
+/// wait for an answer have been let go. Nothing that they could have seen changes: what the next leader says is applied
+/// only when it is certain, and if the state is replaced they have to go.
+///
+/// Their sessions are nobody's under the next leader, and the first to use one has it (`check_session`). That leader must
+/// be the next there was: under another one a client may have gone elsewhere without this server or the leader knowing.
+#[derive(Clone, Copy)]
+pub struct Kept {
+    /// syncLimit after the leader was last heard from.
+    until: Now,
+    /// The epoch in which they were served.
+    epoch: Epoch,
+}
+
 /// What a pipeline has in an ensemble and alone has not.
 pub struct Member {
     pub peer: Peer,
@@ -41,6 +57,9 @@ pub struct Member {
     /// Clients are served once this has been applied.
     pub serve_at: Option<Zxid>,
     pub serving: bool,
+    pub kept: Option<Kept>,
+    /// On a leader: sessions of kept clients that nobody has used since. Who asks for one gets it.
+    pub unclaimed: FastSet<SessionId>,
     /// Syncs of clients here that a quorum has answered, and that have not been told.
     pub syncs_confirmed: usize,
     pub forwards: Forwards,
@@ -71,6 +90,8 @@ impl Member {
             committed: Zxid::ZERO,
             serve_at: None,
             serving: false,
+            kept: None,
+            unclaimed: FastSet::default(),
             syncs_confirmed: 0,
             forwards: Forwards::default(),
             put_aside: PutAside::default(),
@@ -135,7 +156,8 @@ impl Member {
             Role::Leading(leader) => Some(leader.deadline()),
             Role::Learning { learner, .. } => Some(learner.deadline()),
         };
-        [role, self.net.deadline(), self.elections.deadline()].into_iter().flatten().min()
+        let kept = self.kept.map(|kept| kept.until);
+        [role, self.net.deadline(), self.elections.deadline(), kept].into_iter().flatten().min()
     }
 
     /// Whether there is anything to do now, without waiting for an event. What has arrived from peers is asked for apart.
@@ -178,6 +200,9 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.peer.durable(durable);
         self.do_outputs(now)?;
+        if self.member.as_ref().is_some_and(|member| member.kept.is_some_and(|kept| kept.until <= now)) {
+            self.let_clients_go("there has been no leader for syncLimit");
+        }
         self.elect(now)?;
         self.hear_learners(now)?;
         self.hear_leader(now)?;
@@ -265,6 +290,12 @@ impl Pipeline {
             Role::Learning { .. } => "following",
         };
         tracing::warn!("{was} ends: {why}");
+        let kept = match &member.peer.role {
+            Role::Learning { learner, .. } => Some(Kept { until: learner.deadline(), epoch: learner.epoch() }),
+            // It may have been cut off for as long as that already.
+            Role::Leading(_) | Role::Looking => None,
+        };
+        let kept = kept.filter(|kept| kept.until > now && !self.shared.is_stopping());
         member.peer.leave();
         member.net.close_all();
         member.sending.clear();
@@ -275,14 +306,14 @@ impl Pipeline {
         member.syncs_confirmed = 0;
         if std::mem::take(&mut member.serving) {
             self.shared.set_serving(false);
-            for feed in &mut self.feeds {
-                feed.entries.push(Entry::CloseAll);
-            }
+            member.kept = kept;
+            member.unclaimed.clear();
+            self.tell_all(|| if kept.is_some() { Entry::Stall } else { Entry::CloseAll });
         }
         self.reconnects.clear();
         self.prepare.clear();
         self.opening.clear();
-        self.sessions.begin_anew(now);
+        self.forget_owners(now);
         // What is in the log may yet be committed, by whoever leads next; nobody here waits for it.
         self.pending.retain_mut(|pending| {
             pending.reply = None;
@@ -340,6 +371,7 @@ impl Pipeline {
                 member.serve_at = Some(up_to);
                 member.proposal_sizes = ProposalSizes::default();
                 member.elections.established(epoch, now);
+                self.look_at_kept(epoch);
             }
             LeaderOutput::Commit { up_to } => member.committed = up_to,
             LeaderOutput::SyncsDone { count } => member.syncs_confirmed += count,
@@ -368,6 +400,7 @@ impl Pipeline {
                     // What a fuzzy snapshot had ahead of its zxid came before this.
                     member.digests_from = member.peer.history.last();
                 }
+                self.look_at_kept(epoch);
             }
             LearnerOutput::SyncDone => self.sync_done(),
             LearnerOutput::Lost { why } => self.leave_role(&why, now),
@@ -394,10 +427,51 @@ impl Pipeline {
             member.serve_at = None;
             member.serving = true;
             self.prepare.clear();
-            self.sessions.begin_anew(now);
+            self.forget_owners(now);
+            let Some(member) = &mut self.member else { return };
+            let kept = member.kept.take();
+            if matches!(member.peer.role, Role::Leading(_)) {
+                member.unclaimed = self.sessions.owned().map(|(session, _)| session).collect();
+            }
             self.next_session_check = now;
             self.started = (crate::clock::wall_ms(), now);
             self.shared.set_serving(true);
+            if kept.is_some() {
+                // Behind the events of what the new leader has brought.
+                self.tell_all(|| Entry::GoOn);
+            }
+        }
+    }
+
+    /// Nobody holds a session, but for clients that are kept.
+    fn forget_owners(&mut self, now: Now) {
+        let keeps = self.member.as_ref().is_some_and(|member| member.kept.is_some());
+        self.sessions.begin_anew_but(|owner| keeps && !ConnId::from(owner).is_link(), now);
+    }
+
+    /// A word to all cores, at once: it comes before whatever may be changed next.
+    fn tell_all(&mut self, entry: impl Fn() -> Entry) {
+        for feed in &mut self.feeds {
+            feed.entries.push(entry());
+        }
+        self.push_feeds();
+        self.ring();
+    }
+
+    /// Those that waited for another leader have to look for another server.
+    pub(super) fn let_clients_go(&mut self, why: &str) {
+        let Some(member) = &mut self.member else { return };
+        if member.kept.take().is_some() {
+            tracing::info!("the clients that have waited are let go: {why}");
+            self.tell_all(|| Entry::CloseAll);
+        }
+    }
+
+    /// This server will serve in that epoch.
+    fn look_at_kept(&mut self, epoch: Epoch) {
+        let kept = self.member.as_ref().and_then(|member| member.kept);
+        if kept.is_some_and(|kept| kept.epoch.0.checked_add(1) != Some(epoch.0)) {
+            self.let_clients_go("the next epoch is not the one after theirs");
         }
     }
 

@@ -352,8 +352,10 @@ impl Pipeline {
         let Role::Learning { learner, .. } = &mut member.peer.role else { return };
         let brought = learner.packet(packet, now);
         // Before this server serves too, or a long synchronisation would pile up here: nobody sees it, and what a leader
-        // takes back is taken out of the tree.
-        member.committed = member.committed.max(learner.said_committed());
+        // takes back is taken out of the tree. Where there are clients that would see it, it has to be certain.
+        if member.kept.is_none() {
+            member.committed = member.committed.max(learner.said_committed());
+        }
         match brought {
             Brought::Nothing => {}
             Brought::Proposal { zxid, record } => self.take_proposal(zxid, record),
@@ -389,6 +391,9 @@ impl Pipeline {
             self.tell(conn, Entry::Close { conn });
         }
         self.release_refused(header.session);
+        if !self.has_room() {
+            self.let_clients_go("this server has much to catch up with");
+        }
     }
 
     /// Sends what stands in the roles' outputs.

@@ -139,8 +139,10 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Another tree takes the place of the one that everybody reads; nobody has a connection now.
+    /// Another tree takes the place of the one that everybody reads. Nobody has a connection then: no event says what has
+    /// changed from the one to the other.
     fn replace_state(&mut self, mut tree: Tree, sessions: &[(SessionId, i32)]) {
+        self.let_clients_go("the leader's state takes the place of this server's");
         let zxid = tree.zxid();
         if let Some(member) = &self.member {
             let config = &member.peer.settings().config;
