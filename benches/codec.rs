@@ -161,7 +161,7 @@ fn transactions(c: &mut Criterion) {
         op: OpCode::Create,
         path: PATH.into(),
         data: data(),
-        acl: vec![Acl::world(Acl::ALL)],
+        acl: vec![Acl::world(Acl::ALL)].into(),
         kind: NodeKind::Persistent,
         parent_cversion: 1,
     };

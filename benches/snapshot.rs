@@ -17,7 +17,11 @@ fn grown() -> Tree {
         let zxid = Zxid(tree.zxid().0 + 1);
         let header = TxnHeader { session: SessionId(1), cxid: 1, zxid, time: 1_700_000_000_000 };
         let (data, acl, kind) = (Some(vec![b'x'; 46]), vec![Acl::world(Acl::ALL)], NodeKind::Persistent);
-        tree.apply(&header, Txn::Create { op: OpCode::Create, path, data, acl, kind, parent_cversion: -1 }, &mut out);
+        tree.apply(
+            &header,
+            Txn::Create { op: OpCode::Create, path, data, acl: acl.into(), kind, parent_cversion: -1 },
+            &mut out,
+        );
         out.clear();
     };
     apply(format!("/{:059}", 0));

@@ -19,7 +19,7 @@ fn header(tree: &Tree) -> TxnHeader {
 
 fn create(path: String, kind: NodeKind) -> Txn {
     let (data, acl) = (Some(vec![b'x'; 46]), vec![Acl::world(Acl::ALL)]);
-    Txn::Create { op: OpCode::Create, path, data, acl, kind, parent_cversion: -1 }
+    Txn::Create { op: OpCode::Create, path, data, acl: acl.into(), kind, parent_cversion: -1 }
 }
 
 fn parent_path(parent: u64) -> String {

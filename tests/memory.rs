@@ -23,7 +23,7 @@ fn create(tree: &mut Tree, out: &mut Applied, path: String, data: usize) {
         op: OpCode::Create,
         path,
         data: Some(vec![b'x'; data]),
-        acl: vec![Acl::world(Acl::ALL)],
+        acl: vec![Acl::world(Acl::ALL)].into(),
         kind: NodeKind::Persistent,
         parent_cversion: -1,
     };

@@ -72,11 +72,11 @@ fn make_txn(rng: &mut Rng, tree: &Tree) -> (TxnHeader, Txn) {
                 (OpCode::CreateTtl, NodeKind::Ttl(5)),
             ][rng.below(4) as usize];
             let parent_cversion = parent.stored_cversion() + 1;
-            Txn::Create { op, path, data, acl, kind, parent_cversion }
+            Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion }
         }
         (0..3, Some(node)) => Txn::SetData { op: OpCode::SetData, path, data, version: node.version() + 1 },
         (3..6, Some(node)) if node.num_children() == 0 => Txn::Delete { op: OpCode::Delete, path },
-        (6..8, Some(node)) => Txn::SetAcl { path, acl, version: node.aversion() + 1 },
+        (6..8, Some(node)) => Txn::SetAcl { path, acl: acl.into(), version: node.aversion() + 1 },
         (8, _) if rng.below(20) == 0 => Txn::CloseSession { paths: Some(tree.ephemerals(header.session).collect()) },
         _ => Txn::Error { code: -110 },
     };
@@ -173,7 +173,7 @@ fn the_content_digest_sees_every_part() {
         let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: other.zxid(), time: 0 };
         let path = "/zookeeper/quota".to_owned();
         let txn = match change {
-            "acl" => Txn::SetAcl { path, acl: vec![], version: 0 },
+            "acl" => Txn::SetAcl { path, acl: vec![].into(), version: 0 },
             _ => Txn::SetData { op: OpCode::SetData, path, data: Some(b"x".to_vec()), version: 0 },
         };
         other.apply(&header, txn, &mut Applied::default());

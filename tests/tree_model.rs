@@ -223,7 +223,7 @@ impl Model {
                     parent.pzxid = zxid;
                 }
                 if exists {
-                    self.nodes.get_mut(path).unwrap().acl = acl.clone();
+                    self.nodes.get_mut(path).unwrap().acl = acl.to_vec();
                     OpResult::Error(ErrorCode::NODE_EXISTS)
                 } else {
                     let owner = match kind {
@@ -232,7 +232,7 @@ impl Model {
                         NodeKind::Container => CONTAINER_OWNER,
                         NodeKind::Ttl(ms) => Owner::Ttl(*ms).to_stored(),
                     };
-                    let node = ModelNode::new(data.as_deref(), acl.clone(), zxid, header.time, owner);
+                    let node = ModelNode::new(data.as_deref(), acl.to_vec(), zxid, header.time, owner);
                     let bytes = node.data_len();
                     self.nodes.insert(path.clone(), node);
                     let stat = self.stat(path);
@@ -262,7 +262,7 @@ impl Model {
             Txn::SetAcl { path, acl, version } => match self.nodes.get_mut(path) {
                 None => OpResult::Error(ErrorCode::NO_NODE),
                 Some(node) => {
-                    node.acl = acl.clone();
+                    node.acl = acl.to_vec();
                     node.aversion = *version;
                     OpResult::AclSet { stat: self.stat(path) }
                 }
@@ -412,7 +412,7 @@ fn make_txn(model: &Model, dice: [u8; 5], zxid: u64, paths: usize) -> (TxnHeader
             }
             let parent_cversion = parent
                 .map_or(-1, |parent| if paths == PATHS.len() && dice[4] > 250 { -1 } else { parent.cversion + 1 });
-            Txn::Create { op, path, data, acl, kind, parent_cversion }
+            Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion }
         }
         5 | 6 if node.is_some() && model.children(&path).is_empty() => Txn::Delete { op: OpCode::Delete, path },
         7 | 8 if node.is_some() || dice[4] > 240 => {
@@ -421,7 +421,7 @@ fn make_txn(model: &Model, dice: [u8; 5], zxid: u64, paths: usize) -> (TxnHeader
             Txn::SetData { op: OpCode::SetData, path, data, version }
         }
         _ if node.is_none() => Txn::Error { code: -101 },
-        _ if dice[4] < 200 => Txn::SetAcl { path, acl, version: node.map_or(1, |node| node.aversion + 1) },
+        _ if dice[4] < 200 => Txn::SetAcl { path, acl: acl.into(), version: node.map_or(1, |node| node.aversion + 1) },
         _ => Txn::Check { path, version: 0 },
     };
     (header, txn)
@@ -551,10 +551,10 @@ proptest! {
             let kind = [NodeKind::Persistent, NodeKind::Ephemeral, NodeKind::Container, NodeKind::Ttl(-7)][dice[2] as usize % 4];
             let (op, acl, parent_cversion) = (OpCode::Create, vec![], dice[3] as i32 - 3);
             let txn = match dice[0] % 8 {
-                0..=2 => Txn::Create { op, path, data, acl, kind, parent_cversion },
+                0..=2 => Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion },
                 3 => Txn::Delete { op: OpCode::Delete, path },
                 4 => Txn::SetData { op: OpCode::SetData, path, data, version: i32::MIN },
-                5 => Txn::SetAcl { path, acl, version: -1 },
+                5 => Txn::SetAcl { path, acl: acl.into(), version: -1 },
                 6 => Txn::CloseSession { paths: Some(vec![path.clone(), path]) },
                 _ => Txn::Multi(vec![Txn::Multi(vec![]), Txn::Delete { op: OpCode::Delete, path }]),
             };

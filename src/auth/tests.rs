@@ -15,7 +15,7 @@ fn entry<'a>(perms: i32, scheme: &'a str, id: &'a str) -> AclEntry<'a> {
 }
 
 fn fix(list: &[AclEntry<'_>], ids: &AuthIds) -> Result<Vec<Acl>, FixError> {
-    fix_up(Some(list), ids, &AuthRules::default(), 1 << 20)
+    fix_up(Some(list), ids, &AuthRules::default(), 1 << 20).map(|list| list.to_vec())
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::wire::client::{
 };
 use crate::wire::multi::MultiOp;
 use crate::wire::reader::Text;
-use crate::wire::txn::{Acl, NodeKind, Txn};
+use crate::wire::txn::{Acl, AclList, NodeKind, Txn};
 use crate::wire::{ErrorCode, OpCode, Reader};
 use std::fmt::Write;
 
@@ -284,7 +284,7 @@ impl Prepare {
         }
     }
 
-    fn fix_up(&self, context: &mut Context<'_>, list: Option<&[AclEntry<'_>]>) -> Result<Vec<Acl>, Fail> {
+    fn fix_up(&self, context: &mut Context<'_>, list: Option<&[AclEntry<'_>]>) -> Result<AclList, Fail> {
         let list = fix_up(list, context.auth, &self.rules.auth, context.budget).map_err(|why| match why {
             FixError::TooLarge => Fail::Request(why.code()),
             _ => fail(why.code()),

@@ -1,31 +1,26 @@
 //! Which paths a znode may have (upstream: `PathUtils`, `ZKDatabase.isSpecialPath`).
 
+use crate::tree::find_slash;
+
 /// Whether a znode may be created, written or checked under this path.
 pub fn is_valid(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
     rest.is_empty() || names_are_valid(rest.as_bytes()) && (rest.is_ascii() || rest.chars().all(is_allowed))
 }
 
-/// No empty name, none of dots only, none with a control character of ASCII: one look at each byte.
+/// No empty name, none of one or two dots, none with a control character of ASCII.
 fn names_are_valid(bytes: &[u8]) -> bool {
-    // Bytes of the present name; and of these, dots.
-    let (mut length, mut dots) = (0_usize, 0_usize);
-    for &byte in bytes {
-        match byte {
-            b'/' => {
-                if length == 0 || (length == dots && dots <= 2) {
-                    return false;
-                }
-                (length, dots) = (0, 0);
-            }
-            0..=0x1f | 0x7f => return false,
-            _ => {
-                length += 1;
-                dots += usize::from(byte == b'.');
-            }
+    // Without a way out in the middle, the compiler looks at many bytes at a time.
+    let controls = bytes.iter().fold(false, |any, &byte| any | (byte < 0x20) | (byte == 0x7f));
+    let is_valid = |name: &[u8]| !matches!(name, [] | [b'.'] | [b'.', b'.']);
+    let mut rest = bytes;
+    while let Some(at) = find_slash(rest) {
+        if !is_valid(&rest[..at]) {
+            return false;
         }
+        rest = &rest[at + 1..];
     }
-    length > 0 && !(length == dots && dots <= 2)
+    is_valid(rest) && !controls
 }
 
 /// Control characters, surrogates, private use, specials: none of them. What Java writes as a pair of surrogates neither.

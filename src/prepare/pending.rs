@@ -3,18 +3,19 @@
 //!
 //! A record per path, absolute: how the znode will be, or that it will be gone. It stands until the last transaction
 //! that changed it has been applied. Inside a multi, what is overwritten is kept, so that a failure can take it all back.
+//! Records have numbers, so that only what comes with a path is hashed, and what is forgotten is found without one.
 //!
 //! The tree's digest is kept ahead too. A node's digest is a CRC-32 over its path, its data and 60 bytes of its stat, and
 //! crc(a ‖ b) = shift(crc(a)) ^ crc(b), where the shift depends on the length of b alone. So when only the stat changes,
 //! the new digest is the old one ^ crc(old stat) ^ crc(new stat), and the data is not read.
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
-use crate::random::FastMap;
+use crate::random::hash_bytes;
 use crate::tree::{NodeRef, Numbers, Tree, in_tree_digest, node_digest};
-use crate::wire::txn::Acl;
-use hashbrown::hash_map::EntryRef;
+use crate::wire::txn::{Acl, AclList};
+use hashbrown::HashTable;
+use slab::Slab;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, LazyLock};
 
 /// A znode as far as checks and the digest need it.
 #[derive(Clone, Copy, Debug)]
@@ -56,14 +57,12 @@ pub(super) enum PendingAcl {
     Unchanged,
     /// `world:anyone`, everything: nearly every list there is.
     Open,
-    List(Arc<[Acl]>),
+    List(AclList),
 }
 
-static OPEN: LazyLock<[Acl; 1]> = LazyLock::new(|| [Acl::world(Acl::ALL)]);
-
 impl PendingAcl {
-    pub fn of_list(list: &[Acl]) -> PendingAcl {
-        if list == &OPEN[..] { PendingAcl::Open } else { PendingAcl::List(list.into()) }
+    pub fn of_list(list: &AclList) -> PendingAcl {
+        if Acl::is_shared_open(list) { PendingAcl::Open } else { PendingAcl::List(list.clone()) }
     }
 }
 
@@ -76,6 +75,14 @@ struct Change {
     acl: PendingAcl,
 }
 
+/// A change, and what it is found by.
+#[derive(Debug)]
+struct Record {
+    hash: u64,
+    path: Box<str>,
+    change: Change,
+}
+
 /// A znode to be looked at: pending, or the tree's where nothing is pending.
 pub(super) struct View<'a> {
     pub node: Node,
@@ -84,11 +91,13 @@ pub(super) struct View<'a> {
 
 #[derive(Default)]
 pub(super) struct Pending {
-    changes: FastMap<Arc<str>, Change>,
+    records: Slab<Record>,
+    /// The records' numbers by path.
+    by_path: HashTable<u32>,
     /// What was changed by which transaction, in order, to find what can be forgotten.
-    order: VecDeque<(Zxid, Arc<str>)>,
-    /// The ephemerals among `changes`, by session.
-    ephemerals: BTreeSet<(SessionId, Arc<str>)>,
+    order: VecDeque<(Zxid, u32)>,
+    /// The ephemerals among `records`, by session.
+    ephemerals: BTreeSet<(SessionId, u32)>,
     /// The transaction being made, or the last that was.
     current: Zxid,
     /// The tree's digest after all of this; `None` when nothing is pending and the tree has it.
@@ -101,7 +110,7 @@ pub(super) struct Pending {
 struct Undo {
     digest: Option<u64>,
     order_len: usize,
-    overwritten: Vec<(Arc<str>, Option<Change>)>,
+    overwritten: Vec<(u32, Option<Change>)>,
 }
 
 impl Pending {
@@ -125,17 +134,18 @@ impl Pending {
     }
 
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.records.len()
     }
 
     /// The znode as it will be. `None` if there will be none.
     pub fn view<'a>(&'a self, tree: &'a Tree, path: &str) -> Option<View<'a>> {
         let of_tree = || tree.lookup(path);
-        match self.changes.get(path) {
-            Some(change) => {
+        match self.find(hash_bytes(path.as_bytes()), path) {
+            Some(number) => {
+                let change = &self.records[number as usize].change;
                 let node = change.node?;
                 let acl = match &change.acl {
-                    PendingAcl::Open => &OPEN[..],
+                    PendingAcl::Open => Acl::open(),
                     PendingAcl::List(list) => list,
                     // Not there only if what has been forgotten was never applied; then nobody is let in.
                     PendingAcl::Unchanged => of_tree()?.acl(),
@@ -181,15 +191,15 @@ impl Pending {
         self.put(path, None, Some(PendingAcl::Unchanged));
     }
 
-    /// Ephemerals of a session that are pending: created, or changed since. Ascending.
+    /// Ephemerals of a session that are pending: created, or changed since. In no order.
     pub fn ephemerals(&self, session: SessionId) -> impl Iterator<Item = &str> {
-        let from = (session, Arc::<str>::from(""));
-        self.ephemerals.range(from..).take_while(move |(owner, _)| *owner == session).map(|(_, path)| &**path)
+        let of_session = self.ephemerals.range((session, 0)..=(session, u32::MAX));
+        of_session.map(|&(_, number)| &*self.records[number as usize].path)
     }
 
     /// Whether the path will be gone, or another's, by what is pending.
     pub fn is_pending(&self, path: &str) -> bool {
-        self.changes.contains_key(path)
+        self.find(hash_bytes(path.as_bytes()), path).is_some()
     }
 
     /// From here on everything can be taken back.
@@ -205,16 +215,13 @@ impl Pending {
         }
         self.digest = undo.digest;
         self.order.truncate(undo.order_len);
-        for (path, old) in undo.overwritten.into_iter().rev() {
-            let node = self.changes.get(&path).and_then(|change| change.node);
-            self.unindex(&path, node.as_ref());
+        for (number, old) in undo.overwritten.into_iter().rev() {
+            self.unindex(number);
             match old {
-                None => {
-                    self.changes.remove(&path);
-                }
+                None => self.forget(number),
                 Some(old) => {
-                    self.index(&path, old.node.as_ref());
-                    self.changes.insert(path, old);
+                    self.records[number as usize].change = old;
+                    self.index(number);
                 }
             }
         }
@@ -222,13 +229,12 @@ impl Pending {
 
     /// The tree has everything up to `zxid`.
     pub fn applied(&mut self, up_to: Zxid) {
-        while self.order.front().is_some_and(|(zxid, _)| *zxid <= up_to) {
-            let Some((zxid, path)) = self.order.pop_front() else { break };
-            if let EntryRef::Occupied(entry) = self.changes.entry_ref(&*path)
-                && entry.get().zxid == zxid
-            {
-                let change = entry.remove();
-                self.unindex(&path, change.node.as_ref());
+        while let Some(&(zxid, number)) = self.order.front().filter(|(zxid, _)| *zxid <= up_to) {
+            self.order.pop_front();
+            // One that was taken back with its multi may be gone, and its number another's: then not of this zxid.
+            if self.records.get(number as usize).is_some_and(|record| record.change.zxid == zxid) {
+                self.unindex(number);
+                self.forget(number);
             }
         }
         if self.current <= up_to {
@@ -251,40 +257,67 @@ impl Pending {
         }
     }
 
+    fn find(&self, hash: u64, path: &str) -> Option<u32> {
+        let is_it = |&number: &u32| {
+            let record = &self.records[number as usize];
+            record.hash == hash && *record.path == *path
+        };
+        self.by_path.find(hash, is_it).copied()
+    }
+
     /// `acl`: `None` where it stays what it was.
     fn put(&mut self, path: &str, node: Option<Node>, acl: Option<PendingAcl>) {
         let zxid = self.current;
-        let (key, old) = match self.changes.entry_ref(path) {
-            EntryRef::Occupied(mut entry) => {
-                let key = entry.key().clone();
-                let acl = acl.unwrap_or_else(|| entry.get().acl.clone());
-                (key, Some(entry.insert(Change { zxid, node, acl })))
+        let hash = hash_bytes(path.as_bytes());
+        let (number, old) = match self.find(hash, path) {
+            Some(number) => {
+                self.unindex(number);
+                let change = &mut self.records[number as usize].change;
+                let acl = acl.unwrap_or_else(|| change.acl.clone());
+                (number, Some(std::mem::replace(change, Change { zxid, node, acl })))
             }
-            EntryRef::Vacant(entry) => {
-                let acl = acl.unwrap_or(PendingAcl::Unchanged);
-                (entry.insert_entry_with_key(Arc::from(path), Change { zxid, node, acl }).key().clone(), None)
+            None => {
+                let change = Change { zxid, node, acl: acl.unwrap_or(PendingAcl::Unchanged) };
+                let number = self.records.insert(Record { hash, path: path.into(), change });
+                let number = u32::try_from(number).expect("fewer than transactions in flight");
+                self.by_path.insert_unique(hash, number, |&number| self.records[number as usize].hash);
+                (number, None)
             }
         };
-        self.unindex(&key, old.as_ref().and_then(|old| old.node.as_ref()));
-        self.index(&key, node.as_ref());
+        self.index(number);
         if old.as_ref().is_none_or(|old| old.zxid != zxid) {
-            self.order.push_back((zxid, key.clone()));
+            self.order.push_back((zxid, number));
         }
         if let Some(undo) = &mut self.undo {
-            undo.overwritten.push((key, old));
+            undo.overwritten.push((number, old));
         }
     }
 
-    fn index(&mut self, path: &Arc<str>, node: Option<&Node>) {
-        if let Some(Owner::Session(session)) = node.map(|node| node.owner(self.rules)) {
-            self.ephemerals.insert((session, path.clone()));
+    /// Takes a record away. It is in no index of ephemerals any more.
+    fn forget(&mut self, number: u32) {
+        let hash = self.records[number as usize].hash;
+        let entry = self.by_path.find_entry(hash, |&candidate| candidate == number);
+        entry.expect("every record is found by its path").remove();
+        self.records.remove(number as usize);
+    }
+
+    fn owner(&self, number: u32) -> Option<SessionId> {
+        match self.records[number as usize].change.node?.owner(self.rules) {
+            Owner::Session(session) => Some(session),
+            _ => None,
         }
     }
 
-    /// Takes a path out of the index of ephemerals, where it stands by what it was.
-    fn unindex(&mut self, path: &Arc<str>, node: Option<&Node>) {
-        if let Some(Owner::Session(session)) = node.map(|node| node.owner(self.rules)) {
-            self.ephemerals.remove(&(session, path.clone()));
+    fn index(&mut self, number: u32) {
+        if let Some(session) = self.owner(number) {
+            self.ephemerals.insert((session, number));
+        }
+    }
+
+    /// Takes a record out of the index of ephemerals, where it stands by what it is now.
+    fn unindex(&mut self, number: u32) {
+        if let Some(session) = self.owner(number) {
+            self.ephemerals.remove(&(session, number));
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct AclTable {
 impl AclTable {
     pub(super) fn new() -> AclTable {
         let mut table = AclTable { lists: Slab::new(), ids: FastMap::default(), unused: Vec::new() };
-        let open: Arc<[Acl]> = Arc::from([Acl::world(Acl::ALL)]);
+        let open = Acl::open().clone();
         table.ids.insert(open.clone(), OPEN);
         let id = table.lists.insert(Entry { list: open, users: 0 });
         assert!(id == OPEN as usize);
@@ -37,7 +37,10 @@ impl AclTable {
 
     /// The number of a list, which has one more user now.
     pub(super) fn acquire(&mut self, list: &[Acl]) -> u32 {
-        // The common case without a hash.
+        // The common case without a look at it, or without a hash.
+        if Acl::is_shared_open(list) {
+            return OPEN;
+        }
         if let [acl] = list
             && acl.perms == Acl::ALL
             && acl.scheme == "world"

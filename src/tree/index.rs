@@ -34,7 +34,7 @@ pub(super) fn path_hash(path: &str) -> Option<u32> {
     }
     let seed = random::seed();
     loop {
-        match slash(rest) {
+        match find_slash(rest) {
             Some(at) => {
                 hash = step(seed, hash, &rest[..at]);
                 rest = &rest[at + 1..];
@@ -46,7 +46,7 @@ pub(super) fn path_hash(path: &str) -> Option<u32> {
 
 /// Where the first slash is. Names are short, so eight bytes at a time and no call.
 #[inline]
-fn slash(bytes: &[u8]) -> Option<usize> {
+pub fn find_slash(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let (words, rest) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().enumerate() {
@@ -208,9 +208,9 @@ mod tests {
                 // Beside bytes that differ from a slash in one bit only.
                 let mut bytes = vec![b'.'; len];
                 bytes[at..].fill(b'/');
-                assert_eq!(slash(&bytes), Some(at));
+                assert_eq!(find_slash(&bytes), Some(at));
             }
-            assert_eq!(slash(&vec![0xaf; len]), None);
+            assert_eq!(find_slash(&vec![0xaf; len]), None);
         }
     }
 

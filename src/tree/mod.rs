@@ -27,6 +27,7 @@ pub use apply::{Applied, OpResult, Touched};
 pub use digest::{counts as in_tree_digest, finish as digest_from_text_crc, node_digest, text_crc};
 pub use freeze::{Frozen, Image, Progress};
 pub use grow::{AclId, Grow, Misfit};
+pub use index::find_slash;
 pub use node::Numbers;
 pub use quota::{LIMITS_NAME, QUOTA_ROOT, QuotaRef, STATS_NAME, Track};
 pub use restore::{Batch, Decoder, Restore, RestoreError};

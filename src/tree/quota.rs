@@ -267,7 +267,7 @@ mod tests {
             op: OpCode::Create,
             path: path.into(),
             data: Some(data.into()),
-            acl: vec![Acl::world(Acl::ALL)],
+            acl: Acl::open().clone(),
             kind: NodeKind::Persistent,
             parent_cversion: -1,
         };

@@ -40,6 +40,12 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// Passes over bytes of `rest` that have been looked at.
+    #[inline]
+    pub fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
     #[inline]
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Malformed> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short(field))?;

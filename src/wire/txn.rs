@@ -7,6 +7,7 @@ use super::opcode::OpCode;
 use super::reader::{Malformed, Reader};
 use super::writer::Jute;
 use crate::ids::{SessionId, Zxid};
+use std::sync::{Arc, LazyLock};
 
 /// Who asked for a transaction, where it stands in history, and when the leader made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,14 @@ pub struct Acl {
     pub id: String,
 }
 
+/// A list that transactions share: nearly all have `Acl::open`.
+pub type AclList = Arc<[Acl]>;
+
+static OPEN: LazyLock<AclList> = LazyLock::new(|| Arc::from([Acl::world(Acl::ALL)]));
+
+/// `Acl::open`, encoded.
+const OPEN_BYTES: [u8; 27] = *b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
+
 impl Acl {
     pub const ALL: i32 = 31;
     pub const READ: i32 = 1;
@@ -41,6 +50,18 @@ impl Acl {
         Acl { perms, scheme: "world".into(), id: "anyone".into() }
     }
 
+    /// Only `world:anyone` with all permissions: always the same list, so that it is known by its address.
+    #[inline]
+    pub fn open() -> &'static AclList {
+        &OPEN
+    }
+
+    /// Whether a list is `open`, if that can be told at a glance.
+    #[inline]
+    pub fn is_shared_open(list: &[Acl]) -> bool {
+        std::ptr::eq(list, &**OPEN)
+    }
+
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_int(self.perms);
         out.put_text(&self.scheme);
@@ -52,6 +73,15 @@ impl Acl {
         for acl in list {
             acl.write(out);
         }
+    }
+
+    /// A list for a transaction: no allocation for the usual one.
+    pub fn read_shared(reader: &mut Reader<'_>) -> Result<AclList, Malformed> {
+        if reader.rest().starts_with(&OPEN_BYTES) {
+            reader.skip(OPEN_BYTES.len());
+            return Ok(OPEN.clone());
+        }
+        Acl::read_list(reader).map(AclList::from)
     }
 
     pub fn read_list(reader: &mut Reader<'_>) -> Result<Vec<Acl>, Malformed> {
@@ -99,7 +129,7 @@ pub enum Txn {
         op: OpCode,
         path: String,
         data: Option<Vec<u8>>,
-        acl: Vec<Acl>,
+        acl: AclList,
         kind: NodeKind,
         parent_cversion: i32,
     },
@@ -118,7 +148,7 @@ pub enum Txn {
     /// `version` is the new aversion.
     SetAcl {
         path: String,
-        acl: Vec<Acl>,
+        acl: AclList,
         version: i32,
     },
     /// Only inside a multi.
@@ -223,7 +253,7 @@ impl Txn {
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
                 let path = reader.string("path")?.into_owned();
                 let data = reader.buffer("data")?.map(<[u8]>::to_vec);
-                let acl = Acl::read_list(reader)?;
+                let acl = Acl::read_shared(reader)?;
                 let mut kind = match op {
                     OpCode::CreateContainer => NodeKind::Container,
                     OpCode::CreateTtl => NodeKind::Ttl(0),
@@ -249,7 +279,7 @@ impl Txn {
             },
             OpCode::SetAcl => Txn::SetAcl {
                 path: reader.string("path")?.into_owned(),
-                acl: Acl::read_list(reader)?,
+                acl: Acl::read_shared(reader)?,
                 version: reader.int("version")?,
             },
             OpCode::Check => Txn::Check { path: reader.string("path")?.into_owned(), version: reader.int("version")? },
@@ -341,7 +371,7 @@ mod tests {
             op,
             path: "/a".into(),
             data: Some(b"x".to_vec()),
-            acl: acl.clone(),
+            acl: acl.clone().into(),
             kind,
             parent_cversion: 3,
         };
@@ -357,7 +387,7 @@ mod tests {
             create(OpCode::CreateTtl, NodeKind::Ttl(77)),
             Txn::Delete { op: OpCode::Delete, path: "/a".into() },
             Txn::SetData { op: OpCode::SetData, path: "/a".into(), data: None, version: 4 },
-            Txn::SetAcl { path: "/a".into(), acl, version: 1 },
+            Txn::SetAcl { path: "/a".into(), acl: acl.into(), version: 1 },
             Txn::Multi(vec![Txn::Check { path: "/a".into(), version: 1 }, Txn::Error { code: -2 }]),
         ];
         for txn in txns {

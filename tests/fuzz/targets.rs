@@ -570,7 +570,11 @@ fn exercise(tree: &mut Tree) {
     let acl = vec![Acl::world(Acl::ALL)];
     let (op, path, kind) = (OpCode::Create, "/fuzz".to_owned(), NodeKind::Persistent);
     if tree.lookup("/fuzz").is_none() {
-        tree.apply(&header, Txn::Create { op, path, data, acl, kind, parent_cversion: -1 }, &mut Applied::default());
+        tree.apply(
+            &header,
+            Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion: -1 },
+            &mut Applied::default(),
+        );
         assert!(tree.lookup("/fuzz").is_some());
     }
 }
@@ -643,7 +647,7 @@ fn txns() -> Vec<Vec<u8>> {
         op,
         path: "/a/\u{1f600}".into(),
         data: Some(b"x".to_vec()),
-        acl: acl.clone(),
+        acl: acl.clone().into(),
         kind,
         parent_cversion: 3,
     };
@@ -658,7 +662,7 @@ fn txns() -> Vec<Vec<u8>> {
         create(OpCode::CreateTtl, NodeKind::Ttl(77)),
         Txn::Delete { op: OpCode::Delete, path: "/a".into() },
         Txn::SetData { op: OpCode::SetData, path: "/a".into(), data: None, version: 4 },
-        Txn::SetAcl { path: "/a".into(), acl: acl.clone(), version: 1 },
+        Txn::SetAcl { path: "/a".into(), acl: acl.clone().into(), version: 1 },
         Txn::Multi(vec![Txn::Check { path: "/a".into(), version: 1 }, Txn::Error { code: -2 }]),
     ];
     let mut all = Vec::new();

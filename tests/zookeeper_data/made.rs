@@ -186,11 +186,11 @@ impl Made {
                     (OpCode::CreateTtl, NodeKind::Ttl(5)),
                 ][rng.below(4) as usize];
                 let parent_cversion = parent.stored_cversion() + 1;
-                Txn::Create { op, path, data, acl, kind, parent_cversion }
+                Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion }
             }
             (0..3, Some(node)) => Txn::SetData { op: OpCode::SetData, path, data, version: node.version() + 1 },
             (3..6, Some(node)) if node.num_children() == 0 => Txn::Delete { op: OpCode::Delete, path },
-            (6..8, Some(node)) => Txn::SetAcl { path, acl, version: node.aversion() + 1 },
+            (6..8, Some(node)) => Txn::SetAcl { path, acl: acl.into(), version: node.aversion() + 1 },
             (8, _) if rng.below(20) == 0 => {
                 let mut paths: Vec<String> = tree.ephemerals(session).collect();
                 paths.sort_unstable();
