@@ -22,7 +22,9 @@ mod tests;
 mod values;
 
 pub use ensemble::Ensemble;
-pub use values::{Config, ConnectionThrottle, Containers, Purge, PurgeWhen, RequestThrottle, WordList, default_cores};
+pub use values::{
+    Config, ConnectionThrottle, Containers, Purge, PurgeWhen, RequestThrottle, SNAP_COUNT, WordList, default_cores,
+};
 
 use crate::fatal::Fatal;
 use std::io::Read;

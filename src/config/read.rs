@@ -9,7 +9,7 @@
 use super::gather::{Gathered, Given, Origin};
 use super::keys::{self, Does};
 use super::members;
-use super::values::{Config, ConnectionThrottle, Purge, PurgeWhen, RequestThrottle, WordList};
+use super::values::{Config, ConnectionThrottle, Purge, PurgeWhen, RequestThrottle, SNAP_COUNT, WordList};
 use super::{Level, Notice, Sources};
 use crate::fatal::Fatal;
 use crate::ids::OwnerRules;
@@ -351,7 +351,7 @@ impl Reader<'_> {
     }
 
     fn storage(&mut self, config: &mut Config) -> Result<(), Fatal> {
-        config.snap_count = self.number::<i32>("snapCount", 100_000).max(2) as u32;
+        config.snap_count = self.number::<i32>("snapCount", SNAP_COUNT as i32).max(2) as u32;
         let kib = |kib: i64| u64::try_from(kib).ok().filter(|kib| *kib > 0).map(|kib| kib.saturating_mul(1024));
         config.snap_size_limit_bytes = kib(self.number::<i64>("snapSizeLimitInKb", 4_194_304));
         config.txn_log_size_limit_bytes = kib(self.number::<i64>("txnLogSizeLimitInKb", -1));

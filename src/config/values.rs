@@ -11,6 +11,9 @@ use crate::limits;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// Default of `snapCount`.
+pub const SNAP_COUNT: u32 = 100_000;
+
 /// The settings of one server.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -99,7 +102,8 @@ pub struct Config {
     /// `DigestAuthenticationProvider.superDigest`: `super:` and a Base64 hash; who presents it may do anything.
     pub super_digest: Option<String>,
 
-    /// `snapCount`: a snapshot after a random number of transactions in snapCount/2 up to this; at least 2.
+    /// `snapCount`: a snapshot after a random number of transactions in snapCount/2 up to this; at least 2. `SNAP_COUNT`
+    /// adapts to the size of the tree.
     pub snap_count: u32,
     /// `snapSizeLimitInKb`, in bytes: a snapshot also after so much log. `None`: off.
     pub snap_size_limit_bytes: Option<u64>,
@@ -182,7 +186,7 @@ impl Config {
             digest_alg: "SHA1".into(),
             required_auth_schemes: Vec::new(),
             super_digest: None,
-            snap_count: 100_000,
+            snap_count: SNAP_COUNT,
             snap_size_limit_bytes: Some(4 << 30),
             txn_log_size_limit_bytes: None,
             pre_alloc_bytes: None,

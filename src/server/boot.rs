@@ -456,6 +456,7 @@ fn pipeline_settings(config: &Config) -> PipelineSettings {
         server_id: server_id(config),
         tick_ms: config.tick_time_ms as u64,
         snap_count: config.snap_count as u64,
+        snap_count_adapts: config.snap_count == crate::config::SNAP_COUNT,
         snap_bytes: config.snap_size_limit_bytes.unwrap_or(0),
         container_check_ms: config.containers.check_interval_ms,
         container_max_per_minute: config.containers.max_per_minute as u64,

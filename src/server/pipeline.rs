@@ -104,6 +104,8 @@ pub struct PipelineSettings {
     pub tick_ms: u64,
     /// Transactions between snapshots; each time a random number between half of it and all of it.
     pub snap_count: u64,
+    /// The count is the default: a snapshot also waits until the log is half as large as the last one.
+    pub snap_count_adapts: bool,
     /// Bytes of log between snapshots, likewise; 0 is no limit.
     pub snap_bytes: u64,
     pub container_check_ms: u64,
@@ -140,6 +142,8 @@ pub struct Pipeline {
     snapshots: Arc<SnapshotMail>,
     /// Transactions and bytes of log.
     until_snapshot: (u64, u64),
+    /// Bytes of records since the last snapshot was begun.
+    logged_since_snapshot: u64,
     /// When the log is told that nothing more has come.
     settle_at: Option<Now>,
     rng: Rng,
@@ -225,6 +229,7 @@ impl Pipeline {
             batch: log::Batch::new(),
             snapshots,
             until_snapshot: (0, 0),
+            logged_since_snapshot: 0,
             settle_at: None,
             rng,
             recorder,
@@ -681,6 +686,7 @@ impl Pipeline {
     }
 
     fn count_towards_snapshot(&mut self, transactions: u64, bytes: u64) {
+        self.logged_since_snapshot = self.logged_since_snapshot.saturating_add(bytes);
         self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(transactions);
         self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(bytes);
     }
@@ -700,7 +706,11 @@ impl Pipeline {
         if self.member.as_ref().is_some_and(|member| !member.serving) {
             return;
         }
-        if (self.until_snapshot.0 > 0 && self.until_snapshot.1 > 0) || self.snapshots.is_busy() {
+        // Of a large tree a snapshot costs more than to replay so much of the log.
+        let is_worth_it =
+            !self.settings.snap_count_adapts || self.logged_since_snapshot >= self.snapshots.last_bytes() / 2;
+        let is_due = self.until_snapshot.1 == 0 || (self.until_snapshot.0 == 0 && is_worth_it);
+        if !is_due || self.snapshots.is_busy() {
             return;
         }
         self.snapshot_now();
@@ -711,6 +721,7 @@ impl Pipeline {
             return;
         }
         self.draw_next_snapshot();
+        self.logged_since_snapshot = 0;
         let sessions = self.sessions.timeouts();
         // Nothing is applied between this and the next batch: the freeze is of what every reader sees now.
         let frozen = self.tree.peek().begin_freeze();

@@ -21,7 +21,7 @@ use crate::tree::{Frozen, Progress, Tree};
 use parking_lot::{Condvar, Mutex};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What a snapshot holds beside the tree.
@@ -37,6 +37,8 @@ pub struct SnapshotMail {
     arrived: Condvar,
     done: Condvar,
     busy: AtomicBool,
+    /// Bytes of the newest snapshot, 0 if there is none.
+    last_bytes: AtomicU64,
     /// The pipeline waits for saved images to be written out.
     pipeline_waits: AtomicBool,
 }
@@ -45,6 +47,11 @@ impl SnapshotMail {
     /// One snapshot at a time.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of the newest snapshot, 0 if there is none.
+    pub fn last_bytes(&self) -> u64 {
+        self.last_bytes.load(Ordering::Relaxed)
     }
 
     /// The tree has been frozen.
@@ -149,6 +156,7 @@ impl Snapshotter {
     ) -> Result<(), Fatal> {
         match written {
             Ok(Some(info)) => {
+                self.mail.last_bytes.store(info.bytes, Ordering::Relaxed);
                 let took = clock::now().since(started).as_millis() as u64;
                 self.recorder.observe(Summary::Snapshottime, took, 1);
                 self.recorder.count(Counter::SnapCount, 1);
