@@ -153,6 +153,12 @@ impl SimDisk {
         self.lock_world().stop_after = Some(count);
     }
 
+    /// Whether `stop_after` has taken effect.
+    pub fn is_off(&self) -> bool {
+        let world = self.lock_world();
+        world.stop_after.is_some_and(|count| world.operations >= count)
+    }
+
     /// Syncs so far, of files and directories.
     pub fn syncs(&self) -> u64 {
         self.lock_world().syncs

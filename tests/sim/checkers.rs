@@ -36,7 +36,7 @@ pub fn check(world: &World) -> Checked {
     let mut checked = Checked::default();
     let (model, placed) = replay(world, &records, &mut checked);
     real_time(&records, &placed, &mut checked);
-    sessions_in_order(&records, &placed);
+    sessions_in_order(world, &records, &placed);
     for (at, host) in world.hosts.iter().enumerate() {
         if let Some(server) = &host.server {
             same_tree(&model, &server.tree, at);
@@ -167,31 +167,35 @@ fn real_time(records: &[&Record], placed: &Placed, checked: &mut Checked) {
 }
 
 /// F: zxids of a session's writes rise; of what was outstanding when a connection broke, a first part took effect.
-fn sessions_in_order(records: &[&Record], placed: &Placed) {
+fn sessions_in_order(world: &World, records: &[&Record], placed: &Placed) {
+    let ends: BTreeMap<SessionId, Zxid> = (world.invariants.order.iter())
+        .filter_map(|committed| {
+            let (header, txn, _) = read_txn(&committed.record).expect("it was applied");
+            matches!(txn, Txn::CloseSession { .. }).then_some((header.session, committed.zxid))
+        })
+        .collect();
     let mut by_connection: BTreeMap<(usize, u32, SessionId), Vec<&Record>> = BTreeMap::new();
     for record in records.iter().filter(|record| record.op.is_write()) {
         by_connection.entry((record.client, record.connection, record.session)).or_default().push(record);
     }
     // Also from one connection to the next: what is still on its way from an earlier server is refused.
-    let mut lasts: BTreeMap<SessionId, Zxid> = BTreeMap::new();
+    let mut lasts: BTreeMap<SessionId, (Zxid, Option<&Record>)> = BTreeMap::new();
     for ((_, _, session), writes) in &by_connection {
-        let last = lasts.entry(*session).or_insert(Zxid::ZERO);
+        let last = lasts.entry(*session).or_insert((Zxid::ZERO, None));
         let mut missing: Option<&Record> = None;
-        let mut closed: Option<Zxid> = None;
         for record in writes {
             match placed.get(&(record.session, record.xid)) {
                 // A session that is ending already is not ended once more.
                 None if record.op == Op::Close => {}
-                // The end that a client asked for comes from an earlier server too, as in ZooKeeper.
-                Some(&zxid) if record.op == Op::Close => closed = Some(zxid),
                 None => missing = missing.or(Some(record)),
-                Some(&zxid) if closed.is_none_or(|closed| zxid < closed) => {
+                // The end that a client asked for comes from an earlier server too, as in ZooKeeper. What comes later than the
+                // end is refused, however late.
+                Some(zxid) if ends.get(session).is_some_and(|end| zxid >= end) => {}
+                Some(&zxid) => {
                     assert!(missing.is_none(), "checker F: {record:?} took effect, and not {missing:?} before it");
-                    assert!(zxid > *last, "checker F: {zxid} after {last}: {record:?}");
-                    *last = zxid;
+                    assert!(zxid > last.0, "checker F: {zxid} after {last:?}: {record:?}");
+                    *last = (zxid, Some(record));
                 }
-                // Refused, since the session has ended.
-                Some(_) => {}
             }
         }
     }

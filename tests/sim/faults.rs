@@ -126,7 +126,8 @@ impl Nemesis {
             }
             Fault::PowerInside => {
                 let host = &mut world.hosts[victim];
-                if host.server.is_some() {
+                // Where it is off already, it does not come back for a process that has not noticed.
+                if host.server.is_some() && !host.disk.is_off() {
                     host.disk_may_fail = true;
                     host.disk.stop_after(host.disk.operations() + world.rng.below(12));
                 }
