@@ -97,7 +97,7 @@ fn damage_before_the_cut_is_no_reason_to_guess() {
     let first = dir().join("segment.0000000000000001");
     disk.damage(&first, |bytes| bytes[560] ^= 1);
     let inside = model.records[10].0;
-    assert!(matches!(log.truncate(inside), Err(TruncateError::Fatal(Fatal::LogCorrupt { .. }))));
+    assert!(matches!(log.truncate(inside), Err(TruncateError::Unreadable { problem: Fatal::LogCorrupt { .. }, .. })));
 }
 
 /// From a full log to a truncated one with new records; `truncated` says what the caller was told.
@@ -106,7 +106,7 @@ fn scenario(disk: &SimDisk, model: &mut Model, to: Zxid, truncated: &mut bool) -
     log.prepare_next()?;
     match log.truncate(to) {
         Ok(()) => {}
-        Err(TruncateError::Fatal(fatal)) => return Err(fatal),
+        Err(TruncateError::Fatal(fatal) | TruncateError::Unreadable { problem: fatal, .. }) => return Err(fatal),
         Err(refused) => panic!("{refused}"),
     }
     model.truncate(to);

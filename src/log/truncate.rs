@@ -42,6 +42,9 @@ pub enum TruncateError {
     /// Nothing was changed: what was cut could not be rebuilt (told by whoever has the snapshots; the log has none).
     #[error("the history cannot be truncated to {to}: there is no sound snapshot at or below it to start from")]
     NoSnapshot { to: Zxid },
+    /// Nothing of the log was changed: the place of the cut can't be read.
+    #[error("the log cannot be truncated to {to}: {problem}")]
+    Unreadable { to: Zxid, problem: Fatal },
     /// The disk. The log refuses everything from then on; a restart finds the old history or the new one.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -68,7 +71,11 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         let not_held = TruncateError::NotHeld { to, oldest: self.oldest(), last: self.last_zxid() };
-        let Some(note) = self.locate(to)? else { return Err(not_held) };
+        let note = match self.locate(to) {
+            Ok(Some(note)) => note,
+            Ok(None) => return Err(not_held),
+            Err(problem) => return Err(TruncateError::Unreadable { to, problem }),
+        };
         tracing::warn!("taking back the transactions {to} (exclusive) to {}", self.last_zxid());
         self.give_up_after(to);
         let housekeeper = self.housekeeper.clone();

@@ -78,10 +78,11 @@ enum Effect {
 
 /// A session whose createSession is under way.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Opened {
-    Live,
+struct Opened {
+    /// The learner that has its client: it may have applied the createSession first, and the client moved on.
+    owner: ConnId,
     /// Its closeSession is under way too.
-    Closing,
+    closing: bool,
 }
 
 /// Whom to answer.
@@ -555,7 +556,7 @@ impl Pipeline {
         if !self.sessions.set_closing(session) && self.sessions.state(session) == SessionState::Unknown {
             // A learner's client may know that it has a session before this server has applied it.
             match self.opening.get_mut(&session) {
-                Some(opened) => *opened = Opened::Closing,
+                Some(opened) => opened.closing = true,
                 None => return,
             }
         }

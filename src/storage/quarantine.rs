@@ -176,7 +176,7 @@ fn newest_sound<D: Disk>(disk: &D, dirs: &Dirs) -> Result<Option<Zxid>, Fatal> {
     for zxid in snapshot::list(disk, &dirs.snapshots)? {
         match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid), 1) {
             Ok(_) => return Ok(Some(zxid)),
-            Err(Fatal::SnapshotCorrupt { .. } | Fatal::Io { .. }) => {}
+            Err(fatal) if is_damage(&fatal) => {}
             Err(fatal) => return Err(fatal),
         }
     }

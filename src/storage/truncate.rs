@@ -5,7 +5,7 @@
 //!
 //! Runs on: the thread that has the log.
 
-use super::{Dirs, remove_snapshots};
+use super::{Dirs, is_damage, remove_snapshots};
 use crate::disk::Disk;
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -14,7 +14,8 @@ use crate::snapshot::{self, snapshot_path};
 
 /// Removes everything above `to`, durably: snapshots, then records. `to` must be a record of the log, or what the log
 /// begins behind; and the state at `to` must be there to be rebuilt: from a snapshot at or below `to`, which is read and
-/// checked, or from the first transaction on. Otherwise `NotHeld` or `NoSnapshot`, and nothing has been changed.
+/// checked, or from the first transaction on. Otherwise `NotHeld` or `NoSnapshot`, and nothing has been changed; nor has the
+/// history where the place of the cut is damaged (`Unreadable`), but snapshots that are newer may be gone.
 ///
 /// Afterwards the caller builds the tree anew from the disk.
 pub fn truncate<D: Disk>(disk: &D, dirs: &Dirs, log: &mut Log<D>, to: Zxid) -> Result<(), TruncateError> {
@@ -27,7 +28,10 @@ pub fn truncate<D: Disk>(disk: &D, dirs: &Dirs, log: &mut Log<D>, to: Zxid) -> R
         return Err(TruncateError::NoSnapshot { to });
     }
     remove_snapshots(disk, &dirs.snapshots, |zxid| zxid > to)?;
-    log.truncate(to)
+    match log.truncate(to) {
+        Err(TruncateError::Unreadable { problem, .. }) if !is_damage(&problem) => Err(problem.into()),
+        other => other,
+    }
 }
 
 /// Whether there is a sound snapshot in `oldest..=to`.
@@ -35,7 +39,7 @@ fn has_snapshot<D: Disk>(disk: &D, dirs: &Dirs, oldest: Zxid, to: Zxid) -> Resul
     for zxid in snapshot::list(disk, &dirs.snapshots)?.into_iter().filter(|zxid| (oldest..=to).contains(zxid)) {
         match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid), 1) {
             Ok(_) => return Ok(true),
-            Err(fatal @ (Fatal::SnapshotCorrupt { .. } | Fatal::Io { .. })) => {
+            Err(fatal) if is_damage(&fatal) => {
                 tracing::error!("{fatal}; looking for an older snapshot");
             }
             Err(fatal) => return Err(fatal),

@@ -141,6 +141,8 @@ pub struct LeaderStart {
     pub config_version: i64,
     pub accepted: Epoch,
     pub current: Epoch,
+    /// Newest epoch that any server said to an earlier leadership of this one that it had accepted.
+    pub heard: Epoch,
     /// Bytes waiting for one learner above which it is dropped.
     pub output_max: usize,
 }
@@ -177,7 +179,7 @@ impl Leader {
     pub fn new(start: LeaderStart, history: &History, now: Now) -> Leader {
         assert!(start.quorum.is_voter(start.me), "only a voter can lead");
         let initial = history.last();
-        let newest_accepted = start.accepted.max(start.current).max(initial.epoch());
+        let newest_accepted = start.accepted.max(start.current).max(start.heard).max(initial.epoch());
         let mut leader = Leader {
             phase: Phase::Discovery,
             phase_began: now,
@@ -205,6 +207,11 @@ impl Leader {
     /// The epoch that is being established, once it is chosen.
     pub fn epoch(&self) -> Option<Epoch> {
         (self.phase > Phase::EpochChosen).then_some(self.epoch)
+    }
+
+    /// The newest epoch that this server or any learner is known to have accepted.
+    pub fn newest_accepted(&self) -> Epoch {
+        self.newest_accepted
     }
 
     pub fn is_established(&self) -> bool {

@@ -54,7 +54,11 @@ pub struct Peer {
     pub role: Role,
     accepted: Epoch,
     current: Epoch,
+    /// Newest epoch that anyone has told this server, when it led, to have accepted: its next one as leader is newer.
+    heard: Epoch,
     quarantined: bool,
+    /// Whose whole state it asks for in its next role.
+    wants_all_of: Option<ServerId>,
     durable: Zxid,
 }
 
@@ -63,7 +67,17 @@ impl Peer {
     pub fn new(settings: PeerSettings, history: History, accepted: Epoch, current: Epoch, quarantined: bool) -> Peer {
         assert!(current <= accepted);
         let durable = history.last();
-        Peer { settings, history, role: Role::Looking, accepted, current, quarantined, durable }
+        Peer {
+            settings,
+            history,
+            role: Role::Looking,
+            accepted,
+            current,
+            heard: accepted,
+            quarantined,
+            wants_all_of: None,
+            durable,
+        }
     }
 
     pub fn settings(&self) -> &PeerSettings {
@@ -103,6 +117,7 @@ impl Peer {
         assert!(self.candidacy().is_some(), "a role begins when the log is at rest");
         let PeerSettings { me, ref config, timing, output_max } = self.settings;
         let config_version = config.version().to_wire();
+        let wants_everything = self.wants_all_of.take() == Some(leader);
         self.role = if leader == me {
             assert!(!self.quarantined, "a server whose history is in doubt never leads");
             let start = LeaderStart {
@@ -113,6 +128,7 @@ impl Peer {
                 config_version,
                 accepted: self.accepted,
                 current: self.current,
+                heard: self.heard,
                 output_max,
             };
             Role::Leading(Box::new(Leader::new(start, &self.history, now)))
@@ -124,10 +140,22 @@ impl Peer {
                 config_version,
                 accepted: self.accepted,
                 current: self.current,
-                quarantined: self.quarantined,
+                quarantined: self.quarantined || wants_everything,
             };
             Role::Learning { leader, learner: Box::new(Learner::new(start, &self.history, now)) }
         };
+    }
+
+    /// This server's history is sound, and yet can't be continued where the leader says. The role has been left; the next one
+    /// is with the same leader, without an election, and asks for its whole state. Votes are what they were: what this server
+    /// has, it has.
+    pub fn ask_for_everything(&mut self, leader: ServerId) {
+        self.wants_all_of = Some(leader);
+    }
+
+    /// With whom the next role is, if there need be no election.
+    pub fn wants_all_of(&self) -> Option<ServerId> {
+        self.wants_all_of
     }
 
     /// Whether the role wants something done.
@@ -141,6 +169,9 @@ impl Peer {
 
     /// The role is over (`Resign`, `Lost`). The caller has closed its connections, or does so now.
     pub fn leave(&mut self) {
+        if let Role::Leading(leader) = &self.role {
+            self.heard = self.heard.max(leader.newest_accepted());
+        }
         self.role = Role::Looking;
         self.history.pin(None);
     }

@@ -29,6 +29,32 @@ fn zxids(history: &History) -> Vec<Zxid> {
     history.between(Zxid::ZERO, Zxid(u64::MAX)).map(|(zxid, _)| zxid).collect()
 }
 
+fn leader_start(voters: ServerSet, current: u32, heard: Epoch) -> LeaderStart {
+    LeaderStart {
+        me: ServerId(1),
+        quorum: Arc::new(Quorum::majority(voters, ServerSet::EMPTY)),
+        timing: TIMING,
+        config_text: b"version=0".as_slice().into(),
+        config_version: 0,
+        accepted: Epoch(current),
+        current: Epoch(current),
+        heard,
+        output_max: 1 << 20,
+    }
+}
+
+fn learner_start(me: u8, current: u32) -> LearnerStart {
+    LearnerStart {
+        me: ServerId(me),
+        observer: false,
+        timing: TIMING,
+        config_version: 0,
+        accepted: Epoch(current),
+        current: Epoch(current),
+        quarantined: false,
+    }
+}
+
 struct Follower {
     learner: Learner,
     history: History,
@@ -61,31 +87,12 @@ impl Lab {
             voters.insert(ServerId(id));
         }
         let history_ = history(leader_history);
-        let start = LeaderStart {
-            me: ServerId(1),
-            quorum: Arc::new(Quorum::majority(voters, ServerSet::EMPTY)),
-            timing: TIMING,
-            config_text: b"version=0".as_slice().into(),
-            config_version: 0,
-            accepted: Epoch(current),
-            current: Epoch(current),
-            output_max: 1 << 20,
-        };
         let now = Now::START;
-        let leader = Leader::new(start, &history_, now);
+        let leader = Leader::new(leader_start(voters, current, Epoch(0)), &history_, now);
         let followers = others.iter().enumerate().map(|(at, &(entries, current))| {
             let history = history(entries);
-            let start = LearnerStart {
-                me: ServerId(at as u8 + 2),
-                observer: false,
-                timing: TIMING,
-                config_version: 0,
-                accepted: Epoch(current),
-                current: Epoch(current),
-                quarantined: false,
-            };
             Follower {
-                learner: Learner::new(start, &history, now),
+                learner: Learner::new(learner_start(at as u8 + 2, current), &history, now),
                 history,
                 epochs: (Epoch(current), Epoch(current)),
                 committed: Zxid::ZERO,
@@ -319,15 +326,7 @@ fn newleader_is_not_acknowledged_before_the_history_is_durable() {
 fn a_quarantined_server_is_not_counted_and_gets_everything() {
     let all = [z(1, 1), z(1, 2)];
     let mut lab = Lab::new(&all, 1, &[(&all, 1), (&all, 1)]);
-    let start = LearnerStart {
-        me: ServerId(2),
-        observer: false,
-        timing: TIMING,
-        config_version: 0,
-        accepted: Epoch(1),
-        current: Epoch(1),
-        quarantined: true,
-    };
+    let start = LearnerStart { quarantined: true, ..learner_start(2, 1) };
     lab.followers[0].learner = Learner::new(start, &lab.followers[0].history, lab.now);
     lab.connect(0);
     assert!(lab.events.is_empty(), "its word is no part of a quorum: {:?}", lab.events);
@@ -574,4 +573,22 @@ fn a_diff_that_ends_before_the_learners_own_history_is_no_leader_to_follow() {
         }
     }
     assert!(follower.learner.is_lost());
+}
+
+#[test]
+fn a_voter_that_accepted_an_epoch_which_never_began_is_given_a_newer_one() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    assert!(lab.leader.is_established());
+    let start = LearnerStart { accepted: Epoch(7), ..learner_start(3, 0) };
+    lab.followers[1].learner = Learner::new(start, &lab.followers[1].history, lab.now);
+    lab.connect(1);
+    assert!(matches!(lab.events.last(), Some(LeaderOutput::Resign { .. })), "{:?}", lab.events);
+    // Whoever leads next knows of it, also if that voter comes last again.
+    let heard = lab.leader.newest_accepted();
+    let mut next = Lab::new(&[], 1, &[(&[], 1), (&[], 1)]);
+    let voters = [1, 2, 3].map(ServerId).into_iter().collect();
+    next.leader = Leader::new(leader_start(voters, 1, heard), &next.history, next.now);
+    next.connect(0);
+    assert_eq!(next.events, [LeaderOutput::Established { epoch: Epoch(8), up_to: Zxid::ZERO }]);
 }

@@ -68,6 +68,8 @@ bugs! {
     OwnerNotChecked,
     /// 1.6: a session whose connection to the leader has closed is anyone's, an earlier server's too.
     ClosedConnectionsOwnNothing,
+    /// 1.6: a session that the leader has proposed and not applied is anyone's, an earlier server's too.
+    OpeningSessionsHaveNoOwner,
     /// C-59: a client that wants an ended session back gets another one.
     NewSessionForAnOldOne,
     /// A session whose end was never committed stays as good as ended.

@@ -22,6 +22,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Entry {
     pub zxid: Zxid,
+    /// Of the record before it.
+    before: Zxid,
     chain: u64,
     pub record: Rc<[u8]>,
 }
@@ -63,10 +65,11 @@ impl Shadow {
         if zxid == self.base { Some(self.base_chain) } else { self.find(zxid).map(|entry| entry.chain) }
     }
 
-    fn push(&mut self, zxid: Zxid, record: &Rc<[u8]>) {
+    fn push(&mut self, zxid: Zxid, record: &Rc<[u8]>) -> &Entry {
         assert!(follows(self.last(), zxid), "I3: {zxid} is durable behind {}", self.last());
         let chain = link(self.chain_of_last(), zxid, record);
-        self.log.push(Entry { zxid, chain, record: record.clone() });
+        self.log.push(Entry { zxid, before: self.last(), chain, record: record.clone() });
+        self.log.last().expect("just pushed")
     }
 }
 
@@ -88,6 +91,8 @@ pub struct Invariants {
     pub shadows: Vec<Shadow>,
     pub order: Vec<Committed>,
     pub leaders: BTreeMap<Epoch, ServerId>,
+    /// Every record that was ever durable anywhere: a zxid is one record with one history before it.
+    known: BTreeMap<Zxid, Entry>,
     /// Everything committed, applied by the server's own code.
     reference: Tree,
     scratch: Applied,
@@ -102,6 +107,7 @@ impl Invariants {
             shadows: vec![Shadow::default(); servers],
             order: Vec::new(),
             leaders: BTreeMap::new(),
+            known: BTreeMap::new(),
             reference: Tree::new(TreeOptions::default()),
             scratch: Applied::default(),
             checks: 0,
@@ -122,7 +128,32 @@ impl Invariants {
     }
 
     fn chain_at(&self, zxid: Zxid) -> Option<u64> {
-        if zxid == Zxid::ZERO { Some(0) } else { self.committed_at(zxid).map(|committed| committed.chain) }
+        if zxid == Zxid::ZERO { Some(0) } else { self.known.get(&zxid).map(|entry| entry.chain) }
+    }
+
+    fn push(&mut self, at: usize, zxid: Zxid, record: &Rc<[u8]>) {
+        let entry = self.shadows[at].push(zxid, record);
+        let known = self.known.entry(zxid).or_insert_with(|| entry.clone());
+        assert_eq!(known.chain, entry.chain, "I4: server {} has another {zxid} than one that there was", at + 1);
+    }
+
+    /// The records behind `last` that lead to `up_to`; the history of `up_to` may have gone past `last` another way.
+    fn way(&self, last: Zxid, up_to: Zxid) -> Vec<&Entry> {
+        let mut way = Vec::new();
+        let mut at = up_to;
+        while at > last {
+            let entry = self.known.get(&at).unwrap_or_else(|| panic!("{at} was never durable anywhere"));
+            way.push(entry);
+            at = entry.before;
+        }
+        way.reverse();
+        way
+    }
+
+    /// Whether a history that ends at `end` has everything that is committed.
+    fn leads_to(&self, end: Zxid) -> bool {
+        let last = self.last_committed();
+        self.way(last, end).first().is_some_and(|first| first.before == last)
     }
 
     fn commit(&mut self, entry: &Entry) {
@@ -157,10 +188,8 @@ impl Invariants {
         let had = voters.iter().copied().filter(|&at| holds(at) || self.shadows[at].quarantined);
         let set: ServerSet = had.map(id).collect();
         assert!(self.quorum.contains_quorum(set), "I8: {up_to} is called committed, and only {set:?} have it");
-        let source = holders.iter().copied().find(|&at| self.shadows[at].base <= last);
-        let source = source.expect("a snapshot is of what is committed");
-        let missing: Vec<Entry> =
-            self.shadows[source].log.iter().filter(|e| e.zxid > last && e.zxid <= up_to).cloned().collect();
+        // Also if all of them were given it in a snapshot.
+        let missing: Vec<Entry> = self.way(last, up_to).into_iter().cloned().collect();
         missing.iter().for_each(|entry| self.commit(entry));
         for &at in &holders {
             let chain = self.shadows[at].chain_at(up_to);
@@ -173,7 +202,7 @@ impl Invariants {
         match report {
             Report::Durable(records) => {
                 for (zxid, record) in records {
-                    self.shadows[at].push(*zxid, record);
+                    self.push(at, *zxid, record);
                 }
                 self.electable();
             }
@@ -186,6 +215,7 @@ impl Invariants {
                 self.electable();
             }
             Report::Replacing(end) => self.shadows[at].replacing = Some(*end),
+            Report::Kept => self.shadows[at].replacing = None,
             Report::Truncated(to) => {
                 let shadow = &mut self.shadows[at];
                 shadow.replacing = None;
@@ -194,9 +224,8 @@ impl Invariants {
                 self.electable();
             }
             Report::Installed(zxid) => {
+                // A leader's history, committed when its epoch is established; the leader may have lost it again.
                 let chain = self.chain_at(*zxid);
-                // A leader's history, committed when its epoch is established.
-                let chain = chain.or_else(|| self.shadows.iter().find_map(|shadow| shadow.chain_at(*zxid)));
                 let shadow = &mut self.shadows[at];
                 shadow.base = *zxid;
                 shadow.replacing = None;
@@ -301,7 +330,7 @@ impl Invariants {
         // no higher.
         for &at in &voters {
             let shadow = &self.shadows[at];
-            let has = shadow.chain_at(last) == Some(chain) || shadow.base > last;
+            let has = shadow.chain_at(last) == Some(chain) || (shadow.base > last && self.leads_to(shadow.base));
             if has {
                 continue;
             }
@@ -320,10 +349,11 @@ impl Invariants {
     pub fn recovered(&mut self, at: usize, found: Found) {
         let before = std::mem::take(&mut self.shadows[at]);
         let Found { from, records, accepted, current, quarantined } = found;
-        let chain = self.chain_at(from).or_else(|| before.chain_at(from));
+        let chain = self.chain_at(from);
         let base_chain = chain.unwrap_or_else(|| panic!("I13: server {} has a snapshot of {from}: whose?", at + 1));
-        let mut shadow = Shadow { base: from, base_chain, accepted, current, quarantined, ..Shadow::default() };
-        records.iter().for_each(|(zxid, record)| shadow.push(*zxid, record));
+        self.shadows[at] = Shadow { base: from, base_chain, accepted, current, quarantined, ..Shadow::default() };
+        records.iter().for_each(|(zxid, record)| self.push(at, *zxid, record));
+        let shadow = &self.shadows[at];
         if !quarantined {
             assert!(!before.quarantined, "2.2: server {} trusts itself again", at + 1);
             assert!(accepted >= before.accepted && current >= before.current, "I2: epochs after a restart");
@@ -333,7 +363,6 @@ impl Invariants {
                 assert_eq!(shadow.chain_at(last), Some(chain), "I13: server {} had {last}, and lost it", at + 1);
             }
         }
-        self.shadows[at] = shadow;
         self.electable();
     }
 }

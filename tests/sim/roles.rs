@@ -15,10 +15,25 @@ use ostler::zab::quorum::{Quorum, ServerSet};
 use std::sync::Arc;
 
 impl Server {
+    /// The history can't be cut where the leader wants: it is asked for all of its own, without another election.
+    pub fn ask_for_everything(&mut self, role: u32, why: String, ctx: &mut Ctx<'_>) {
+        let Role::Learning { leader, .. } = &self.role else { return };
+        let leader = *leader;
+        if self.role_number != role {
+            return;
+        }
+        self.leave(why, ctx);
+        if self.is_at_rest() {
+            self.wants_everything = true;
+            self.elected(leader, ctx);
+        }
+    }
+
     pub fn elected(&mut self, leader: ServerId, ctx: &mut Ctx<'_>) {
         assert!(self.is_at_rest(), "a role begins when the disk is at rest");
         self.role_number += 1;
         self.committed = Zxid::ZERO;
+        let wants_everything = std::mem::take(&mut self.wants_everything);
         if leader == self.me {
             let start = LeaderStart {
                 me: self.me,
@@ -34,6 +49,7 @@ impl Server {
                 config_version: 0,
                 accepted: self.accepted,
                 current: self.current,
+                heard: self.heard,
                 output_max: 8 << 20,
             };
             self.role = Role::Leading(Box::new(Leader::new(start, &self.history, ctx.now)));
@@ -45,7 +61,7 @@ impl Server {
                 config_version: 0,
                 accepted: if is(Bug::AcceptedForgotten) { self.current } else { self.accepted },
                 current: self.current,
-                quarantined: self.quarantined && !is(Bug::QuarantineForgotten),
+                quarantined: (self.quarantined && !is(Bug::QuarantineForgotten)) || wants_everything,
             };
             let learner = Box::new(Learner::new(start, &self.history, ctx.now));
             self.role = Role::Learning { leader, learner };
@@ -198,7 +214,7 @@ impl Server {
                         let too_much = is(Bug::TruncationCutsTooMuch) && to.counter() > 1;
                         let to = if too_much { Zxid(to.0 - 1) } else { to };
                         self.storage.abandon_snapshot(&self.tree);
-                        let op = DiskOp::Truncate { to, role: self.role_number };
+                        let op = DiskOp::Truncate { to, role: self.role_number, refused: None };
                         self.storage.submit(op, ctx);
                     }
                     LearnerOutput::ReceiveSnapshot { zxid } => {
@@ -326,6 +342,9 @@ impl Server {
     /// The role is over. Connections go; what the disk has been given is finished before the next one (`is_at_rest`).
     pub fn leave(&mut self, why: String, ctx: &mut Ctx<'_>) {
         ctx.report(Report::RoleEnded(why));
+        if let Role::Leading(leader) = &self.role {
+            self.heard = self.heard.max(leader.newest_accepted());
+        }
         self.role = Role::Looking;
         self.serving = false;
         self.serve_at = None;

@@ -17,7 +17,7 @@ use ostler::ids::{Epoch, ServerId, SessionId, Zxid};
 use ostler::log::{Batch, LogCursor};
 use ostler::prepare::{Prepare, PrepareRules};
 use ostler::random::Rng;
-use ostler::session::{SessionIds, SessionTable};
+use ostler::session::{OwnerHandle, SessionIds, SessionTable};
 use ostler::snapshot::SessionRecord;
 use ostler::snapshot::zookeeper::Decoder;
 use ostler::tree::{Applied, Tree};
@@ -29,7 +29,7 @@ use ostler::zab::ensemble::EnsembleConfig;
 use ostler::zab::leader::{Leader, Link};
 use ostler::zab::learner::Learner;
 use ostler::zab::quorum::Quorum;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub enum Report {
     /// The history is about to become another that ends here: a crash may leave either.
     Replacing(Zxid),
     Truncated(Zxid),
+    /// It did not: nothing was changed.
+    Kept,
     Installed(Zxid),
     Established {
         epoch: Epoch,
@@ -143,6 +145,13 @@ pub enum Transfer {
     Log(LogCursor<ostler::disk::sim::SimDisk>),
 }
 
+/// A session whose createSession is under way: who has it, and whether its end is under way too.
+#[derive(Clone, Copy)]
+pub struct Opened {
+    pub owner: OwnerHandle,
+    pub closing: bool,
+}
+
 pub struct Server {
     pub me: ServerId,
     pub quorum: Arc<Quorum>,
@@ -153,7 +162,11 @@ pub struct Server {
     pub role_number: u32,
     pub accepted: Epoch,
     pub current: Epoch,
+    /// Newest epoch that anyone has said to have accepted while this server led.
+    pub heard: Epoch,
     pub quarantined: bool,
+    /// In its next role as a learner it asks for the leader's whole state.
+    pub wants_everything: bool,
     pub durable: Zxid,
     /// Committed, as far as the present role knows.
     pub committed: Zxid,
@@ -162,7 +175,7 @@ pub struct Server {
     pub prepare: Prepare,
     pub ids: SessionIds,
     /// Sessions that are proposed by this leader and not yet applied here.
-    pub opening: BTreeSet<SessionId>,
+    pub opening: BTreeMap<SessionId, Opened>,
     pub serving: bool,
     /// What has to be applied before this server serves.
     pub serve_at: Option<Zxid>,
@@ -202,14 +215,16 @@ impl Server {
             role_number: 0,
             accepted: epochs.accepted,
             current: epochs.current,
+            heard: epochs.accepted,
             quarantined,
+            wants_everything: false,
             durable: last,
             committed: Zxid::ZERO,
             tree,
             sessions: table,
             prepare: Prepare::new(PrepareRules { ensemble: true, ..PrepareRules::default() }),
             ids: SessionIds::new(me, ctx.wall_ms),
-            opening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             serving: false,
             serve_at: None,
             links: BTreeMap::new(),
@@ -332,7 +347,11 @@ impl Server {
                 ctx.report(Report::Epochs { accepted, current });
                 self.tell_epochs_stored(role, ctx);
             }
-            DiskOp::Truncate { to, role } => {
+            DiskOp::Truncate { role, refused: Some(why), .. } => {
+                ctx.report(Report::Kept);
+                self.ask_for_everything(role, why, ctx);
+            }
+            DiskOp::Truncate { to, role, refused: None } => {
                 self.truncated(to, ctx);
                 if let Role::Learning { learner, .. } = &mut self.role
                     && self.role_number == role
@@ -455,8 +474,12 @@ impl Server {
         applied.clear();
         let closes = matches!(txn, Txn::CloseSession { .. });
         if let Txn::CreateSession { timeout_ms } = txn {
-            self.sessions.add(header.session, timeout_ms, None, ctx.now);
-            self.opening.remove(&header.session);
+            let opened = self.opening.remove(&header.session);
+            let owner = opened.map(|opened| opened.owner).filter(|_| !is(Bug::OpeningSessionsHaveNoOwner));
+            self.sessions.add(header.session, timeout_ms, owner, ctx.now);
+            if opened.is_some_and(|opened| opened.closing) {
+                self.sessions.set_closing(header.session);
+            }
         }
         self.tree.apply(&header, txn.clone(), &mut applied);
         if let Some(digest) = digest {

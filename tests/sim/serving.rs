@@ -5,7 +5,7 @@
 //! write behind a waiting read waits for that.
 
 use crate::broken::{Bug, is};
-use crate::server::{Action, Ctx, Role, Server};
+use crate::server::{Action, Ctx, Opened, Role, Server};
 use ostler::auth::{AuthIds, AuthRules};
 use ostler::ids::{SessionId, Zxid};
 use ostler::prepare::reply::{Reply, Shape, write_reply};
@@ -214,7 +214,7 @@ impl Server {
         match &mut self.role {
             Role::Leading(leader) => {
                 let after = leader.proposed();
-                if self.sessions.reopen(session, timeout_ms, Origin::Here(conn).owner(), ctx.now) {
+                if self.reopen(session, timeout_ms, Origin::Here(conn), ctx) {
                     self.stage(conn, Stage::Revived(after));
                 } else {
                     self.refuse(conn, ctx);
@@ -399,7 +399,7 @@ impl Server {
                 OpCode::CreateSession => {
                     let timeout_ms = i32::from_be_bytes(body.try_into().expect("four bytes"));
                     let Some(zxid) = self.next_zxid(ctx) else { return };
-                    self.opening.insert(session);
+                    self.opening.insert(session, Opened { owner: from.owner(), closing: false });
                     let prepared = self.prepare.create_session(&self.tree, session, timeout_ms, zxid, ctx.wall_ms);
                     self.propose_prepared(prepared, ctx);
                 }
@@ -432,9 +432,14 @@ impl Server {
                 }
             },
             // A follower may have applied its createSession while this server's disk has it not yet.
-            SessionState::Unknown if self.opening.contains(&session) && !is(Bug::OpeningSessionsUnknown) => {
-                SessionCheck::Live
-            }
+            SessionState::Unknown if !is(Bug::OpeningSessionsUnknown) => match self.opening.get(&session) {
+                Some(Opened { closing: true, .. }) => SessionCheck::Closing,
+                Some(Opened { owner, .. }) if *owner != from.owner() && !is(Bug::OpeningSessionsHaveNoOwner) => {
+                    SessionCheck::Moved
+                }
+                Some(_) => SessionCheck::Live,
+                None => SessionState::Unknown.into(),
+            },
             state => state.into(),
         };
         let Some(zxid) = self.next_zxid(ctx) else { return };
@@ -448,7 +453,11 @@ impl Server {
 
     fn close_session(&mut self, session: SessionId, xid: i32, ctx: &mut Ctx<'_>) {
         if !self.sessions.set_closing(session) {
-            return;
+            // A learner's client may know that it has a session before this server has applied it.
+            match self.opening.get_mut(&session) {
+                Some(opened) if !opened.closing => opened.closing = true,
+                _ => return,
+            }
         }
         let Some(zxid) = self.next_zxid(ctx) else { return };
         for prepared in self.prepare.close_session(&self.tree, session, xid, zxid, ctx.wall_ms) {
@@ -492,11 +501,21 @@ impl Server {
     }
 
     pub fn revalidate(&mut self, link: u32, asked: SessionTimeout, ctx: &mut Ctx<'_>) {
-        let owner = Origin::Link(link).owner();
-        let valid = self.sessions.reopen(asked.session, asked.timeout_ms, owner, ctx.now)
-            || self.opening.contains(&asked.session);
+        let valid = self.reopen(asked.session, asked.timeout_ms, Origin::Link(link), ctx);
         let Role::Leading(leader) = &mut self.role else { return };
         leader.revalidated(Link(link), SessionValid { session: asked.session, valid });
+    }
+
+    /// A session has moved there, if it lives.
+    fn reopen(&mut self, session: SessionId, timeout_ms: i32, to: Origin, ctx: &mut Ctx<'_>) -> bool {
+        if self.sessions.reopen(session, timeout_ms, to.owner(), ctx.now) {
+            return true;
+        }
+        let opening = self.opening.get_mut(&session);
+        opening.is_some_and(|opened| {
+            opened.owner = to.owner();
+            !opened.closing
+        })
     }
 
     pub fn heard_sessions(&mut self, _link: u32, data: &[u8], ctx: &mut Ctx<'_>) {

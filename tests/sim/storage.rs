@@ -33,9 +33,23 @@ fn dirs() -> Dirs {
 
 pub enum DiskOp {
     Append(Batch),
-    Epochs { accepted: Epoch, current: Epoch, role: u32 },
-    Truncate { to: Zxid, role: u32 },
-    Install { zxid: Zxid, tree: Box<Tree>, sessions: Vec<SessionRecord>, role: u32 },
+    Epochs {
+        accepted: Epoch,
+        current: Epoch,
+        role: u32,
+    },
+    /// `refused`: why it was not done, and nothing of the log was changed.
+    Truncate {
+        to: Zxid,
+        role: u32,
+        refused: Option<String>,
+    },
+    Install {
+        zxid: Zxid,
+        tree: Box<Tree>,
+        sessions: Vec<SessionRecord>,
+        role: u32,
+    },
 }
 
 pub struct Storage {
@@ -182,10 +196,10 @@ impl Storage {
                 assert_eq!(Some(durable.up_to()), batch.last_zxid());
             }
             DiskOp::Epochs { accepted, current, .. } => Epochs::new(*accepted, *current).store(&self.disk, dir())?,
-            DiskOp::Truncate { to, .. } => {
+            DiskOp::Truncate { to, refused, .. } => {
                 ctx.report(Report::Replacing(*to));
                 if !is(Bug::TruncatedInMemoryOnly) {
-                    self.truncate(*to)?;
+                    *refused = self.truncate(*to)?;
                 }
             }
             DiskOp::Install { zxid, tree, sessions, .. } => {
@@ -199,11 +213,15 @@ impl Storage {
         Ok(op)
     }
 
-    fn truncate(&mut self, to: Zxid) -> Result<(), Fatal> {
+    /// Why it can't be done, if it can't.
+    fn truncate(&mut self, to: Zxid) -> Result<Option<String>, Fatal> {
         match storage::truncate(&self.disk, &dirs(), &mut self.log, to) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(None),
             Err(TruncateError::Fatal(fatal)) => Err(fatal),
-            Err(error) => panic!("a leader asks for a wrong place: {error}"),
+            Err(error @ TruncateError::NotHeld { to, oldest, .. }) if to >= oldest => {
+                panic!("a leader asks for a wrong place: {error}")
+            }
+            Err(error) => Ok(Some(error.to_string())),
         }
     }
 

@@ -527,7 +527,9 @@ impl World {
     /// A process ends itself.
     fn exits(&mut self, at: usize, fatal: &Fatal) {
         self.note(|| format!("{} stops: {fatal}", at + 1));
-        assert!(self.hosts[at].disk_may_fail, "server {} stops, and its disk is good: {fatal}", at + 1);
+        let host = &self.hosts[at];
+        let may_stop = host.disk_may_fail || (host.was_damaged && ostler::storage::is_damage(fatal));
+        assert!(may_stop, "server {} stops, and its disk is good: {fatal}", at + 1);
         self.counts.exits += 1;
         let power = fatal.to_string().contains("the power is off");
         let keep = if power { crate::faults::keep(&mut self.rng) } else { Keep::Everything };

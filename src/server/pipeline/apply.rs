@@ -4,7 +4,7 @@
 //! and the feeds are pushed *before* the guard is let go (see `feed`). The reply to a write carries its own zxid and the
 //! Stat from its own apply, never the state at delivery.
 
-use super::{Effect, Opened, Pending, Pipeline, ReplyTo, connect};
+use super::{Effect, Pending, Pipeline, ReplyTo, connect};
 use crate::clock;
 use crate::ids::Zxid;
 use crate::limits;
@@ -65,8 +65,9 @@ impl Pipeline {
                     Effect::Txn { header, txn, shape, digest } => {
                         let closes = matches!(txn, Txn::CloseSession { .. });
                         if let Txn::CreateSession { timeout_ms } = txn {
-                            sessions.add(header.session, timeout_ms, None, now);
-                            if opening.remove(&header.session) == Some(Opened::Closing) {
+                            let opened = opening.remove(&header.session);
+                            sessions.add(header.session, timeout_ms, opened.map(|opened| opened.owner.into()), now);
+                            if opened.is_some_and(|opened| opened.closing) {
                                 sessions.set_closing(header.session);
                             }
                         }

@@ -274,7 +274,8 @@ impl Pipeline {
                 }
                 let Some(zxid) = self.next_zxid() else { return };
                 let prepared = self.prepare.create_session(self.tree.peek(), session, timeout_ms, zxid, time_ms);
-                self.opening.entry(session).or_insert(Opened::Live);
+                let owner = ConnId::of_link(link.0);
+                self.opening.entry(session).or_insert(Opened { owner, closing: false });
                 self.propose_for_nobody(prepared);
             }
             Some(OpCode::CloseSession) => self.close_session(session, cxid, time_ms, None),
@@ -315,8 +316,9 @@ impl Pipeline {
         if state == crate::session::SessionState::Unknown {
             // Its createSession may be on its way here, and have arrived there.
             match self.opening.get(&session) {
-                Some(Opened::Live) => return SessionCheck::Live,
-                Some(Opened::Closing) => return SessionCheck::Closing,
+                Some(Opened { closing: true, .. }) => return SessionCheck::Closing,
+                Some(Opened { owner, .. }) if *owner != from => return SessionCheck::Moved,
+                Some(_) => return SessionCheck::Live,
                 None => {}
             }
         }
@@ -347,8 +349,13 @@ impl Pipeline {
         if let Some(member) = &mut self.member {
             member.unclaimed.remove(&session);
         }
-        let opens = self.opening.get(&session) == Some(&Opened::Live);
-        let valid = serving && (opens || self.sessions.reopen(session, timeout_ms, owner.into(), now));
+        let opens = |opened: &mut Opened| {
+            opened.owner = owner;
+            !opened.closing
+        };
+        let valid = serving
+            && (self.sessions.reopen(session, timeout_ms, owner.into(), now)
+                || self.opening.get_mut(&session).is_some_and(opens));
         if let Some(member) = &mut self.member
             && let Role::Leading(leader) = &mut member.peer.role
         {

@@ -237,6 +237,9 @@ impl Pipeline {
         if !matches!(member.peer.role, Role::Looking) {
             return Ok(());
         }
+        if let Some(leader) = member.peer.wants_all_of() {
+            return self.begin_role(leader, now);
+        }
         if !member.looking {
             let Some(candidacy) = member.peer.candidacy() else { return Ok(()) };
             if self.shared.is_stopping() {
@@ -384,7 +387,7 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return Ok(()) };
         match output {
             LearnerOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
-            LearnerOutput::Truncate { to } => self.truncate(to)?,
+            LearnerOutput::Truncate { to } => self.truncate(to, now)?,
             LearnerOutput::ReceiveSnapshot { zxid } => {
                 tracing::info!("the leader sends its whole state, at zxid {zxid}");
                 member.receiving = Some(SnapReceiver::new(zxid, self.tree_options, self.settings.record_bytes_max));

@@ -70,7 +70,7 @@ impl SnapSender {
 
 impl Pipeline {
     /// TRUNC: everything behind `to` never happened. The log is at rest.
-    pub(super) fn truncate(&mut self, to: Zxid) -> Result<(), Fatal> {
+    pub(super) fn truncate(&mut self, to: Zxid, now: Now) -> Result<(), Fatal> {
         tracing::warn!(
             "the leader's history goes another way from {to} on; this server takes back what it has behind it"
         );
@@ -78,10 +78,15 @@ impl Pipeline {
         self.snapshots.wait_until_idle();
         let dirs = self.dirs.clone();
         let truncated = self.log_writer.with_log(|log| storage::truncate(&RealDisk, &dirs, log, to));
-        truncated.map_err(|error| match error {
-            TruncateError::Fatal(fatal) => fatal,
-            other => Fatal::Io { file: dirs.log.clone(), source: std::io::Error::other(other.to_string()) },
-        })?;
+        match truncated {
+            Ok(()) => {}
+            Err(TruncateError::Fatal(fatal)) => return Err(fatal),
+            // A restart would find the same, and be told the same.
+            Err(refused) => {
+                self.ask_for_everything(&refused.to_string(), now);
+                return Ok(());
+            }
+        }
         // (e, 0) is the end of whatever stands before (e, 1).
         let to = self.log_writer.with_log(|log| log.last_zxid());
         self.log_writer.mailbox.set_durable(to);
@@ -99,6 +104,18 @@ impl Pipeline {
         member.committed = member.committed.min(to);
         member.peer.truncated(to);
         Ok(())
+    }
+
+    /// What the leader wants to be done with this server's history can't be done, so it gets another one: the same leader is
+    /// asked for all of its own.
+    fn ask_for_everything(&mut self, why: &str, now: Now) {
+        let Some(member) = &self.member else { return };
+        let Role::Learning { leader, .. } = member.peer.role else { return };
+        tracing::error!("{why}; this server asks the leader for its whole state");
+        self.leave_role("another history is needed", now);
+        if let Some(member) = &mut self.member {
+            member.peer.ask_for_everything(leader);
+        }
     }
 
     /// The leader's state is here: on disk first, then in memory.

@@ -50,9 +50,9 @@ impl Leader {
         learner.stage = Stage::Known;
         self.strayed.remove(server);
         (learner.server, learner.voter, learner.observer, learner.accepted) = (server, voter, observer, accepted);
+        self.newest_accepted = self.newest_accepted.max(accepted);
         match self.phase {
             Phase::Discovery => {
-                self.newest_accepted = self.newest_accepted.max(accepted);
                 if voter {
                     self.from.insert(server);
                 }
@@ -94,11 +94,14 @@ impl Leader {
         let epoch = self.epoch;
         let Some(learner) = self.learners.get_mut(&link) else { return };
         if learner.accepted > epoch {
-            let why = format!(
-                "server {} has accepted epoch {}, newer than {}",
-                learner.server.0, learner.accepted.0, epoch.0
-            );
-            return self.close(link, why);
+            // Promised to a leader that was never established. It keeps its promise, so it could take no part as long as
+            // this epoch lasts, which may be for ever; the next one is newer than what it has accepted (`newest_accepted`), so
+            // it is asked for once.
+            let (server, accepted) = (learner.server.0, learner.accepted.0);
+            return self.resign(format!(
+                "server {server} has accepted epoch {accepted}, which never began, and can't take part in {}: a newer one is needed",
+                epoch.0
+            ));
         }
         let mut version = Vec::with_capacity(4);
         version.put_int(PROTOCOL_VERSION);
