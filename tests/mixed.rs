@@ -25,7 +25,6 @@ mod scalpel;
 mod support;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use client::{Client, Tree, difference, digest, tree_of};
@@ -74,25 +73,32 @@ fn equal_trees(cluster: &Cluster) -> Tree {
         assert_eq!(digest(&first), digest(&tree));
     }
     for id in running {
-        assert_eq!(cluster.measured(id, "zk_digest_mismatches_count"), 0, "server {id}, {:?}", cluster.kind(id));
+        let count = cluster.measured(id, "zk_digest_mismatches_count");
+        if count > 0 && cluster.kind(id).is_java() && known::counted_while_loading(&cluster.log(id)) {
+            println!(
+                "server {id}, {:?}, counted digests that did not fit while it loaded its own files",
+                cluster.kind(id)
+            );
+            continue;
+        }
+        assert_eq!(count, 0, "server {id}, {:?}", cluster.kind(id));
     }
     first
 }
 
-struct Mix {
-    cluster: Cluster,
+struct Mix<'a> {
+    cluster: &'a mut Cluster,
     load: Load,
     /// What has been seen: how, from a leader of which kind, to a learner of which kind. Kinds that have led.
     seen: BTreeSet<(How, bool, bool)>,
     led: BTreeSet<bool>,
 }
 
-impl Mix {
-    fn new(kinds: &str, java: Kind) -> Mix {
-        let mut cluster = Cluster::new(kinds, java);
+impl Mix<'_> {
+    fn new(cluster: &mut Cluster) -> Mix<'_> {
         cluster.start_all();
         cluster.leader();
-        let load = Load::start(&cluster, 3, 0x5eed);
+        let load = Load::start(cluster, 3, 0x5eed);
         Mix { cluster, load, seen: BTreeSet::new(), led: BTreeSet::new() }
     }
 
@@ -105,7 +111,7 @@ impl Mix {
     /// Quiet, everything compared, and on.
     fn compare(&mut self) {
         self.load.away();
-        equal_trees(&self.cluster);
+        equal_trees(self.cluster);
         self.load.back();
     }
 
@@ -118,7 +124,7 @@ impl Mix {
         self.load.progress(5);
         self.load.away();
         // A bare majority has all there is.
-        equal_trees(&self.cluster);
+        equal_trees(self.cluster);
         helpers.iter().for_each(|other| self.cluster.kill(*other));
         // From its own disk, and thus with a history in memory that begins with its newest snapshot.
         self.cluster.kill(id);
@@ -135,7 +141,7 @@ impl Mix {
         self.cluster.start(id);
         let leader = self.leader();
         assert_ne!(leader, id);
-        let seen = how(&self.cluster, id);
+        let seen = how(self.cluster, id);
         let kinds = (self.cluster.kind(leader), self.cluster.kind(id));
         assert_eq!(seen, expected, "server {id} and its leader {leader} are {:?} and {:?}", kinds.1, kinds.0);
         self.seen.insert((seen, kinds.0.is_java(), kinds.1.is_java()));
@@ -159,7 +165,7 @@ impl Mix {
         let leader = self.leader();
         let others: Vec<u8> = self.cluster.ids().filter(|id| *id != leader).collect();
         self.load.away();
-        equal_trees(&self.cluster);
+        equal_trees(self.cluster);
         let mut client = Client::of(self.cluster.member(leader).client_port);
         client.sync().expect("it answers");
         others.iter().for_each(|id| self.cluster.freeze(*id));
@@ -177,7 +183,7 @@ impl Mix {
         self.leader();
         // Nothing is written before it is back: with something of a new epoch, ZooKeeper sends a snapshot instead.
         self.rejoin(leader, How::Trunc);
-        let tree = equal_trees(&self.cluster);
+        let tree = equal_trees(self.cluster);
         assert!(!tree.contains_key("/never-committed"));
         self.load.back();
         self.load.progress(10);
@@ -185,7 +191,7 @@ impl Mix {
     }
 
     /// `thorough`: with leaders of these kinds (Java or not) everything is tried, with others only that they lead.
-    fn run(&mut self, thorough: &[bool]) {
+    fn run(mut self, thorough: &[bool]) {
         let first = self.leader();
         self.load.progress(150);
         // The leader dies at once, in the middle of writes.
@@ -199,11 +205,11 @@ impl Mix {
             let of_kind = |mix: &Mix, java: bool, not: u8| {
                 mix.cluster.ids().filter(|id| mix.cluster.kind(*id).is_java() == java && *id != not).max()
             };
-            let leader = of_kind(self, java_leads, 0).expect("both kinds are there");
+            let leader = of_kind(&self, java_leads, 0).expect("both kinds are there");
             self.make_lead(leader);
             self.load.progress(20);
             if thorough.contains(&java_leads) {
-                self.absences(of_kind(self, !java_leads, leader).expect("both kinds are there"));
+                self.absences(of_kind(&self, !java_leads, leader).expect("both kinds are there"));
                 self.uncommitted_tail();
             }
         }
@@ -211,7 +217,7 @@ impl Mix {
         self.load.progress(10);
         self.load.away();
         let records = self.load.end();
-        let tree = equal_trees(&self.cluster);
+        let tree = equal_trees(self.cluster);
         let expired: usize = records.iter().map(|record| record.expired).sum();
         assert_eq!(expired, 0, "sessions have expired");
         let unknown: usize = records.iter().map(|record| record.unknown).sum();
@@ -220,6 +226,10 @@ impl Mix {
             judge(&records, &tree),
             tree.len()
         );
+        for (how, java_leads, java_learns) in self.seen {
+            let kind = |java: bool| if java { "ZooKeeper" } else { "ostler" };
+            println!("{how:?} from {} to {}", kind(java_leads), kind(java_learns));
+        }
     }
 }
 
@@ -250,29 +260,12 @@ fn mixes(all: &[(&str, bool)]) {
     }
 }
 
-/// How often a mix is done again because 3.8.0 has forgotten what it had told.
-const REPEATS: usize = 4;
-
 fn try_mix(kinds: &str, java: Kind, thorough: &[bool]) {
-    for _ in 0..=REPEATS {
-        println!("--- {kinds}, {java:?}");
-        let begin = ostler::clock::now();
-        let mut mix = Mix::new(kinds, java);
-        if let Err(failure) = catch_unwind(AssertUnwindSafe(|| mix.run(thorough))) {
-            if let Some(why) = known::forgotten(&mix.cluster) {
-                println!("not judged (ZOOKEEPER-4712): {why}");
-                continue;
-            }
-            mix.cluster.show();
-            resume_unwind(failure);
-        }
-        for (how, java_leads, java_learns) in mix.seen {
-            let kind = |java: bool| if java { "ZooKeeper" } else { "ostler" };
-            println!("{how:?} from {} to {}", kind(java_leads), kind(java_learns));
-        }
-        return println!("{:.0?}", ostler::clock::now().since(begin));
-    }
-    panic!("{kinds}, {java:?}: not judged even once");
+    known::judged(
+        &format!("{kinds}, {java:?}"),
+        || Cluster::new(kinds, java),
+        |cluster| Mix::new(cluster).run(thorough),
+    );
 }
 
 #[test]
@@ -298,6 +291,49 @@ fn ensembles_of_five_of_both_kinds() {
         for java in java_kinds() {
             try_mix(kinds, java, &[false, true]);
         }
+    }
+}
+
+/// Whoever observes is away, is new, and loses its leader.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn an_observer_of_either_kind_keeps_up_with_leaders_of_the_other() {
+    const OBSERVER: u8 = 4;
+    for kinds in ["zzzo", "oooz"] {
+        let mut cluster = Cluster::new(kinds, java_kinds()[0]);
+        cluster.observers.push(OBSERVER);
+        cluster.start_all();
+        cluster.leader();
+        let mut load = Load::start(&cluster, 3, 0x0b5e);
+        load.progress(100);
+        for expected in [How::Diff, How::Snap] {
+            cluster.kill(OBSERVER);
+            if expected == How::Snap {
+                cluster.wipe(OBSERVER);
+                // A leader whose history in memory begins with a snapshot.
+                (1..OBSERVER).for_each(|id| cluster.kill(id));
+                (1..OBSERVER).for_each(|id| cluster.start(id));
+                cluster.leader();
+            }
+            load.progress(20);
+            cluster.start(OBSERVER);
+            cluster.leader();
+            assert_eq!(how(&cluster, OBSERVER), expected, "{kinds}");
+            load.progress(20);
+        }
+        let leader = cluster.leader();
+        cluster.kill(leader);
+        cluster.leader();
+        load.progress(50);
+        cluster.start(leader);
+        cluster.leader();
+        assert_eq!(cluster.mode(OBSERVER).as_deref(), Some("observer"));
+        load.progress(20);
+        load.away();
+        let records = load.end();
+        let tree = equal_trees(&cluster);
+        assert_eq!(records.iter().map(|record| record.expired).sum::<usize>(), 0, "sessions have expired");
+        println!("{kinds}: {} znodes judged", judge(&records, &tree));
     }
 }
 

@@ -13,6 +13,9 @@ use ostler::clock;
 /// How long a server may take to answer before the client tries another.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// How long one may take that has nobody to be asked instead of it.
+const LONG: Duration = Duration::from_secs(40);
+
 pub mod op {
     pub const CREATE: i32 = 1;
     pub const DELETE: i32 = 2;
@@ -209,7 +212,7 @@ pub fn tree_of(port: u16) -> Tree {
                 client.send(op::GET_ACL, Writer::new().text(path)).expect("connected");
             }
             for path in paths {
-                let [children, data, acl] = [0; 3].map(|_| client.receive().expect("it answers").1);
+                let [children, data, acl] = [0; 3].map(|_| client.receive_within(LONG).expect("it answers").1);
                 assert_eq!((children.error, data.error, acl.error), (0, 0, 0), "{path}");
                 let names = Reader(&children.body).list(|reader| reader.bytes()?).flatten().expect("names");
                 for name in names {

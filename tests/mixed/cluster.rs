@@ -55,6 +55,10 @@ pub struct Cluster {
     folder: TempDir,
     /// Lines for every zoo.cfg.
     pub settings: Vec<String>,
+    /// Servers without a vote.
+    pub observers: Vec<u8>,
+    /// The members are in a file of their own, which zoo.cfg names.
+    pub dynamic: bool,
     /// `(of, seen by, port)`: where a server finds another's quorum port if that is not the port itself.
     pub detours: Vec<(u8, u8, u16)>,
 }
@@ -130,6 +134,8 @@ impl Cluster {
             members: held.iter().map(member).collect(),
             folder,
             settings: settings.map(String::from).into(),
+            observers: Vec::new(),
+            dynamic: false,
             detours: Vec::new(),
         }
     }
@@ -203,13 +209,10 @@ impl Cluster {
         self.member(id).was_ostler
     }
 
-    fn config(&self, id: u8) -> String {
+    /// Writes its zoo.cfg, and the file of its members if there is one.
+    fn configure(&self, id: u8) {
         let data = self.data(id);
-        let mut text = format!(
-            "dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n",
-            data.display(),
-            self.member(id).client_port
-        );
+        let mut text = format!("dataDir={}\n", data.display());
         if self.data_log(id) != data {
             text += &format!("dataLogDir={}\n", self.data_log(id).display());
         }
@@ -217,13 +220,26 @@ impl Cluster {
             text += line;
             text.push('\n');
         }
+        if self.observers.contains(&id) {
+            text += "peerType=observer\n";
+        }
+        let mut members = String::new();
         for (at, member) in self.members.iter().enumerate() {
             let of = at as u8 + 1;
             let detour = self.detours.iter().find(|detour| detour.0 == of && detour.1 == id);
             let quorum = detour.map_or(member.quorum_port, |detour| detour.2);
-            text += &format!("server.{of}=127.0.0.1:{quorum}:{}:participant\n", member.election_port);
+            let role = if self.observers.contains(&of) { "observer" } else { "participant" };
+            members += &format!("server.{of}=127.0.0.1:{quorum}:{}:{role}", member.election_port);
+            members += &if self.dynamic { format!(";127.0.0.1:{}\n", member.client_port) } else { "\n".into() };
         }
-        text
+        if self.dynamic {
+            let file = self.folder.path().join(format!("zoo{id}.cfg.dynamic.0"));
+            text += &format!("dynamicConfigFile={}\n", file.display());
+            fs::write(file, members).expect("a file in our folder");
+        } else {
+            text += &format!("clientPort={}\nclientPortAddress=127.0.0.1\n{members}", self.member(id).client_port);
+        }
+        fs::write(self.config_file(id), text).expect("a file in our folder");
     }
 
     /// Starts the process and does not wait for anything.
@@ -232,8 +248,8 @@ impl Cluster {
         let data = self.data(id);
         fs::create_dir_all(&data).expect("a folder in ours");
         fs::write(data.join("myid"), id.to_string()).expect("a file in our folder");
+        self.configure(id);
         let config = self.config_file(id);
-        fs::write(&config, self.config(id)).expect("a file in our folder");
         let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a log");
         let log_from = log.metadata().map_or(0, |file| file.len());
         let super_user = format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_DIGEST}");
