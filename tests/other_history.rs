@@ -37,7 +37,7 @@ fn install_more(dirs: &Dirs) -> Zxid {
         let zxid = tree.zxid().next().unwrap();
         let header = TxnHeader { session: SessionId(1), cxid: 0, zxid, time: 0 };
         let (op, kind) = (OpCode::Create, NodeKind::Persistent);
-        let txn = Txn::Create { op, path: path.into(), data: None, acl: Vec::new(), kind, parent_cversion: -1 };
+        let txn = Txn::Create { op, path: path.into(), data: None, acl: Vec::new().into(), kind, parent_cversion: -1 };
         tree.apply(&header, txn, &mut Applied::default());
     }
     assert!(tree.lookup("/lost-2").is_some());
