@@ -357,6 +357,12 @@ impl Drop for Ensemble {
             eprintln!("--- ended at {:02}:{:02}:{:02}", at / 3600, at / 60 % 60, at % 60);
             for at in 0..self.len() {
                 eprintln!("--- end of the log of server {}\n{}", at + 1, self.log(at));
+                if let Some(folder) = std::env::var_os("OSTLER_KEEP_LOGS") {
+                    let name = format!("{}-{}.log", std::process::id(), at + 1);
+                    // The test has failed already; this is only to see why.
+                    let _ = fs::create_dir_all(&folder);
+                    let _ = fs::copy(self.members[at].folder.join("server.log"), PathBuf::from(folder).join(name));
+                }
             }
         }
         self.kill_all(&(0..self.len()).collect::<Vec<_>>());
