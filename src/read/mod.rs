@@ -227,20 +227,8 @@ fn watched(path: &str, node: Option<NodeRef<'_>>) -> Option<u32> {
 
 fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     out.put_int(node.num_children() as i32);
-    // What the first names take speaks for the others: a listing of megabytes is not moved each time it has doubled.
-    let sample = node.child_names().take(32).map(|name| 4 + name.len()).sum::<usize>();
-    out.reserve(sample * node.num_children().div_ceil(32));
-    for name in node.child_names() {
-        match name.is_ascii() {
-            true => out.put_buffer(Some(name)),
-            false => out.put_text(std::str::from_utf8(name).expect("names were text when they came in")),
-        }
-        if out.len() > i32::MAX as usize - (1 << 20) {
-            // No frame can hold it. ZooKeeper fails to serialise it and answers so.
-            return Err(NULL);
-        }
-    }
-    Ok(())
+    // No frame can hold more. ZooKeeper fails to serialise it and answers so.
+    if node.encode_children(out, i32::MAX as usize - (1 << 20)) { Ok(()) } else { Err(NULL) }
 }
 
 /// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it). A reply that no client

@@ -65,7 +65,7 @@ pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize
         let batch = decode(&decoder, body).or_else(|(offset, problem)| corrupt(path, at(offset), problem))?;
         restore.lock().add(batch).or_else(|error| corrupt(path, at(error.offset), error.problem))
     })?;
-    let tree = restore.into_inner().finish().or_else(|error| corrupt(path, 0, error.problem))?;
+    let tree = restore.into_inner().finish_on(threads).or_else(|error| corrupt(path, 0, error.problem))?;
     if tree.digest() != file.header.tree_digest {
         let problem = format!("the tree's digest is {:#x} and not {:#x}", tree.digest(), file.header.tree_digest);
         return corrupt(path, 0, problem);

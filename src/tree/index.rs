@@ -8,6 +8,7 @@ use super::node::NO_SLOT;
 use super::nodes::Nodes;
 use crate::random::{self, PARTS, part_of};
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 /// The root's slot, always.
 pub(super) const ROOT: u32 = 0;
@@ -102,11 +103,20 @@ impl Index {
         Index { parts: Box::new(std::array::from_fn(|_| HashTable::new())) }
     }
 
-    /// Room for this many znodes without growing.
-    pub(super) fn reserve(&mut self, nodes: &Nodes, more: usize) {
-        for part in self.parts.iter_mut() {
-            part.reserve(more / PARTS, |&slot| spread(nodes[slot as usize].hash));
+    /// Enters every znode but the root into an empty index; each of `threads` threads has parts of its own. Slots have no
+    /// holes, and hashes are right. The error is the slot of a znode that is there twice.
+    pub(super) fn fill(&mut self, nodes: &Nodes, threads: usize) -> Result<(), u32> {
+        let each = PARTS.div_ceil(threads.clamp(1, PARTS));
+        if each == PARTS {
+            return fill_parts(&mut self.parts[..], 0, nodes);
         }
+        std::thread::scope(|scope| {
+            let parts = self.parts.chunks_mut(each).enumerate();
+            let filling: Vec<_> =
+                parts.map(|(at, parts)| scope.spawn(move || fill_parts(parts, at * each, nodes))).collect();
+            let results = filling.into_iter().map(|thread| thread.join().expect("it does not panic"));
+            results.fold(Ok(()), Result::and)
+        })
     }
 
     pub(super) fn insert(&mut self, nodes: &Nodes, slot: u32) {
@@ -141,6 +151,34 @@ impl Index {
         };
         self.parts[part_of(hash)].find(spread(hash), matches).copied()
     }
+}
+
+/// The part of `Index::fill` that concerns `parts`, of which the first is number `first`.
+fn fill_parts(parts: &mut [HashTable<u32>], first: usize, nodes: &Nodes) -> Result<(), u32> {
+    let hash_of = |slot: u32| nodes[slot as usize].hash;
+    let mut counts = vec![0; parts.len()];
+    let own = |slot: u32| part_of(hash_of(slot)).wrapping_sub(first);
+    for slot in ROOT + 1..nodes.len() as u32 {
+        if let Some(count) = counts.get_mut(own(slot)) {
+            *count += 1;
+        }
+    }
+    for (part, count) in parts.iter_mut().zip(counts) {
+        part.reserve(count, |&slot| spread(hash_of(slot)));
+    }
+    for slot in ROOT + 1..nodes.len() as u32 {
+        let Some(part) = parts.get_mut(own(slot)) else { continue };
+        let node = &nodes[slot as usize];
+        let same = |&other: &u32| {
+            let other = &nodes[other as usize];
+            other.hash == node.hash && other.parent == node.parent && nodes.name(other) == nodes.name(node)
+        };
+        match part.entry(spread(node.hash), same, |&slot| spread(hash_of(slot))) {
+            Entry::Occupied(_) => return Err(slot),
+            Entry::Vacant(vacant) => drop(vacant.insert(slot)),
+        }
+    }
+    Ok(())
 }
 
 /// Compares names from the last to the first.

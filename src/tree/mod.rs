@@ -14,6 +14,7 @@ mod digest;
 mod freeze;
 mod grow;
 mod index;
+mod listing;
 mod node;
 mod nodes;
 mod owned;
@@ -237,10 +238,7 @@ impl Tree {
 
     /// Enters a znode into its parent's list and all the counts above.
     fn hang(&mut self, parent: u32, slot: u32) {
-        let children = &mut self.nodes[parent as usize].extra_mut().children;
-        let place = children.len() as u32;
-        children.push(slot);
-        self.nodes[slot as usize].place = place;
+        self.nodes.enlist(parent, slot);
         self.count_up(parent, |descendants| *descendants += 1);
     }
 
@@ -260,12 +258,7 @@ impl Tree {
         self.index.remove(&self.nodes, slot);
         let node = self.nodes.remove(slot);
         assert!(node.children().is_empty(), "children go first");
-        let children = &mut self.nodes[node.parent as usize].extra_mut().children;
-        let gone = children.swap_remove(node.place as usize);
-        assert!(gone == slot);
-        if let Some(&moved) = children.get(node.place as usize) {
-            self.nodes[moved as usize].place = node.place;
-        }
+        self.nodes.delist(node.parent, slot, node.place);
         self.count_up(node.parent, |descendants| *descendants -= 1);
         if node.in_tree_digest() {
             self.digest = self.digest.wrapping_sub(node.digest as u64);
@@ -450,6 +443,12 @@ impl<'a> NodeRef<'a> {
     pub fn child_names(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let nodes = &self.tree.nodes;
         self.node.children().iter().map(|&slot| nodes.name(&nodes[slot as usize]))
+    }
+
+    /// Appends the children's names, in the order of `children`, as a reply has them. `false` if `out` would have more than
+    /// `max` bytes; what stands in it then is of no use.
+    pub fn encode_children(&self, out: &mut Vec<u8>, max: usize) -> bool {
+        self.tree.nodes.encode_children(self.node, out, max)
     }
 
     /// A child by its name.

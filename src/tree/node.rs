@@ -5,6 +5,7 @@
 //! children and the index add about 13 (measured in `tests/memory.rs`).
 
 use super::digest;
+use super::listing::Listing;
 use super::text::Handle;
 use crate::ids::{CONTAINER_OWNER, Owner, OwnerRules, Zxid};
 use crate::wire::Stat;
@@ -47,8 +48,10 @@ pub(super) struct Extra {
     pub(super) pzxid: Zxid,
     /// As stored in `ephemeralOwner`.
     pub(super) owner: i64,
-    /// Slots, in no order.
+    /// Slots, in no order; changed by `Nodes`.
     pub(super) children: Vec<u32>,
+    /// Their names, encoded, if they are many.
+    pub(super) listing: Option<Box<Listing>>,
     pub(super) cversion: i32,
     aversion: i32,
     /// Where this znode stands in the list of its owner.
@@ -156,6 +159,7 @@ impl Node {
                 pzxid: self.czxid,
                 owner: 0,
                 children: Vec::new(),
+                listing: None,
                 cversion: 0,
                 aversion: 0,
                 owner_place: 0,
@@ -234,8 +238,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_takes_80_bytes_in_a_slab_too_and_its_extra_56() {
+    fn a_node_takes_80_bytes_in_a_slab_too_and_its_extra_64() {
         assert_eq!((size_of::<Node>(), size_of::<Option<Node>>()), (80, 80));
-        assert_eq!(size_of::<Extra>(), 56);
+        assert_eq!(size_of::<Extra>(), 64);
     }
 }

@@ -1,5 +1,6 @@
 //! The znodes by their slots, with their names and data, which lie elsewhere (`text`).
 
+use super::listing::{self, Listing};
 use super::node::Node;
 use super::text::Texts;
 use slab::Slab;
@@ -54,6 +55,62 @@ impl Nodes {
         node
     }
 
+    /// Enters a znode into its parent's list of children.
+    pub(super) fn enlist(&mut self, parent: u32, slot: u32) {
+        let extra = self.slab[parent as usize].extra_mut();
+        let place = extra.children.len();
+        extra.children.push(slot);
+        let is_wide = extra.listing.is_some();
+        self.slab[slot as usize].place = place as u32;
+        if is_wide {
+            let name = self.texts.get(self.slab[slot as usize].text, self.slab[slot as usize].name_len());
+            let listing = self.slab[parent as usize].extra_mut().listing.as_mut();
+            listing.expect("just seen").push(place, name);
+        } else if place + 1 == listing::WIDE {
+            let mut listing = Box::<Listing>::default();
+            for (place, &child) in self.slab[parent as usize].children().iter().enumerate() {
+                listing.push(place, self.name(&self.slab[child as usize]));
+            }
+            self.slab[parent as usize].extra_mut().listing = Some(listing);
+        }
+    }
+
+    /// Takes a znode that has been removed out of its parent's list of children.
+    pub(super) fn delist(&mut self, parent: u32, slot: u32, place: u32) {
+        let extra = self.slab[parent as usize].extra_mut();
+        let gone = extra.children.swap_remove(place as usize);
+        assert!(gone == slot);
+        match &mut extra.listing {
+            Some(_) if extra.children.len() < listing::WIDE / 2 => extra.listing = None,
+            Some(listing) => listing.swap_remove(place as usize, extra.children.len()),
+            None => {}
+        }
+        if let Some(&moved) = extra.children.get(place as usize) {
+            self.slab[moved as usize].place = place;
+        }
+    }
+
+    /// Appends the names of a znode's children as text on the wire. `false` if `out` would have more than `max` bytes; what
+    /// stands in it then is of no use.
+    pub(super) fn encode_children(&self, node: &Node, out: &mut Vec<u8>, max: usize) -> bool {
+        let children = node.children();
+        if let Some(listing) = node.extra.as_ref().and_then(|extra| extra.listing.as_ref()) {
+            let fits = out.len() + listing.len() <= max;
+            if fits {
+                out.reserve(listing.len());
+                listing.blocks().for_each(|block| out.extend_from_slice(block));
+            }
+            return fits;
+        }
+        for &child in children {
+            listing::put_name(self.name(&self.slab[child as usize]), out);
+            if out.len() > max {
+                return false;
+            }
+        }
+        true
+    }
+
     #[inline]
     pub(super) fn name(&self, node: &Node) -> &[u8] {
         self.texts.get(node.text, node.name_len())
@@ -94,6 +151,43 @@ impl IndexMut<usize> for Nodes {
 mod tests {
     use super::super::node::Numbers;
     use super::*;
+
+    #[test]
+    fn a_parent_that_becomes_wide_and_narrow_again_lists_its_children_as_they_are() {
+        use crate::random::Rng;
+        use crate::wire::writer::Jute;
+        let (mut nodes, mut rng) = (Nodes::new(), Rng::new(3));
+        let make = |nodes: &mut Nodes, name: &str| {
+            nodes.insert(Node::new(name.as_bytes(), None, &Numbers::default(), 0), name.as_bytes(), None) as u32
+        };
+        let parent = make(&mut nodes, "");
+        let mut wide = [0, 0];
+        for round in 0..8_000 {
+            let children = nodes[parent as usize].children();
+            if round / 2_000 % 2 == 1 && !children.is_empty() {
+                let slot = children[rng.below(children.len() as u64) as usize];
+                let node = nodes.remove(slot);
+                nodes.delist(parent, slot, node.place);
+            } else {
+                let slot =
+                    make(&mut nodes, &format!("{}{round}", if rng.below(9) == 0 { "\u{1f980}" } else { "child-" }));
+                nodes.enlist(parent, slot);
+            }
+            if round % 37 == 0 {
+                let node = &nodes[parent as usize];
+                let (mut expected, mut listed) = (Vec::new(), Vec::new());
+                for (place, &child) in node.children().iter().enumerate() {
+                    let child = &nodes[child as usize];
+                    assert_eq!(child.place as usize, place);
+                    expected.put_text(std::str::from_utf8(nodes.name(child)).unwrap());
+                }
+                assert!(nodes.encode_children(node, &mut listed, expected.len()) && listed == expected);
+                assert!(expected.is_empty() || !nodes.encode_children(node, &mut Vec::new(), expected.len() - 1));
+                wide[usize::from(node.extra.as_ref().is_some_and(|extra| extra.listing.is_some()))] += 1;
+            }
+        }
+        assert!(wide.iter().all(|times| *times > 20), "{wide:?}");
+    }
 
     #[test]
     fn null_and_empty_data_differ_and_a_change_keeps_the_name() {

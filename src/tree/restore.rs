@@ -8,6 +8,7 @@ use super::acl::{self, NumberedAcl};
 use super::freeze::Image;
 use super::index::{self, ROOT};
 use super::node::{NO_SLOT, Node, Numbers};
+use super::nodes::Nodes;
 use super::{Tree, TreeOptions};
 use crate::ids::Zxid;
 use crate::random::FastMap;
@@ -126,7 +127,12 @@ impl Restore {
     }
 
     /// Links everything. Fails unless the images are exactly one tree.
-    pub fn finish(mut self) -> Result<Tree, RestoreError> {
+    pub fn finish(self) -> Result<Tree, RestoreError> {
+        self.finish_on(1)
+    }
+
+    /// The same on this many threads, which are gone when it returns.
+    pub fn finish_on(mut self, threads: usize) -> Result<Tree, RestoreError> {
         if !self.has_root {
             return wrong(0, "no root");
         }
@@ -135,7 +141,18 @@ impl Restore {
         let tree = &mut self.tree;
         let rules = tree.options.owner_rules;
         let count = tree.nodes.len() as u32;
-        tree.index.reserve(&tree.nodes, count as usize);
+        if let Err(slot) = tree.index.fill(&tree.nodes, threads) {
+            return wrong(0, format!("{:?} is there twice", index::path_of(&tree.nodes, slot)));
+        }
+        // Lists of children as long as they will be: growing step by step would move each of them again and again.
+        let mut children = vec![0u32; count as usize];
+        for slot in ROOT + 1..count {
+            children[tree.nodes[slot as usize].parent as usize] += 1;
+        }
+        for slot in (ROOT..count).filter(|&slot| children[slot as usize] > 0) {
+            let expected = children[slot as usize] as usize;
+            tree.nodes[slot as usize].extra_mut().children.reserve_exact(expected);
+        }
         for slot in ROOT..count {
             let node = &tree.nodes[slot as usize];
             if node.in_tree_digest() {
@@ -146,13 +163,10 @@ impl Restore {
                 continue;
             }
             let parent = node.parent;
-            if tree.index.find_child(&tree.nodes, parent, tree.nodes.name(node)).is_some() {
-                return wrong(0, format!("{:?} is there twice", index::path_of(&tree.nodes, slot)));
-            }
-            tree.index.insert(&tree.nodes, slot);
-            tree.hang(parent, slot);
+            tree.nodes.enlist(parent, slot);
             tree.owned.add(&mut tree.nodes, slot, rules);
         }
+        count_descendants(&mut tree.nodes, children);
         // A name is part of the paths of everything below it.
         for (slot, node) in tree.nodes.iter() {
             if slot != ROOT as usize {
@@ -231,5 +245,22 @@ impl Restore {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts what is below each znode, from below, so that each is looked at once. `left` has how many children each has.
+fn count_descendants(nodes: &mut Nodes, mut left: Vec<u32>) {
+    const DONE: u32 = u32::MAX;
+    for start in ROOT + 1..nodes.len() as u32 {
+        let mut slot = start;
+        // Into its parent once all of its own have been; then the parent may be next.
+        while slot != ROOT && left[slot as usize] == 0 {
+            left[slot as usize] = DONE;
+            let node = &nodes[slot as usize];
+            let (parent, below) = (node.parent, node.extra.as_ref().map_or(0, |extra| extra.descendants));
+            nodes[parent as usize].extra_mut().descendants += below + 1;
+            left[parent as usize] -= 1;
+            slot = parent;
+        }
     }
 }
