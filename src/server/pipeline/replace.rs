@@ -157,7 +157,7 @@ impl Pipeline {
     }
 
     /// Another tree takes the place of the one that everybody reads. Nobody has a connection then: no event says what has
-    /// changed from the one to the other.
+    /// changed from the one to the other, and watches hang on the numbers that znodes had in the old one.
     fn replace_state(&mut self, mut tree: Tree, sessions: &[(SessionId, i32)]) {
         self.let_clients_go("the leader's state takes the place of this server's");
         let zxid = tree.zxid();
