@@ -20,7 +20,7 @@ use super::cluster::{Cluster, Kind};
 use crate::support::servers::ostler;
 
 /// The zxid behind a word in a line.
-fn zxid_behind(line: &str, word: &str) -> Option<u64> {
+pub fn zxid_behind(line: &str, word: &str) -> Option<u64> {
     let rest = line.split_once(word)?.1;
     let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
     u64::from_str_radix(&rest[..end], 16).ok()
@@ -61,6 +61,9 @@ fn applied_without_a_leader(log: &str) -> Option<&str> {
     for line in log.lines() {
         if let Some((_, new)) = line.split_once("Peer state changed: ") {
             state = new;
+        } else if line.contains("Disconnected from leader") {
+            // It says that it looks for another one when it is through with what it does now.
+            state = "looking";
         } else if let Some((_, zxid)) = line.split_once("Digests are not matching. Value is Zxid. Value:") {
             return (state == "looking").then_some(zxid);
         }
@@ -124,9 +127,12 @@ fn only_what_was_told_and_not_taken_back_counts() {
 fn only_a_digest_that_did_not_fit_without_a_leader_counts() {
     let looking = "x Peer state changed: looking\n";
     let follows = "x Peer state changed: following - broadcast\n";
+    let left =
+        "x Disconnected from leader (with address: /127.0.0.1:27703). Was connected for 724ms. Sync state: true\n";
     let digest = "x Message:Digests are not matching. Value is Zxid. Value:17179869522\n";
     for (log, found) in [
         ([looking, digest, follows].concat(), Some("17179869522")),
+        ([follows, left, digest, looking].concat(), Some("17179869522")),
         ([looking, follows, digest].concat(), None),
         ([follows, digest, looking, digest].concat(), None),
     ] {
