@@ -74,7 +74,9 @@ impl History {
     /// Adds the next record. Panics on a hole: it must never get this far.
     pub fn push(&mut self, zxid: Zxid, record: &[u8]) {
         assert!(follows(self.last, zxid), "{zxid} does not follow {}", self.last);
-        let full = self.chunks.back().is_none_or(|chunk| chunk.bytes.len() + record.len() > CHUNK_BYTES);
+        // The oldest one goes as a whole: of a small history it must not be most of it.
+        let most = CHUNK_BYTES.min(self.limit / 4);
+        let full = self.chunks.back().is_none_or(|chunk| chunk.bytes.len() + record.len() > most);
         if full {
             let chunk = self.spare.take().unwrap_or_else(|| Chunk { bytes: Vec::new(), entries: Vec::new() });
             self.chunks.push_back(chunk);

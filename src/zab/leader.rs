@@ -143,6 +143,8 @@ pub struct LeaderStart {
     pub current: Epoch,
     /// Newest epoch that any server said to an earlier leadership of this one that it had accepted.
     pub heard: Epoch,
+    /// No zxid beyond this counter is given out in one epoch.
+    pub counter_max: u32,
     /// Bytes waiting for one learner above which it is dropped.
     pub output_max: usize,
 }

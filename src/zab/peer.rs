@@ -15,6 +15,7 @@ use super::leader::{Leader, LeaderStart};
 use super::learner::{Learner, LearnerStart};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
+use crate::limits;
 use std::sync::Arc;
 
 /// What does not change while a server runs.
@@ -129,6 +130,7 @@ impl Peer {
                 accepted: self.accepted,
                 current: self.current,
                 heard: self.heard,
+                counter_max: u32::MAX - limits::EPOCH_COUNTER_MARGIN,
                 output_max,
             };
             Role::Leading(Box::new(Leader::new(start, &self.history, now)))

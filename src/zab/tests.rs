@@ -39,6 +39,7 @@ fn leader_start(voters: ServerSet, current: u32, heard: Epoch) -> LeaderStart {
         accepted: Epoch(current),
         current: Epoch(current),
         heard,
+        counter_max: u32::MAX,
         output_max: 1 << 20,
     }
 }

@@ -215,7 +215,10 @@ impl Net {
             direction.chunks.clear();
             direction.in_flight = 0;
             if matches!(chunk, Chunk::End) {
-                self.conns.remove(&id);
+                // Of one that has broken, the other side may have it still to hear.
+                if !conn.open[1 - side] {
+                    self.conns.remove(&id);
+                }
                 return (Arrival::Nothing, Vec::new());
             }
             // A host that is up and knows nothing of the connection says so.

@@ -50,6 +50,7 @@ impl Server {
                 accepted: self.accepted,
                 current: self.current,
                 heard: self.heard,
+                counter_max: ctx.knobs.counter_max,
                 output_max: 8 << 20,
             };
             self.role = Role::Leading(Box::new(Leader::new(start, &self.history, ctx.now)));

@@ -74,6 +74,8 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
         snap_count: pick(rng, &[10, 40, 200, 100_000]),
         forget_history_per_mille: pick(rng, &[0, 300, 1000]),
         snap_delay: pick(rng, &[0, 50, 1_000]) * MS,
+        history_bytes: pick(rng, &[1 << 20, 1 << 20, 20_000]),
+        counter_max: pick(rng, &[u32::MAX, u32::MAX, 1_000, 100]),
     };
     let habits = Habits {
         servers: voters + observers,

@@ -3,12 +3,17 @@
 //! ```text
 //! voters 3                 first: how many (A, B, C, ... are servers 1, 2, 3, ...); observers follow
 //! observers 1
+//! forget                   then, if at all: a server that starts has nothing of its history in memory,
+//! memory 300               has so many bytes of it at most,
+//! counter 6                and leads no further than to this counter of an epoch
 //! start A B                processes begin
 //! kill A | power A         the process ends; with `power`, what no sync has covered is gone. Down until `start`.
-//! until A leads            also: `A serves`, `A follows`, `acked w1`, `A has (1,2)`, `A applied (1,2)`, `A epochs 1 2`
+//! until A leads            also: `A serves`, `A follows`, `A down`, `acked w1`, `A has (1,2)`, `A applied (1,2)`,
+//!                          `A epochs 1 2`, `sessions 3`
 //! client A                 a client of A gets a session: the next zxid (`until client A`)
 //! write w1 at A            a client of A creates /w1, and its answer is awaited only by `until acked w1`
 //! hold disk A | free disk A        operations of the disk begin and do not end
+//! full disk A              has no more room, until the process has ended
 //! cut A B | cut A>B | heal         what is sent waits
 //! run 500                  milliseconds
 //! expect A has (1,2)       as with `until`, now; `expect not ...` too
@@ -37,6 +42,8 @@ fn setup(text: &str) -> Setup {
         line.map_or(0, |rest| rest.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number"))
     };
     let (voters, observers) = (count("voters "), count("observers "));
+    let or = |count: usize, default: usize| if count == 0 { default } else { count };
+    let forgets = text.lines().any(|line| line.split_whitespace().next() == Some("forget"));
     Setup {
         voters,
         observers,
@@ -45,8 +52,10 @@ fn setup(text: &str) -> Setup {
             timing: Timing { tick_ms: 400, init_limit: 10, sync_limit: 5 },
             disk: (MS / 5, MS),
             snap_count: 1_000_000,
-            forget_history_per_mille: 0,
+            forget_history_per_mille: if forgets { 1000 } else { 0 },
             snap_delay: MS,
+            history_bytes: or(count("memory "), 1 << 20),
+            counter_max: or(count("counter "), u32::MAX as usize) as u32,
         },
         habits: Habits {
             servers: voters + observers,
@@ -78,7 +87,8 @@ pub fn world(text: &str, seed: u64) -> World {
 pub fn play(world: &mut World, text: &str) {
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() || line.starts_with("voters ") || line.starts_with("observers ") {
+        let is_setup = |word: &str| ["voters", "observers", "forget", "memory", "counter"].contains(&word);
+        if line.split_whitespace().next().is_none_or(is_setup) {
             continue;
         }
         world.note(|| format!("--- line {}: {line}", number + 1));
@@ -118,7 +128,8 @@ fn command(world: &mut World, line: &str) -> Result<(), String> {
                 if world.now >= limit {
                     return Err(format!("not within {} s\n{}", PATIENCE / MS / 1000, world.describe()));
                 }
-                let until = world.now + MS;
+                // Finer than anything that happens by itself.
+                let until = world.now + MS / 20;
                 world.run_until(until);
             }
         }
@@ -159,6 +170,11 @@ fn command(world: &mut World, line: &str) -> Result<(), String> {
         ["free", "disk", name] => {
             let at = server(world, name)?;
             world.free_disk(at);
+        }
+        ["full", "disk", name] => {
+            let at = server(world, name)?;
+            world.hosts[at].disk_may_fail = true;
+            world.hosts[at].disk.limit(Some(0));
         }
         ["cut", way] if way.contains('>') => {
             let (from, to) = way.split_once('>').ok_or("from>to")?;
@@ -208,6 +224,12 @@ fn holds(world: &World, condition: &[&str]) -> Result<bool, String> {
             records.any(|record| is_it(&record.op) && record.answer.is_some())
         }
         ["client", name] => world.clients[server(world, name)?].is_live(),
+        ["sessions", number] => {
+            let number: usize = number.parse().map_err(|_| "a number of sessions")?;
+            let serving = world.hosts.iter().filter_map(|host| host.server.as_deref()).filter(|server| server.serving);
+            serving.map(|server| server.sessions.len()).max() == Some(number)
+        }
+        [name, "down"] => running(name)?.is_none(),
         [name, "leads"] => running(name)?.is_some_and(|server| server.is_established() && server.serving),
         [name, "serves"] => running(name)?.is_some_and(|server| server.serving),
         [name, "follows"] => running(name)?.is_some_and(|server| matches!(server.role, Role::Learning { .. })),

@@ -121,6 +121,10 @@ pub struct Knobs {
     pub forget_history_per_mille: u64,
     /// How long a leader takes to send a snapshot.
     pub snap_delay: Time,
+    /// Bytes of history in memory.
+    pub history_bytes: usize,
+    /// The last counter of an epoch: then another begins.
+    pub counter_max: u32,
 }
 
 pub enum Role {
@@ -157,6 +161,8 @@ pub struct Server {
     pub quorum: Arc<Quorum>,
     pub storage: Storage,
     pub history: History,
+    /// What is in the log and not in the tree.
+    line: BTreeMap<Zxid, Vec<u8>>,
     pub role: Role,
     /// Counts roles, so that what the disk does for an old one is not told to the next.
     pub role_number: u32,
@@ -199,7 +205,7 @@ impl Server {
         let quorum = Arc::new(config.quorum().clone());
         let Recovered { storage, tree, sessions, epochs, records, quarantined } = recovered;
         let last = storage.log().last_zxid();
-        let limit = 1 << 20;
+        let limit = ctx.knobs.history_bytes;
         let mut history = History::new(last, limit);
         if ctx.rng.below(1000) >= ctx.knobs.forget_history_per_mille && !records.is_empty() {
             history = History::new(storage.replayed_from, limit);
@@ -211,6 +217,7 @@ impl Server {
             quorum,
             storage,
             history,
+            line: BTreeMap::new(),
             role: Role::Looking,
             role_number: 0,
             accepted: epochs.accepted,
@@ -364,6 +371,7 @@ impl Server {
                 self.sessions = session_table(&sessions, ctx);
                 self.prepare.clear();
                 self.history.reset(zxid);
+                self.line.clear();
                 self.durable = zxid;
                 ctx.report(Report::Installed(zxid));
                 if let Role::Learning { learner, .. } = &mut self.role
@@ -395,6 +403,7 @@ impl Server {
             self.history.reset(to)
         }
         self.durable = to;
+        self.line.split_off(&Zxid(to.0 + 1));
         ctx.report(Report::Truncated(to));
         if self.tree.zxid() > to && !is(Bug::TreeKeptAfterTruncate) {
             // R5: what was replayed at the start of what is gone now.
@@ -409,6 +418,7 @@ impl Server {
 
     pub fn append(&mut self, zxid: Zxid, record: &[u8], ctx: &mut Ctx<'_>) {
         self.history.push(zxid, record);
+        self.line.insert(zxid, record.to_vec());
         let mut batch = Batch::new();
         batch.push(zxid, record);
         self.storage.submit(DiskOp::Append(batch), ctx);
@@ -447,9 +457,9 @@ impl Server {
         let all = is(Bug::AppliedBeforeCommitted) && self.serving;
         let up_to = if all { durable } else { self.committed.min(durable) };
         if up_to > self.tree.zxid() {
-            let records: Vec<(Zxid, Vec<u8>)> =
-                (self.history.between(self.tree.zxid(), up_to)).map(|(zxid, record)| (zxid, record.to_vec())).collect();
-            let first = records.first().map(|record| record.0);
+            let later = self.line.split_off(&Zxid(up_to.0 + 1));
+            let records = std::mem::replace(&mut self.line, later);
+            let first = records.first_key_value().map(|(&zxid, _)| zxid);
             assert!(
                 first.is_some_and(|first| ostler::zab::history::follows(self.tree.zxid(), first)),
                 "{first:?} is to be applied behind {}",

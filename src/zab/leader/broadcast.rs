@@ -39,7 +39,7 @@ impl Leader {
     /// The zxid that the next transaction gets; `None` when this epoch has no more.
     pub fn next_zxid(&self) -> Option<Zxid> {
         let counter = self.next_counter();
-        (counter < u32::MAX - crate::limits::EPOCH_COUNTER_MARGIN).then(|| Zxid::new(self.epoch, counter))
+        (counter <= self.start.counter_max).then(|| Zxid::new(self.epoch, counter))
     }
 
     /// This server's own log is durable up to here.
