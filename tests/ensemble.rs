@@ -247,6 +247,48 @@ fn the_leader_is_killed_and_nothing_but_time_is_lost() {
     }
 }
 
+/// The zxid's counter has 32 bits, and ZooKeeper lets everybody go when it is used up. Here it is used up every 100 writes.
+#[test]
+fn an_epoch_whose_zxids_are_used_up_is_followed_by_another_and_no_session_is_lost() {
+    let ensemble = Ensemble::start(Layout::of(3).with("ostler.epochTransactions=100"));
+    let mut clients: Vec<Client> = (0..3).map(|at| ensemble.client(at, 30_000)).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.create(&format!("/held{at}"), b"", EPHEMERAL).unwrap().unwrap();
+    }
+    clients[0].create("/n", b"", 0).unwrap().unwrap();
+    let first = clients[0].last_zxid >> 32;
+    let (mut acknowledged, mut in_doubt) = (0, 0);
+    for n in 0..600 {
+        let at = n % 3;
+        // What is under way when the epoch ends may be lost, and its client is then let go.
+        while clients[at].set("/n", n.to_string().as_bytes()).is_err() {
+            in_doubt += 1;
+            assert!(in_doubt < 100, "epochs end one after the other");
+            let client = clients.remove(at);
+            clients.insert(at, ensemble.moved(client, at));
+        }
+        acknowledged += 1;
+    }
+    assert_eq!(acknowledged, 600);
+    for client in &mut clients {
+        while client.sync().is_err() {
+            in_doubt += 1;
+            assert!(in_doubt < 100, "epochs end one after the other");
+            let (session, zxid) = (client.granted.clone(), client.last_zxid);
+            *client = ensemble.resumed(&session, zxid, 0);
+        }
+        let (data, stat) = client.get("/n", false).unwrap().unwrap();
+        assert_eq!(data, b"599");
+        assert!((600..600 + in_doubt + 1).contains(&stat.version), "{} with {in_doubt} in doubt", stat.version);
+        for at in 0..3 {
+            assert!(client.exists(&format!("/held{at}"), false).unwrap(), "a session was lost");
+        }
+    }
+    assert!(clients[0].last_zxid >> 32 >= first + 5, "six hundred writes, a hundred an epoch");
+    clients.into_iter().for_each(Client::close);
+    trees::compare(&ensemble, &all(&ensemble));
+}
+
 /// So many znodes of so many bytes each, pipelined.
 fn fill(client: &mut Client, base: &str, count: usize, bytes: usize) {
     client.create(base, b"", 0).unwrap().unwrap();

@@ -13,6 +13,7 @@ use super::values::{Config, ConnectionThrottle, Purge, PurgeWhen, RequestThrottl
 use super::{Level, Notice, Sources};
 use crate::fatal::Fatal;
 use crate::ids::OwnerRules;
+use crate::limits;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,6 +27,9 @@ pub(super) struct Reader<'a> {
 
 /// The default number of I/O cores can't grow beyond what the tree's lock is split into.
 const CORES_MAX: usize = 256;
+
+/// Shorter epochs would hardly get beyond their own sessions.
+const EPOCH_TRANSACTIONS_MIN: u32 = 100;
 
 /// What `digestAlg` may be, in capitals: what `auth` can compute.
 const DIGEST_ALGORITHMS: &[&str] = &[
@@ -394,6 +398,16 @@ impl Reader<'_> {
         config.cores = config.cores.min(CORES_MAX);
         if let Some(pin) = self.strict_truth("ostler.pinCores")? {
             config.pin_cores = pin;
+        }
+        if let Some(transactions) = self.strict::<u32>("ostler.epochTransactions")? {
+            let most = limits::EPOCH_TRANSACTIONS;
+            if !(EPOCH_TRANSACTIONS_MIN..=most).contains(&transactions) {
+                let problem = format!(
+                    "ostler.epochTransactions {transactions} is not within {EPOCH_TRANSACTIONS_MIN} and {most}"
+                );
+                return Err(self.fatal_key("ostler.epochTransactions", problem));
+            }
+            config.epoch_transactions = transactions;
         }
         self.strict_truth("ostler.strictProperties")?;
         Ok(())

@@ -127,6 +127,8 @@ pub struct Config {
     /// `readonlymode.enabled`; of a standalone server it only opens the word `isro`.
     pub read_only_mode: bool,
 
+    /// `ostler.epochTransactions`: the leader of an ensemble opens a new epoch after so many transactions.
+    pub epoch_transactions: u32,
     /// `ostler.cores`: threads for client connections.
     pub cores: usize,
     /// `ostler.pinCores`: threads are bound to processors. By default where there are four or more.
@@ -198,6 +200,7 @@ impl Config {
             four_letter_words: WordList::default(),
             read_only_mode: false,
             cores: default_cores(processors),
+            epoch_transactions: limits::EPOCH_TRANSACTIONS,
             pin_cores: processors >= 4,
         }
     }

@@ -416,7 +416,13 @@ fn member(
         init_limit: ensemble.init_limit,
         sync_limit: ensemble.sync_limit,
     };
-    let settings = PeerSettings { me, config: members.clone(), timing, output_max: limits::LEARNER_OUTPUT_BYTES };
+    let settings = PeerSettings {
+        me,
+        config: members.clone(),
+        timing,
+        output_max: limits::LEARNER_OUTPUT_BYTES,
+        counter_max: config.epoch_transactions,
+    };
     let peer = Peer::new(settings, part.history, part.epochs.accepted, part.epochs.current, part.quarantine.is_some());
 
     let io = |source| Fatal::Io { file: "epoll".into(), source };

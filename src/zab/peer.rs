@@ -15,7 +15,6 @@ use super::leader::{Leader, LeaderStart};
 use super::learner::{Learner, LearnerStart};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
-use crate::limits;
 use std::sync::Arc;
 
 /// What does not change while a server runs.
@@ -26,6 +25,8 @@ pub struct PeerSettings {
     pub timing: Timing,
     /// Bytes that may wait for one learner before it is dropped.
     pub output_max: usize,
+    /// Transactions of an epoch that this server leads.
+    pub counter_max: u32,
 }
 
 /// What a server is doing in its ensemble.
@@ -116,7 +117,7 @@ impl Peer {
     /// An election has been decided: this server leads, or follows. The caller opens the quorum port, or connects.
     pub fn elected(&mut self, leader: ServerId, now: Now) {
         assert!(self.candidacy().is_some(), "a role begins when the log is at rest");
-        let PeerSettings { me, ref config, timing, output_max } = self.settings;
+        let PeerSettings { me, ref config, timing, output_max, counter_max } = self.settings;
         let config_version = config.version().to_wire();
         let wants_everything = self.wants_all_of.take() == Some(leader);
         self.role = if leader == me {
@@ -130,7 +131,7 @@ impl Peer {
                 accepted: self.accepted,
                 current: self.current,
                 heard: self.heard,
-                counter_max: u32::MAX - limits::EPOCH_COUNTER_MARGIN,
+                counter_max,
                 output_max,
             };
             Role::Leading(Box::new(Leader::new(start, &self.history, now)))

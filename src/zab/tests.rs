@@ -448,8 +448,13 @@ fn a_quarantine_ends_with_the_leaders_history_also_within_the_same_epoch() {
         voters.push(crate::config::servers::parse_server(&id.to_string(), &line).unwrap());
     }
     let config = super::ensemble::EnsembleConfig::new(Zxid::ZERO, voters, &[], &[]).unwrap();
-    let settings =
-        super::PeerSettings { me: ServerId(2), config: Arc::new(config), timing: TIMING, output_max: 1 << 20 };
+    let settings = super::PeerSettings {
+        me: ServerId(2),
+        config: Arc::new(config),
+        timing: TIMING,
+        output_max: 1 << 20,
+        counter_max: u32::MAX,
+    };
     let mut peer = super::Peer::new(settings, history(&[z(1, 1)]), Epoch(1), Epoch(1), true);
     assert_eq!(peer.candidacy().unwrap().last, None, "it does not vote");
     peer.elected(ServerId(1), Now::START);

@@ -92,6 +92,7 @@ impl ElectionNet {
     /// Begins to look for a leader.
     pub fn look(&mut self, last: Option<Zxid>, current: Epoch, now: Now) {
         self.decided = None;
+        self.lookers.clear();
         let mut out = Vec::new();
         self.election.start(last, current, now, &mut out);
         self.elected(out, now);

@@ -222,17 +222,7 @@ impl Pipeline {
     fn elect(&mut self, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.elections.turn(now);
-        let lookers = member.elections.lookers();
-        match &mut member.peer.role {
-            Role::Leading(leader) => {
-                lookers.iter().for_each(|&voter| leader.strays(voter));
-                self.do_outputs(now)?;
-            }
-            Role::Learning { leader, learner } if !learner.is_serving() && lookers.contains(leader) => {
-                self.leave_role("the elected leader is looking for one itself", now);
-            }
-            _ => {}
-        }
+        self.heed_lookers(now)?;
         let Some(member) = &mut self.member else { return Ok(()) };
         if !matches!(member.peer.role, Role::Looking) {
             return Ok(());
@@ -258,6 +248,26 @@ impl Pipeline {
             }
             tracing::info!("elected: server {}{}", vote.leader.0, if vote.leader == me { ", this one" } else { "" });
             self.begin_role(vote.leader, now)?;
+            // Where a cut has ended, newer votes come right behind those that have just decided it.
+            self.heed_lookers(now)?;
+        }
+        Ok(())
+    }
+
+    /// A role that has hardly begun ends where those it needs look for a leader again. Without a role this waits for the next.
+    fn heed_lookers(&mut self, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        match &mut member.peer.role {
+            Role::Leading(leader) => {
+                member.elections.lookers().into_iter().for_each(|voter| leader.strays(voter));
+                self.do_outputs(now)?;
+            }
+            Role::Learning { leader, learner } => {
+                if member.elections.lookers().contains(leader) && !learner.is_serving() {
+                    self.leave_role("the elected leader is looking for one itself", now);
+                }
+            }
+            Role::Looking => {}
         }
         Ok(())
     }
