@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -69,6 +70,32 @@ fn a_leader_that_has_all_it_may_have_outstanding_goes_on_when_its_followers_do()
 #[test]
 fn large_writes_through_every_server_at_once_are_all_answered() {
     fills_up_and_moves_on(|ensemble| (0..ensemble.len()).collect());
+}
+
+#[test]
+fn strangers_that_say_nothing_do_not_keep_a_follower_out() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const STRANGERS: usize = 1_200;
+    let mut files = getrlimit(Resource::Nofile);
+    if files.maximum.is_some_and(|maximum| maximum < 3 * STRANGERS as u64) {
+        return eprintln!("skipped: too few open files are allowed here for {STRANGERS} connections");
+    }
+    // For the servers too, which have it of this process.
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).expect("up to the hard limit");
+    // Longer than the test waits: they go because there is no room for them, not because they are silent.
+    let mut ensemble = Ensemble::start(Layout::of(3).with("initLimit=1000"));
+    let leader = ensemble.leader();
+    let follower = ensemble.followers()[0];
+    ensemble.kill(follower);
+    let call = |_| TcpStream::connect(ensemble.quorum_address(leader)).expect("the leader listens");
+    let strangers: Vec<TcpStream> = (0..STRANGERS).map(call).collect();
+    ensemble.restart(follower);
+    assert_eq!(ensemble.mode(follower).as_deref(), Some("follower"));
+    let lines = ensemble.whole_log(leader);
+    let told = lines.lines().filter(|line| line.contains("that say nothing")).count();
+    assert!((1..=STRANGERS - 1_024).contains(&told), "{told} lines");
+    drop(strangers);
 }
 
 #[test]

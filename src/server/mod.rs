@@ -8,6 +8,7 @@
 //! | `log_writer` | the log's segments and their sync |
 //! | `snapshotter` | snapshot files and purge |
 //! | `helper` | the log's next segment, purged files |
+//! | `log_rate` | how many lines a thread may write about connections |
 //! | `admin_thread` | answers to four-letter words |
 //! | `boot` | the way up and the way down |
 
@@ -18,6 +19,7 @@ pub mod ensemble;
 pub mod feed;
 pub mod helper;
 pub mod io_core;
+pub mod log_rate;
 pub mod log_writer;
 pub mod pipeline;
 pub mod queue;

@@ -24,7 +24,7 @@ use super::history::History;
 use super::quorum::{Quorum, ServerSet};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
-use crate::wire::quorum::{PacketType, QuorumPacket, Request, SessionTimeout};
+use crate::wire::quorum::{PacketType, QuorumPacket, Request, SessionTimeout, SessionValid};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -122,12 +122,26 @@ struct Learner {
     pings: VecDeque<u64>,
     /// Highest round answered.
     answered: u64,
+    /// Answers to an observer's REVALIDATEs, and what has to be committed before each.
+    verdicts: VecDeque<(Zxid, SessionValid)>,
     out: Vec<u8>,
 }
 
 impl Learner {
     fn send(&mut self, kind: PacketType, zxid: i64, data: Option<&[u8]>) {
         QuorumPacket::new(kind, zxid, data).write(&mut self.out);
+    }
+
+    /// Answers that what is committed by now comes before.
+    fn send_verdicts(&mut self, committed: Zxid) {
+        while let Some(&(after, answer)) = self.verdicts.front()
+            && after <= committed
+        {
+            self.verdicts.pop_front();
+            let mut data = Vec::with_capacity(9);
+            answer.write(&mut data);
+            self.send(PacketType::Revalidate, -1, Some(&data));
+        }
     }
 }
 
@@ -270,6 +284,11 @@ impl Leader {
         self.close(link, why);
     }
 
+    /// The oldest link on which nothing has been said.
+    pub fn oldest_silent(&self) -> Option<Link> {
+        self.learners.iter().find(|(_, learner)| learner.stage == Stage::Hello).map(|(&link, _)| link)
+    }
+
     /// A learner has connected. It has as long as any phase to say who it is.
     pub fn connected(&mut self, link: Link, now: Now) {
         let learner = Learner {
@@ -284,6 +303,7 @@ impl Leader {
             heard: now,
             pings: VecDeque::new(),
             answered: 0,
+            verdicts: VecDeque::new(),
             out: Vec::new(),
         };
         let before = self.learners.insert(link, learner);

@@ -7,8 +7,8 @@ use super::leader::{Heard, Leader, LeaderOutput, LeaderStart, Link};
 use super::learner::{Brought, Learner, LearnerOutput, LearnerStart};
 use super::quorum::{Quorum, ServerSet};
 use crate::clock::Now;
-use crate::ids::{Epoch, ServerId, Zxid};
-use crate::wire::quorum::{PacketType, QuorumPacket};
+use crate::ids::{Epoch, ServerId, SessionId, Zxid};
+use crate::wire::quorum::{PacketType, QuorumPacket, SessionValid};
 use std::sync::Arc;
 
 const TIMING: Timing = Timing { tick_ms: 1000, init_limit: 10, sync_limit: 5 };
@@ -83,17 +83,25 @@ struct Lab {
 impl Lab {
     /// Server 1 leads; the others are voters 2, 3, …
     fn new(leader_history: &[Zxid], current: u32, others: &[(&[Zxid], u32)]) -> Lab {
-        let mut voters = ServerSet::EMPTY;
-        for id in 1..=others.len() as u8 + 1 {
-            voters.insert(ServerId(id));
-        }
+        Lab::with_observers(0, leader_history, current, others)
+    }
+
+    /// The last of the others are observers.
+    fn with_observers(observers: usize, leader_history: &[Zxid], current: u32, others: &[(&[Zxid], u32)]) -> Lab {
+        let last_voter = (others.len() - observers) as u8 + 1;
+        let voters: ServerSet = (1..=last_voter).map(ServerId).collect();
+        let observers: ServerSet = (last_voter + 1..=others.len() as u8 + 1).map(ServerId).collect();
         let history_ = history(leader_history);
         let now = Now::START;
-        let leader = Leader::new(leader_start(voters, current, Epoch(0)), &history_, now);
+        let quorum = Arc::new(Quorum::majority(voters, observers));
+        let start = LeaderStart { quorum, ..leader_start(voters, current, Epoch(0)) };
+        let leader = Leader::new(start, &history_, now);
         let followers = others.iter().enumerate().map(|(at, &(entries, current))| {
             let history = history(entries);
+            let id = at as u8 + 2;
+            let start = LearnerStart { observer: observers.contains(ServerId(id)), ..learner_start(id, current) };
             Follower {
-                learner: Learner::new(learner_start(at as u8 + 2, current), &history, now),
+                learner: Learner::new(start, &history, now),
                 history,
                 epochs: (Epoch(current), Epoch(current)),
                 committed: Zxid::ZERO,
@@ -349,6 +357,44 @@ fn a_sync_is_answered_when_a_quorum_has_answered_a_later_ping() {
     lab.run();
     assert_eq!(lab.events, [LeaderOutput::SyncsDone { count: 1 }]);
     assert_eq!(lab.followers[1].syncs, 1);
+}
+
+#[test]
+fn an_observer_hears_that_a_session_lives_behind_what_the_session_has_written() {
+    let mut lab = Lab::with_observers(1, &[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.connect(1);
+    let heard_since = |lab: &mut Lab, at: usize| -> Vec<PacketType> {
+        lab.run();
+        let all = std::mem::take(&mut lab.followers[at].received);
+        all.into_iter().filter(|kind| *kind != PacketType::Ping).collect()
+    };
+    heard_since(&mut lab, 0);
+    heard_since(&mut lab, 1);
+    lab.followers[0].disk_is_fast = false;
+    lab.propose();
+    for (link, session) in [(0, 7), (1, 7), (1, 8)] {
+        lab.leader.revalidated(Link(link), SessionValid { session: SessionId(session), valid: true });
+    }
+    assert_eq!(heard_since(&mut lab, 0), [PacketType::Proposal, PacketType::Revalidate]);
+    assert!(heard_since(&mut lab, 1).is_empty(), "what the session has written is not committed");
+    lab.followers[0].disk_is_fast = true;
+    lab.own_disk();
+    lab.run();
+    assert_eq!(heard_since(&mut lab, 1), [PacketType::Inform, PacketType::Revalidate, PacketType::Revalidate]);
+}
+
+#[test]
+fn the_link_that_has_said_nothing_for_the_longest_time_is_known() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    assert_eq!(lab.leader.oldest_silent(), None);
+    for stranger in [7, 8] {
+        lab.leader.connected(Link(stranger), lab.now);
+    }
+    assert_eq!(lab.leader.oldest_silent(), Some(Link(7)));
+    lab.leader.closed(Link(7));
+    assert_eq!(lab.leader.oldest_silent(), Some(Link(8)));
 }
 
 #[test]

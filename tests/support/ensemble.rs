@@ -176,6 +176,11 @@ impl Ensemble {
         SocketAddr::new(IpAddr::V4(self.host(at)), self.members[at].client_port)
     }
 
+    /// Where learners connect while it leads.
+    pub fn quorum_address(&self, at: usize) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.host(at)), self.members[at].quorum_port)
+    }
+
     /// host:port of all, as clients are given it.
     pub fn connect_text(&self) -> String {
         let all: Vec<String> = (0..self.len()).map(|at| self.address(at).to_string()).collect();

@@ -13,6 +13,7 @@ use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId, Zxid};
 use crate::net::{self, BufferedStream};
 use crate::server::ensemble::resolver::Resolver;
+use crate::server::log_rate::LogRate;
 use crate::wire::election::{ADDRESSES_MAX, InitialMessage, NOTIFICATION_MAX, Notification, notification_length};
 use crate::zab::election::{Election, Output, Vote};
 use crate::zab::election_links::{ConnId, ElectionLinks, LinkOutput, Target};
@@ -55,6 +56,8 @@ pub struct ElectionNet {
     lookers: Vec<ServerId>,
     /// Someone may be waiting to be accepted.
     calls: bool,
+    /// Of lines about connections.
+    log_rate: LogRate,
 }
 
 impl ElectionNet {
@@ -86,6 +89,7 @@ impl ElectionNet {
             decided: None,
             lookers: Vec::new(),
             calls: true,
+            log_rate: LogRate::default(),
         })
     }
 
@@ -184,7 +188,9 @@ impl ElectionNet {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    tracing::warn!("election port: accept: {error}");
+                    if self.log_rate.allows(now) {
+                        tracing::warn!("election port: accept: {error}");
+                    }
                     return;
                 }
             }
@@ -344,7 +350,9 @@ impl ElectionNet {
                     if let Some(Socket::Open(mut stream)) = self.sockets.remove(&conn) {
                         let _ = stream.flush();
                     }
-                    if let Some(why) = why {
+                    if let Some(why) = why
+                        && self.log_rate.allows(now)
+                    {
                         tracing::warn!("election port: a connection is closed: {why}");
                     }
                 }

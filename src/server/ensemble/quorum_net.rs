@@ -2,7 +2,8 @@
 //!
 //! Bytes come in and go out here; packets are cut by who knows what may follow them. Everything is bounded: a link reads no
 //! more than one packet ahead of what is decoded, writes only when what it had is gone (so that the backlog grows in `zab`,
-//! which drops a learner that does not read), and no more connections are taken than there can be members, each again.
+//! which drops a learner that does not read), and no more connections are taken than there can be members, each several
+//! times.
 //!
 //! Runs on: the pipeline's thread.
 
@@ -157,7 +158,12 @@ impl QuorumNet {
         }
     }
 
-    /// Takes new connections; their links.
+    /// There is no room for those who may be waiting to be accepted.
+    pub fn is_full(&self) -> bool {
+        self.calls_at.is_some() && self.links.len() >= LINKS_MAX
+    }
+
+    /// Takes new connections, as long as there is room (`is_full`); their links.
     pub fn accept(&mut self, now: Now) -> Vec<Link> {
         let mut new = Vec::new();
         let Some(listener) = &self.listener else { return new };
@@ -168,12 +174,12 @@ impl QuorumNet {
             return new;
         }
         loop {
+            if self.links.len() >= LINKS_MAX {
+                self.calls_at = Some(now);
+                return new;
+            }
             match listener.accept() {
-                Ok((mut stream, address)) => {
-                    if self.links.len() >= LINKS_MAX {
-                        tracing::warn!("quorum port: too many connections; {address} is refused");
-                        continue;
-                    }
+                Ok((mut stream, _)) => {
                     let link = Link(self.next_link);
                     self.next_link += 1;
                     let token = Token(LINKS + link.0 as usize);

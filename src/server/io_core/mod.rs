@@ -15,7 +15,6 @@
 mod accept;
 mod connection;
 mod deliver;
-mod log_rate;
 mod process;
 mod tally;
 
@@ -29,11 +28,11 @@ use crate::metrics::Recorder;
 use crate::net::Pool;
 use crate::net::buffers::{Received, Sent, receive};
 use crate::server::feed::FeedBatch;
+use crate::server::log_rate::LogRate;
 use crate::server::queue::{Batch, Item};
 use crate::server::shared::{CoreLink, Shared};
 use crate::server::tree_lock;
 use crate::watch::WatchTable;
-use log_rate::LogRate;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::net::Shutdown;

@@ -21,6 +21,7 @@ use crate::random::FastSet;
 use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::feed::Entry;
+use crate::server::log_rate::LogRate;
 use crate::server::queue::ConnId;
 use crate::storage;
 use crate::wire::txn::Txn;
@@ -74,6 +75,8 @@ pub struct Member {
     /// Transactions after which the tree was not what the leader said.
     pub digests_wrong: u64,
     pub proposal_sizes: ProposalSizes,
+    /// Of lines about connections of the quorum port.
+    pub log_rate: LogRate,
     /// An election is under way.
     pub looking: bool,
     pub role_began: Now,
@@ -100,6 +103,7 @@ impl Member {
             digests_from: Zxid::ZERO,
             digests_wrong: 0,
             proposal_sizes: ProposalSizes::default(),
+            log_rate: LogRate::default(),
             role_began: now,
         }
     }
@@ -372,7 +376,9 @@ impl Pipeline {
         match output {
             LeaderOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
             LeaderOutput::Close { link, why } => {
-                tracing::warn!("a learner's connection is closed: {why}");
+                if member.log_rate.allows(now) {
+                    tracing::warn!("a learner's connection is closed: {why}");
+                }
                 member.forget(link);
             }
             LeaderOutput::SendSnapshot { link } => self.send_snapshot(link),

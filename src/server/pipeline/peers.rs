@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Bytes of packets that are worked off in one turn.
 const TURN_BYTES: usize = 4 << 20;
 
+/// Connections that make room for others in one turn.
+const ROOM_PER_TURN: usize = 64;
+
 /// A request of a learner that has to wait.
 enum Later {
     Request { session: SessionId, cxid: i32, op: i32, record: Vec<u8>, auth: Vec<(String, String)> },
@@ -111,8 +114,20 @@ impl Pipeline {
     pub(super) fn hear_learners(&mut self, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         let Role::Leading(leader) = &mut member.peer.role else { return Ok(()) };
-        for link in member.net.accept(now) {
-            leader.connected(link, now);
+        for _ in 0..ROOM_PER_TURN {
+            for link in member.net.accept(now) {
+                leader.connected(link, now);
+            }
+            if !member.net.is_full() {
+                break;
+            }
+            // Learners speak at once; whoever has said nothing for the longest time makes room.
+            let Some(silent) = leader.oldest_silent() else { break };
+            leader.closed(silent);
+            member.net.close(silent);
+            if member.log_rate.allows(now) {
+                tracing::warn!("quorum port: too many connections that say nothing; the oldest is closed");
+            }
         }
         let time_ms = crate::clock::wall_ms();
         self.take_up(now, time_ms);
@@ -181,7 +196,11 @@ impl Pipeline {
                     }
                     Ok(None) => break,
                     Err(problem) => {
-                        tracing::warn!("quorum port: a packet that is malformed ({problem}); the connection is closed");
+                        if self.member.as_mut().is_some_and(|member| member.log_rate.allows(now)) {
+                            tracing::warn!(
+                                "quorum port: a packet that is malformed ({problem}); the connection is closed"
+                            );
+                        }
                         alive = false;
                         break;
                     }

@@ -215,6 +215,9 @@ impl Decoder {
             Stage::SessionCount => self.stage = after_sessions(fields.count("sessions")?),
             Stage::Session { left } => {
                 let record = (SessionId(fields.long()?), fields.int()?);
+                if record.0 == SessionId::NONE {
+                    return wrong("a session without an id".to_owned());
+                }
                 self.sessions.push(record);
                 self.stage = after_sessions(*left - 1);
             }

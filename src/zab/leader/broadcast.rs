@@ -3,6 +3,7 @@
 use super::{Leader, LeaderOutput, Learner, Link, Phase, Stage};
 use crate::clock::Now;
 use crate::ids::{ServerId, Zxid};
+use crate::limits::PROPOSALS_OUTSTANDING_MAX;
 use crate::wire::quorum::{PacketType, SessionValid};
 use crate::zab::history::History;
 use crate::zab::quorum::ServerSet;
@@ -142,6 +143,7 @@ impl Leader {
                     learner.send(PacketType::Commit, zxid.to_wire(), None);
                 }
             }
+            learner.send_verdicts(up_to);
         }
         self.outputs.push(LeaderOutput::Commit { up_to });
         self.keep(history);
@@ -266,12 +268,18 @@ impl Leader {
         }
     }
 
-    /// The answer to a learner's `Heard::Revalidate`.
+    /// The answer to a learner's `Heard::Revalidate`. A follower has the proposals before it, and lets the client in behind
+    /// them; an observer hears of them only when they are committed, and until then has to wait for the answer: else the
+    /// client would not find what it wrote through another server.
     pub fn revalidated(&mut self, link: Link, answer: SessionValid) {
+        let (proposed, committed) = (self.proposed, self.committed);
         let Some(learner) = self.learners.get_mut(&link) else { return };
-        let mut data = Vec::with_capacity(9);
-        answer.write(&mut data);
-        learner.send(PacketType::Revalidate, -1, Some(&data));
+        let after = if learner.observer { proposed } else { Zxid::ZERO };
+        learner.verdicts.push_back((after, answer));
+        learner.send_verdicts(committed);
+        if learner.verdicts.len() > PROPOSALS_OUTSTANDING_MAX {
+            self.close(link, "it asks for too many sessions at once".to_owned());
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Bounds what a core writes to the log about connections: a flood of bad ones must not become a flood of lines, nor
-//! fill the disk that the data is on.
+//! Bounds what a thread writes to the log about connections: a flood of bad ones must not become a flood of lines, nor
+//! fill the disk that the data is on. Runs on: the thread that owns it.
 
 use crate::clock::Now;
 
-/// Lines that a core may write about connections in one second.
+/// Lines that a thread may write about connections in one second.
 const LINES_PER_SECOND: u32 = 20;
 
 #[derive(Default)]
