@@ -68,8 +68,6 @@ bugs! {
     OwnerNotChecked,
     /// 1.6: a session whose connection to the leader has closed is anyone's, an earlier server's too.
     ClosedConnectionsOwnNothing,
-    /// 1.6: a session that the leader has proposed and not applied is anyone's, an earlier server's too.
-    OpeningSessionsHaveNoOwner,
     /// C-59: a client that wants an ended session back gets another one.
     NewSessionForAnOldOne,
     /// A session whose end was never committed stays as good as ended.
@@ -77,6 +75,9 @@ bugs! {
     /// A session that a follower has applied and the leader has not is unknown to the leader.
     OpeningSessionsUnknown,
 }
+
+/// Not within 3,000 seeds as they are drawn now: looked for only when OSTLER_SIM_BROKEN_SEEDS says how long.
+pub const RARE: &[Bug] = &[Bug::SyncWithoutQuorum, Bug::ClosingSessionsStay];
 
 thread_local! {
     static BROKEN: Cell<Option<Bug>> = const { Cell::new(None) };

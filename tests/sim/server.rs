@@ -485,7 +485,7 @@ impl Server {
         let closes = matches!(txn, Txn::CloseSession { .. });
         if let Txn::CreateSession { timeout_ms } = txn {
             let opened = self.opening.remove(&header.session);
-            let owner = opened.map(|opened| opened.owner).filter(|_| !is(Bug::OpeningSessionsHaveNoOwner));
+            let owner = opened.map(|opened| opened.owner);
             self.sessions.add(header.session, timeout_ms, owner, ctx.now);
             if opened.is_some_and(|opened| opened.closing) {
                 self.sessions.set_closing(header.session);

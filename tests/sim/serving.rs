@@ -434,9 +434,7 @@ impl Server {
             // A follower may have applied its createSession while this server's disk has it not yet.
             SessionState::Unknown if !is(Bug::OpeningSessionsUnknown) => match self.opening.get(&session) {
                 Some(Opened { closing: true, .. }) => SessionCheck::Closing,
-                Some(Opened { owner, .. }) if *owner != from.owner() && !is(Bug::OpeningSessionsHaveNoOwner) => {
-                    SessionCheck::Moved
-                }
+                Some(Opened { owner, .. }) if *owner != from.owner() => SessionCheck::Moved,
                 Some(_) => SessionCheck::Live,
                 None => SessionState::Unknown.into(),
             },
