@@ -56,27 +56,35 @@ impl MappedFile {
         Ok(MappedFile { map, file, staged: Vec::new(), staged_at: 0, through_map: false })
     }
 
-    /// Where `bytes` bytes at `at` go in the buffer, if that is where they go.
-    fn stage(&mut self, at: usize, bytes: usize) -> Option<&mut [u8]> {
-        if self.through_map {
-            return None;
-        }
-        if self.staged.is_empty() {
+    /// Puts `bytes` into the buffer, if that is where they go.
+    #[inline]
+    fn stage(&mut self, at: usize, bytes: &[u8]) -> bool {
+        if self.staged.is_empty() && !self.through_map {
             self.staged_at = at;
         }
-        match at.checked_sub(self.staged_at) {
-            Some(from) if from + bytes <= STAGED_MAX => {
-                // What is skipped is zeros in the file as well: nothing was ever stored there.
-                self.staged.resize(self.staged.len().max(from + bytes), 0);
-                Some(&mut self.staged[from..from + bytes])
-            }
-            _ => {
-                self.through_map = true;
-                let staged = std::mem::take(&mut self.staged);
-                self.copy(self.staged_at, &staged);
-                None
-            }
+        let from = at.wrapping_sub(self.staged_at);
+        if self.through_map || from > STAGED_MAX || bytes.len() > STAGED_MAX - from {
+            self.leave_the_buffer();
+            return false;
         }
+        if from >= self.staged.len() {
+            // What is skipped is zeros in the file as well: nothing was ever stored there.
+            self.staged.resize(from, 0);
+            self.staged.extend_from_slice(bytes);
+        } else {
+            let end = from + bytes.len();
+            self.staged.resize(self.staged.len().max(end), 0);
+            self.staged[from..end].copy_from_slice(bytes);
+        }
+        true
+    }
+
+    /// From here to the next sync everything goes through the mapping.
+    #[cold]
+    fn leave_the_buffer(&mut self) {
+        self.through_map = true;
+        let staged = std::mem::take(&mut self.staged);
+        self.copy(self.staged_at, &staged);
     }
 
     /// Ends the process, by SIGBUS, if someone has truncated the file: a write would only make it longer again, with a hole
@@ -123,16 +131,15 @@ impl Map for MappedFile {
 
     fn store(&mut self, at: usize, bytes: &[u8]) {
         assert!(at <= self.map.len() && bytes.len() <= self.map.len() - at, "stored beyond the end of the map");
-        match self.stage(at, bytes.len()) {
-            Some(staged) => staged.copy_from_slice(bytes),
-            None => self.copy(at, bytes),
+        if !self.stage(at, bytes) {
+            self.copy(at, bytes);
         }
     }
 
     fn publish(&mut self, at: usize, word: u64) {
         assert!(at.is_multiple_of(8) && at + 8 <= self.map.len(), "published across a word or beyond the end");
-        if let Some(staged) = self.stage(at, 8) {
-            return staged.copy_from_slice(&word.to_le_bytes());
+        if self.stage(at, &word.to_le_bytes()) {
+            return;
         }
         // SAFETY: the eight bytes are inside the mapping and aligned (asserted above; a mapping begins at a page), and
         // nobody holds a reference to them, as in `store`.
