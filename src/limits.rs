@@ -46,6 +46,8 @@ pub const LOG_FIRST_SEGMENT_BYTES: usize = 1 << 20;
 
 /// The leader opens a new epoch this many transactions before the counter of the old one is used up.
 pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
+/// Bytes of a path, whatever `jute.maxbuffer` allows: the tree keeps lengths of names in 30 bits.
+pub const PATH_MAX: usize = 1 << 30;
 /// Transactions of an epoch at most.
 pub const EPOCH_TRANSACTIONS: u32 = u32::MAX - EPOCH_COUNTER_MARGIN;
 

@@ -98,7 +98,8 @@ pub trait Map: Send {
     /// Length in bytes; that of the file when it was mapped.
     fn len(&self) -> usize;
 
-    /// Copies `bytes` to `at`. Panics beyond the end: the caller reserves room first.
+    /// Copies `bytes` to `at`; in the file, for other readers too, at the next `sync` at the latest. What no sync has covered
+    /// may be lost with the process, as with the power. Panics beyond the end: the caller reserves room first.
     fn store(&mut self, at: usize, bytes: &[u8]);
 
     /// Stores one little-endian word at `at` (a multiple of 8) in one piece and after everything stored before it, so

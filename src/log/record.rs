@@ -15,7 +15,7 @@
 //! with the offset it makes a record worthless anywhere but where it was written.
 //!
 //! Records begin at multiples of 32, so a header never lies in two sectors: a power cut leaves all of it or none. The
-//! last eight bytes are stored last, in one piece, so a killed process leaves no kind. The guard shows that the
+//! last eight bytes are stored last, in one piece, so a process killed between two stores leaves no kind. The guard shows that the
 //! body's last byte got there even if that byte is zero. Each record says where its group began, so that one whole
 //! header is enough to show that a group was begun *after* a bad place, which proves that the bad place was durable.
 

@@ -1,8 +1,9 @@
 //! Appends groups of records to the mapped segment and makes them durable.
 //!
 //! Three rules carry recovery. A group enters the map only after the sync of the group before it has returned, so what
-//! follows proves what precedes. A record's body is stored before its header, and the header's last word last, so a
-//! killed process leaves no record rather than half of one. A segment's header is durable before its first record.
+//! follows proves what precedes. The last word of a record's header is stored last, so a process that is killed while it
+//! stores through the mapping leaves no record rather than half of one; one killed in the call that writes a whole group
+//! (`disk::mapped`) leaves what a power cut may leave. A segment's header is durable before its first record.
 //!
 //! After a failed sync the kernel has forgotten both the failure and the data (it marks the pages clean), and a second
 //! sync would succeed without them. So nothing is retried: the log refuses everything from then on.

@@ -1,11 +1,15 @@
 //! Which paths a znode may have (upstream: `PathUtils`, `ZKDatabase.isSpecialPath`).
 
+use crate::limits;
 use crate::tree::find_slash;
 
 /// Whether a znode may be created, written or checked under this path.
 pub fn is_valid(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
-    rest.is_empty() || names_are_valid(rest.as_bytes()) && (rest.is_ascii() || rest.chars().all(is_allowed))
+    rest.is_empty()
+        || rest.len() < limits::PATH_MAX
+            && names_are_valid(rest.as_bytes())
+            && (rest.is_ascii() || rest.chars().all(is_allowed))
 }
 
 /// No empty name, none of one or two dots, none with a control character of ASCII.

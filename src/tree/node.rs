@@ -15,6 +15,7 @@ const NULL_DATA: u32 = 1 << 31;
 /// The path begins with `/zookeeper/`: the tree's digest leaves it out.
 const OUTSIDE_DIGEST: u32 = 1 << 30;
 const NAME_LEN: u32 = OUTSIDE_DIGEST - 1;
+const _: () = assert!(NAME_LEN as usize + 1 >= crate::limits::PATH_MAX);
 
 /// No slot: the root's parent.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -80,7 +81,7 @@ impl Node {
     /// A znode that hangs nowhere yet: `parent`, `place`, `hash` are for the tree to set, and `text` for `Nodes`, which
     /// take name and data again.
     pub(super) fn new(name: &[u8], data: Option<&[u8]>, numbers: &Numbers, acl: u32) -> Node {
-        assert!(name.len() <= NAME_LEN as usize, "a name is shorter than a frame");
+        assert!(name.len() <= NAME_LEN as usize, "a name is shorter than a path may be");
         let mut node = Node {
             extra: None,
             czxid: numbers.czxid,

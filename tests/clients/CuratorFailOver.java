@@ -7,21 +7,15 @@
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
-import java.lang.reflect.Proxy;
-import java.net.InetSocketAddress;
 import java.util.ArrayList;
-import java.util.Collection;
 import java.util.Collections;
 import java.util.List;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
-import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import org.apache.curator.framework.CuratorFramework;
 import org.apache.curator.framework.CuratorFrameworkFactory;
 import org.apache.curator.framework.recipes.cache.CuratorCache;
@@ -33,70 +27,16 @@ import org.apache.curator.retry.RetryNTimes;
 import org.apache.curator.utils.ZookeeperFactory;
 import org.apache.zookeeper.CreateMode;
 import org.apache.zookeeper.KeeperException.Code;
-import org.apache.zookeeper.Watcher;
 import org.apache.zookeeper.ZooKeeper;
-import org.apache.zookeeper.client.ConnectStringParser;
-import org.apache.zookeeper.client.HostProvider;
 import org.apache.zookeeper.data.Stat;
 
-public class CuratorFailOver {
-    static final int LIMIT = 60;
-    static String servers;
-    static volatile boolean stop;
+public class CuratorFailOver extends FailOver {
     static final AtomicInteger lost = new AtomicInteger();
     static final List<CuratorFramework> clients = Collections.synchronizedList(new ArrayList<>());
     static final List<Long> sessions = Collections.synchronizedList(new ArrayList<>());
     static final List<Worker> workers = new ArrayList<>();
     static final List<String> acked = Collections.synchronizedList(new ArrayList<>());
     static final List<String[]> ephemerals = Collections.synchronizedList(new ArrayList<>());
-
-    static void check(boolean holds, String what) {
-        if (!holds) {
-            throw new AssertionError(what);
-        }
-    }
-
-    static void until(String what, Callable<Boolean> ask) throws Exception {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(LIMIT);
-        while (!ask.call()) {
-            check(System.nanoTime() < end, what);
-            Thread.sleep(5);
-        }
-    }
-
-    static void failed(Throwable failure) {
-        failure.printStackTrace();
-        Runtime.getRuntime().halt(1);
-    }
-
-    // From one server on, in the order of the list.
-    static HostProvider inOrder(int first) {
-        List<InetSocketAddress> all = new ArrayList<>();
-        for (InetSocketAddress one : new ConnectStringParser(servers).getServerAddresses()) {
-            all.add(new InetSocketAddress(one.getHostString(), one.getPort()));
-        }
-        AtomicInteger next = new AtomicInteger(first);
-        Class<?>[] as = {HostProvider.class};
-        return (HostProvider) Proxy.newProxyInstance(CuratorFailOver.class.getClassLoader(), as, (self, method, values) -> {
-            switch (method.getName()) {
-                case "size":
-                    return all.size();
-                case "next":
-                    return all.get(next.getAndIncrement() % all.size());
-                case "updateServerList":
-                    return false;
-                default:
-                    return null;
-            }
-        });
-    }
-
-    // Of the server that it is connected to.
-    static int port(ZooKeeper zk) {
-        Matcher matcher = Pattern.compile("remoteserver:\\S*:(\\d+)").matcher(zk.toString());
-        check(matcher.find(), zk.toString());
-        return Integer.parseInt(matcher.group(1));
-    }
 
     static CuratorFramework client(ZookeeperFactory factory) throws Exception {
         CuratorFrameworkFactory.Builder builder = CuratorFrameworkFactory.builder().connectString(servers)
@@ -162,22 +102,22 @@ public class CuratorFailOver {
 
         void begin() throws Exception {
             client = client(null);
-            mutex = new InterProcessMutex(client, "/work/lock");
-            latch = new LeaderLatch(client, "/work/latch", getName());
+            mutex = new InterProcessMutex(client, "/jobs/lock");
+            latch = new LeaderLatch(client, "/jobs/latch", getName());
             latch.start();
-            node = new PersistentNode(client, CreateMode.EPHEMERAL, false, "/work/ephemerals/" + getName(), new byte[0]);
+            node = new PersistentNode(client, CreateMode.EPHEMERAL, false, "/jobs/ephemerals/" + getName(), new byte[0]);
             node.start();
             check(node.waitForInitialCreate(LIMIT, TimeUnit.SECONDS), "no ephemeral");
             long session = client.getZookeeperClient().getZooKeeper().getSessionId();
-            ephemerals.add(new String[] {"/work/ephemerals/" + getName(), String.valueOf(session)});
+            ephemerals.add(new String[] {"/jobs/ephemerals/" + getName(), String.valueOf(session)});
         }
 
         void once() throws Exception {
             check(mutex.acquire(LIMIT, TimeUnit.SECONDS), "no lock");
             check(inside.incrementAndGet() == 1, "two hold the lock");
-            int value = Integer.parseInt(new String(client.getData().forPath("/work/counter")));
+            int value = Integer.parseInt(new String(client.getData().forPath("/jobs/counter")));
             // Curator does it again if the outcome is unknown, which does no harm: nobody else may write it now.
-            client.setData().forPath("/work/counter", String.valueOf(value + 1).getBytes());
+            client.setData().forPath("/jobs/counter", String.valueOf(value + 1).getBytes());
             total++;
             check(total == value + 1, "counted " + total + ", the znode had " + value);
             inside.decrementAndGet();
@@ -203,11 +143,11 @@ public class CuratorFailOver {
             client = client((address, timeout, watcher, readOnly) ->
                 new ZooKeeper(servers, timeout, watcher, false, inOrder(first)));
             port = port(client.getZookeeperClient().getZooKeeper());
-            client.create().forPath("/work/async/" + getName(), new byte[0]);
+            client.create().forPath("/jobs/async/" + getName(), new byte[0]);
         }
 
         void once() throws Exception {
-            String base = "/work/async/" + getName() + "/" + done.get() + "-";
+            String base = "/jobs/async/" + getName() + "/" + done.get() + "-";
             CountDownLatch answers = new CountDownLatch(10);
             for (int n = 0; n < 10; n++) {
                 String data = String.valueOf(n);
@@ -223,7 +163,7 @@ public class CuratorFailOver {
             }
             check(answers.await(LIMIT, TimeUnit.SECONDS), "no answers");
             String path = client.create().withProtection().withMode(CreateMode.PERSISTENT_SEQUENTIAL)
-                .forPath("/work/sequence/n-", getName().getBytes());
+                .forPath("/jobs/sequence/n-", getName().getBytes());
             int next = Integer.parseInt(path.substring(path.length() - 10));
             check(next > number, next + " after " + number);
             number = next;
@@ -238,8 +178,8 @@ public class CuratorFailOver {
     // What is there, by asking.
     static TreeMap<String, String> sequence() throws Exception {
         TreeMap<String, String> found = new TreeMap<>();
-        for (String name : oneOfAll.getChildren().forPath("/work/sequence")) {
-            String path = "/work/sequence/" + name;
+        for (String name : oneOfAll.getChildren().forPath("/jobs/sequence")) {
+            String path = "/jobs/sequence/" + name;
             found.put(path, new String(oneOfAll.getData().forPath(path)));
         }
         return found;
@@ -252,7 +192,7 @@ public class CuratorFailOver {
 
     static void sync() throws Exception {
         CountDownLatch done = new CountDownLatch(1);
-        oneOfAll.sync().inBackground((one, event) -> done.countDown()).forPath("/work");
+        oneOfAll.sync().inBackground((one, event) -> done.countDown()).forPath("/jobs");
         check(done.await(LIMIT, TimeUnit.SECONDS), "a sync is not answered");
     }
 
@@ -315,17 +255,17 @@ public class CuratorFailOver {
         sync();
         TreeMap<String, String> expected = sequence();
         check(expected.size() == Writer.protectedOnes.get(), expected.size() + " for " + Writer.protectedOnes);
-        expected.put("/work/counter", String.valueOf(Locker.total));
+        expected.put("/jobs/counter", String.valueOf(Locker.total));
         until("the cache to have it", () -> cacheHas(expected));
-        check(cache.stream().filter(node -> node.getPath().startsWith("/work/sequence/")).count() == expected.size() - 1,
+        check(cache.stream().filter(node -> node.getPath().startsWith("/jobs/sequence/")).count() == expected.size() - 1,
             "the cache has what is not there");
         for (int n = 0; n < clients.size(); n++) {
-            clients.get(n).checkExists().forPath("/work");
+            clients.get(n).checkExists().forPath("/jobs");
             long session = clients.get(n).getZookeeperClient().getZooKeeper().getSessionId();
             check(session == sessions.get(n), "a session has been replaced");
         }
         check(lost.get() == 0, lost + " sessions are lost");
-        acked.add("/work/counter " + Locker.total);
+        acked.add("/jobs/counter " + Locker.total);
         for (String one : acked) {
             System.out.println("acked " + one);
         }
@@ -350,11 +290,11 @@ public class CuratorFailOver {
         servers = arguments[0];
         try {
             oneOfAll = client(null);
-            for (String path : List.of("/work/sequence", "/work/async", "/work/ephemerals")) {
+            for (String path : List.of("/jobs/sequence", "/jobs/async", "/jobs/ephemerals")) {
                 oneOfAll.create().creatingParentsIfNeeded().forPath(path, new byte[0]);
             }
-            oneOfAll.create().forPath("/work/counter", "0".getBytes());
-            cache = CuratorCache.build(client(null), "/work");
+            oneOfAll.create().forPath("/jobs/counter", "0".getBytes());
+            cache = CuratorCache.build(client(null), "/jobs");
             cache.start();
             for (int n = 0; n < 3; n++) {
                 new Locker("locker-" + n).start();

@@ -6,8 +6,6 @@
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
-import java.lang.reflect.Proxy;
-import java.net.InetSocketAddress;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Collections;
@@ -18,8 +16,6 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 import org.apache.zookeeper.CreateMode;
 import org.apache.zookeeper.KeeperException;
 import org.apache.zookeeper.KeeperException.Code;
@@ -30,67 +26,14 @@ import org.apache.zookeeper.Watcher.Event.EventType;
 import org.apache.zookeeper.Watcher.Event.KeeperState;
 import org.apache.zookeeper.ZooDefs.Ids;
 import org.apache.zookeeper.ZooKeeper;
-import org.apache.zookeeper.client.ConnectStringParser;
-import org.apache.zookeeper.client.HostProvider;
 import org.apache.zookeeper.data.Stat;
 
-public class JavaFailOver {
-    static final int LIMIT = 60;
-    static String servers;
-    static volatile boolean stop;
+public class JavaFailOver extends FailOver {
     static final AtomicInteger lost = new AtomicInteger();
     static final List<Client> clients = Collections.synchronizedList(new ArrayList<>());
     static final List<Worker> workers = new ArrayList<>();
     static final List<String> acked = Collections.synchronizedList(new ArrayList<>());
     static final List<String[]> ephemerals = Collections.synchronizedList(new ArrayList<>());
-
-    static void check(boolean holds, String what) {
-        if (!holds) {
-            throw new AssertionError(what);
-        }
-    }
-
-    static void until(String what, Callable<Boolean> ask) throws Exception {
-        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(LIMIT);
-        while (!ask.call()) {
-            check(System.nanoTime() < end, what);
-            Thread.sleep(5);
-        }
-    }
-
-    static void failed(Throwable failure) {
-        failure.printStackTrace();
-        Runtime.getRuntime().halt(1);
-    }
-
-    // From one server on, in the order of the list.
-    static HostProvider inOrder(int first) {
-        List<InetSocketAddress> all = new ArrayList<>();
-        for (InetSocketAddress one : new ConnectStringParser(servers).getServerAddresses()) {
-            all.add(new InetSocketAddress(one.getHostString(), one.getPort()));
-        }
-        AtomicInteger next = new AtomicInteger(first);
-        Class<?>[] as = {HostProvider.class};
-        return (HostProvider) Proxy.newProxyInstance(JavaFailOver.class.getClassLoader(), as, (self, method, values) -> {
-            switch (method.getName()) {
-                case "size":
-                    return all.size();
-                case "next":
-                    return all.get(next.getAndIncrement() % all.size());
-                case "updateServerList":
-                    return false;
-                default:
-                    return null;
-            }
-        });
-    }
-
-    // Of the server that it is connected to.
-    static int port(ZooKeeper zk) {
-        Matcher matcher = Pattern.compile("remoteserver:\\S*:(\\d+)").matcher(zk.toString());
-        check(matcher.find(), zk.toString());
-        return Integer.parseInt(matcher.group(1));
-    }
 
     static class Connected implements Watcher {
         final CountDownLatch latch = new CountDownLatch(1);
@@ -143,7 +86,7 @@ public class JavaFailOver {
             patiently(() -> {
                 CountDownLatch done = new CountDownLatch(1);
                 int[] code = new int[1];
-                zk.sync("/work", (result, path, context) -> {
+                zk.sync("/jobs", (result, path, context) -> {
                     code[0] = result;
                     done.countDown();
                 }, null);
@@ -202,7 +145,7 @@ public class JavaFailOver {
 
         // Its own znode, if there is one, by a name that nobody else has.
         String own(String mark) throws Exception {
-            for (String name : client.zk.getChildren("/work/lock", false)) {
+            for (String name : client.zk.getChildren("/jobs/lock", false)) {
                 if (name.startsWith(mark)) {
                     return name;
                 }
@@ -213,12 +156,12 @@ public class JavaFailOver {
         String acquire(String mark) throws Exception {
             String node = client.patiently(() -> {
                 String mine = own(mark);
-                return mine != null ? mine : client.made("/work/lock/" + mark, "", CreateMode.EPHEMERAL_SEQUENTIAL).substring(11);
+                return mine != null ? mine : client.made("/jobs/lock/" + mark, "", CreateMode.EPHEMERAL_SEQUENTIAL).substring(11);
             });
             String number = node.substring(node.length() - 10);
             while (true) {
                 String[] before = {null};
-                for (String name : client.patiently(() -> client.zk.getChildren("/work/lock", false))) {
+                for (String name : client.patiently(() -> client.zk.getChildren("/jobs/lock", false))) {
                     String other = name.substring(name.length() - 10);
                     if (other.compareTo(number) < 0
                             && (before[0] == null || other.compareTo(before[0].substring(before[0].length() - 10)) > 0)) {
@@ -235,7 +178,7 @@ public class JavaFailOver {
                         gone.countDown();
                     }
                 };
-                if (client.patiently(() -> client.zk.exists("/work/lock/" + before[0], watcher)) != null) {
+                if (client.patiently(() -> client.zk.exists("/jobs/lock/" + before[0], watcher)) != null) {
                     check(gone.await(LIMIT, TimeUnit.SECONDS), "nothing was heard of " + before[0]);
                 }
             }
@@ -244,15 +187,15 @@ public class JavaFailOver {
         void once() throws Exception {
             String node = acquire(getName() + "-" + done.get() + "-");
             check(inside.incrementAndGet() == 1, "two hold the lock");
-            int value = Integer.parseInt(client.read("/work/counter"));
+            int value = Integer.parseInt(client.read("/jobs/counter"));
             // If the outcome is unknown, the same once more does no harm: nobody else may write it now.
-            client.patiently(() -> client.zk.setData("/work/counter", String.valueOf(value + 1).getBytes(), -1));
+            client.patiently(() -> client.zk.setData("/jobs/counter", String.valueOf(value + 1).getBytes(), -1));
             total++;
             check(total == value + 1, "counted " + total + ", the znode had " + value);
             inside.decrementAndGet();
             client.patiently(() -> {
                 try {
-                    client.zk.delete("/work/lock/" + node, -1);
+                    client.zk.delete("/jobs/lock/" + node, -1);
                 } catch (KeeperException.NoNodeException failure) {
                     // The try before was done.
                 }
@@ -276,13 +219,13 @@ public class JavaFailOver {
         void begin() throws Exception {
             client = new Client(first);
             port = port(client.zk);
-            String path = client.made("/work/ephemerals/" + getName(), "", CreateMode.EPHEMERAL);
+            String path = client.made("/jobs/ephemerals/" + getName(), "", CreateMode.EPHEMERAL);
             ephemerals.add(new String[] {path, String.valueOf(client.session)});
-            client.made("/work/async/" + getName(), "", CreateMode.PERSISTENT);
+            client.made("/jobs/async/" + getName(), "", CreateMode.PERSISTENT);
         }
 
         void once() throws Exception {
-            String base = "/work/async/" + getName() + "/" + done.get() + "-";
+            String base = "/jobs/async/" + getName() + "/" + done.get() + "-";
             List<Integer> codes = Collections.synchronizedList(new ArrayList<>());
             CountDownLatch answers = new CountDownLatch(10);
             for (int n = 0; n < 10; n++) {
@@ -305,7 +248,7 @@ public class JavaFailOver {
                 }
             }
             try {
-                String path = client.made("/work/sequence/n-", getName(), CreateMode.PERSISTENT_SEQUENTIAL);
+                String path = client.made("/jobs/sequence/n-", getName(), CreateMode.PERSISTENT_SEQUENTIAL);
                 int next = Integer.parseInt(path.substring(path.length() - 10));
                 check(next > number, next + " after " + number);
                 number = next;
@@ -332,8 +275,8 @@ public class JavaFailOver {
 
         Eye() throws Exception {
             client = new Client();
-            look("/work/counter");
-            look("/work/sequence");
+            look("/jobs/counter");
+            look("/jobs/sequence");
         }
 
         public void process(WatchedEvent event) {
@@ -348,7 +291,7 @@ public class JavaFailOver {
         }
 
         void look(String path) {
-            if (path.equals("/work/counter")) {
+            if (path.equals("/jobs/counter")) {
                 client.zk.getData(path, this, this::counted, null);
             } else {
                 client.zk.getChildren(path, this, this::listed, null);
@@ -401,8 +344,8 @@ public class JavaFailOver {
             until(worker.getName() + " to get on", () -> worker.done.get() >= done + 3);
         }
         oneOfAll.synced();
-        int counter = Integer.parseInt(oneOfAll.read("/work/counter"));
-        List<String> names = oneOfAll.patiently(() -> oneOfAll.zk.getChildren("/work/sequence", false));
+        int counter = Integer.parseInt(oneOfAll.read("/jobs/counter"));
+        List<String> names = oneOfAll.patiently(() -> oneOfAll.zk.getChildren("/jobs/sequence", false));
         until("the watches to see it", () -> eye.hasSeen(counter, names));
         held();
         return "step: " + counter + " counted, " + names.size() + " in a sequence, " + acked.size() + " acknowledged";
@@ -420,7 +363,7 @@ public class JavaFailOver {
             check(one.zk.getSessionId() == one.session, "a session has been replaced");
         }
         check(lost.get() == 0, lost + " sessions are lost");
-        acked.add("/work/counter " + Locker.total);
+        acked.add("/jobs/counter " + Locker.total);
         for (String one : acked) {
             System.out.println("acked " + one);
         }
@@ -435,9 +378,9 @@ public class JavaFailOver {
         try {
             oneOfAll = new Client();
             for (String path : List.of("", "/lock", "/async", "/sequence", "/ephemerals")) {
-                oneOfAll.made("/work" + path, "", CreateMode.PERSISTENT);
+                oneOfAll.made("/jobs" + path, "", CreateMode.PERSISTENT);
             }
-            oneOfAll.made("/work/counter", "0", CreateMode.PERSISTENT);
+            oneOfAll.made("/jobs/counter", "0", CreateMode.PERSISTENT);
             eye = new Eye();
             for (int n = 0; n < 3; n++) {
                 new Locker("locker-" + n).start();

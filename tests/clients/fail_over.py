@@ -80,15 +80,15 @@ class Locker(Worker):
 
     def begin(self):
         self.zk = client()
-        self.lock = Lock(self.zk, "/work/lock", self.name)
+        self.lock = Lock(self.zk, "/jobs/lock", self.name)
 
     def once(self):
         assert self.lock.acquire(timeout=LIMIT)
         Locker.inside.append(self.name)
         assert Locker.inside == [self.name], "two hold the lock: %s" % Locker.inside
-        value = int(self.zk.retry(self.zk.get, "/work/counter")[0])
+        value = int(self.zk.retry(self.zk.get, "/jobs/counter")[0])
         # If the outcome is unknown, the same once more does no harm: nobody else may write it now.
-        self.zk.retry(self.zk.set, "/work/counter", b"%d" % (value + 1))
+        self.zk.retry(self.zk.set, "/jobs/counter", b"%d" % (value + 1))
         Locker.total += 1
         assert Locker.total == value + 1, "counted %d, the znode had %d" % (Locker.total, value)
         Locker.inside.remove(self.name)
@@ -105,13 +105,13 @@ class Writer(Worker):
     def begin(self):
         self.zk = client(self.first)
         self.port = self.zk._connection._socket.getpeername()[1]
-        path = "/work/ephemerals/" + self.name
+        path = "/jobs/ephemerals/" + self.name
         self.zk.create(path, b"", ephemeral=True)
         ephemerals.append((path, self.zk.client_id[0]))
-        self.zk.create("/work/async/" + self.name)
+        self.zk.create("/jobs/async/" + self.name)
 
     def once(self):
-        base = "/work/async/%s/%d-" % (self.name, self.batch)
+        base = "/jobs/async/%s/%d-" % (self.name, self.batch)
         self.batch += 1
         sent = [(base + str(n), self.zk.create_async(base + str(n), b"%d" % n)) for n in range(10)]
         for n, (path, answer) in enumerate(sent):
@@ -121,7 +121,7 @@ class Writer(Worker):
             except ConnectionLoss:
                 pass  # Whether it was done is unknown.
         try:
-            path = self.zk.create("/work/sequence/n-", self.name.encode(), sequence=True)
+            path = self.zk.create("/jobs/sequence/n-", self.name.encode(), sequence=True)
         except ConnectionLoss:
             return
         number = int(path[-10:])
@@ -136,7 +136,7 @@ class Watcher:
     def __init__(self):
         self.zk = client()
         self.counter = -1
-        DataWatch(self.zk, "/work/counter", self.counted)
+        DataWatch(self.zk, "/jobs/counter", self.counted)
         self.list(None)
 
     def counted(self, data, stat):
@@ -148,7 +148,7 @@ class Watcher:
     def list(self, _):
         """Called for a change, and when the connection is lost: kazoo forgets its watches then. (Its ChildrenWatch may
         miss that, if an answer and the end of the connection come together.)"""
-        self.names = set(self.zk.retry(self.zk.get_children, "/work/sequence", watch=self.list))
+        self.names = set(self.zk.retry(self.zk.get_children, "/jobs/sequence", watch=self.list))
 
     def has_seen(self, counter, names):
         return self.counter >= counter and names <= self.names
@@ -164,9 +164,9 @@ def step():
     before = [(worker, worker.done) for worker in workers]
     for worker, done in before:
         until(worker.name + " to get on", lambda: worker.done >= done + 3)
-    one_of_all.retry(one_of_all.sync, "/work")
-    counter = int(one_of_all.retry(one_of_all.get, "/work/counter")[0])
-    names = set(one_of_all.retry(one_of_all.get_children, "/work/sequence"))
+    one_of_all.retry(one_of_all.sync, "/jobs")
+    counter = int(one_of_all.retry(one_of_all.get, "/jobs/counter")[0])
+    names = set(one_of_all.retry(one_of_all.get_children, "/jobs/sequence"))
     until("the watches to see it", lambda: watcher.has_seen(counter, names))
     held()
     return "step: %d counted, %d in a sequence, %d acknowledged" % (counter, len(names), len(acked))
@@ -179,10 +179,10 @@ def end():
         assert not worker.thread.is_alive(), worker.name
     held()
     for one, session in clients:
-        one.retry(one.sync, "/work")
+        one.retry(one.sync, "/jobs")
         assert one.client_id == session, "a session has been replaced"
     assert not lost, lost
-    acked.append(("/work/counter", str(Locker.total)))
+    acked.append(("/jobs/counter", str(Locker.total)))
     for path, data in acked:
         print("acked %s %s" % (path, data))
     for path, session in ephemerals:
@@ -191,9 +191,9 @@ def end():
 
 
 one_of_all = client()
-for path in ("/work/lock", "/work/async", "/work/sequence", "/work/ephemerals"):
+for path in ("/jobs/lock", "/jobs/async", "/jobs/sequence", "/jobs/ephemerals"):
     one_of_all.ensure_path(path)
-one_of_all.create("/work/counter", b"0")
+one_of_all.create("/jobs/counter", b"0")
 watcher = Watcher()
 for n in range(3):
     Locker("locker-%d" % n)

@@ -63,12 +63,13 @@ pub fn java(classes: &Path, main: &str) -> Command {
     command
 }
 
-/// Compiles one program of `tests/clients` against the jars.
+/// Compiles one program of `tests/clients`, with what it uses there, against the jars.
 pub fn compiled(name: &str) -> tempfile::TempDir {
     let classes = tempfile::tempdir().expect("a temporary folder");
     let jars = format!("{}/java/*", peers().display());
     let mut command = Command::new("javac");
-    command.args(["-nowarn", "-cp", &jars, "-d"]).arg(classes.path()).arg(source(name));
+    command.args(["-nowarn", "-cp", &jars, "-sourcepath"]).arg(source(""));
+    command.arg("-d").arg(classes.path()).arg(source(name));
     run(command, "");
     classes
 }
