@@ -25,6 +25,15 @@
 //! and is brought to the leader's history. A voter whose connection is still being made is waited for. Who has not
 //! waited tells those who vote alike, so that they need not either.
 //!
+//! **Who can't hear should not lead.** What a deaf server says arrives, so it would be elected, and nobody could reach it;
+//! then it would be elected again. Three rules against that, for servers of either kind at the other end:
+//! - A leader that has lost its quorum to silence (`start_unheard`) does not stand before it has heard from a quorum;
+//!   until then it says what a server in quarantine says, which nobody counts or waits for. It votes for a better one.
+//! - Who has taken a leader, and still hears it look for one `UNHEARD_MS` later, though it has been answered, leaves it and
+//!   passes it over for `PASSED_OVER_MS`: not for ever, since it may be the only one with the whole history.
+//! - Who is settled, and hears that a voter has settled on another in this round or a later one, says so (`Looker`): the votes
+//!   that it was elected by were old.
+//!
 //! Departures from ZooKeeper, none of which a peer can tell from chance: a peer that can't be reached any more takes
 //! its vote with it, and if it was the one voted for, a new round begins at once; whoever comes into a round with a
 //! worse vote than ours is told ours, which it has passed over if it still had a leader a moment ago; answers are
@@ -50,6 +59,13 @@ use vote::Told;
 
 /// A round that is further ahead than this comes from a broken peer, and following it would use up the number.
 const ROUNDS_AHEAD_MAX: u64 = 1 << 32;
+
+/// A leader that has not noticed its election for so long does not hear: a slow network's round trip and ZooKeeper's wait are
+/// far less.
+const UNHEARD_MS: u64 = 1_000;
+
+/// For so long one that could not lead is passed over. Then others may be out of the question, or it may hear again.
+const PASSED_OVER_MS: u64 = 2_000;
 
 /// How long things take, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,8 +102,9 @@ pub enum Output {
     Send { to: ServerId, ballot: Ballot },
     /// The search is over. `state` is the role to take: leading, following or observing.
     Decided { vote: Vote, state: PeerState },
-    /// While settled: a voter is looking for a leader, and does not vote as it was decided here. It has been answered. A
-    /// leader that still gathers its quorum may have lost this one (C-34).
+    /// While settled: a voter is looking for a leader, and does not vote as it was decided here (it has been answered), or it
+    /// has settled on another leader. A leader that still gathers its quorum may have lost this one (C-34). Of our leader
+    /// itself: it does not know yet that it leads, and should by now.
     Looker { from: ServerId },
     /// While looking: a peer has a newer configuration than the current one. If its members differ, the vote that came
     /// with it is not counted: adopt it (`set_configs`) and `start` again. Only with `adopts_configs`.
@@ -108,6 +125,8 @@ pub struct Election {
     unreachable: ServerSet,
     /// Who has been looking since this search began and may not know what we know.
     askers: ServerSet,
+    /// One that was elected and could not lead, and until when it is not voted for.
+    passed_over: Option<(ServerId, Now)>,
     phase: Phase,
 }
 
@@ -119,6 +138,8 @@ enum Phase {
     Settled {
         vote: Vote,
         state: PeerState,
+        /// Decided then, and the leader is not established yet.
+        since: Option<Now>,
     },
 }
 
@@ -126,8 +147,10 @@ enum Phase {
 struct Looking {
     /// Ourselves as we enter each round. Its zxid is -1 where we distrust our history.
     own: Ballot,
-    /// The best vote of this round; `None` for one who doesn't vote: observer, stranger, or in quarantine.
+    /// The best vote of this round; `None` for one who doesn't vote: observer, stranger, in quarantine, or not yet.
     proposal: Option<Vote>,
+    /// It does not stand before it has heard from a quorum; from these it has.
+    unheard: Option<ServerSet>,
     /// The last that voters told in this round, ourselves included.
     heard: BTreeMap<ServerId, Told>,
     /// The last that settled voters told in any round.
@@ -158,6 +181,7 @@ impl Election {
             connected: ServerSet::EMPTY,
             unreachable: ServerSet::EMPTY,
             askers: ServerSet::EMPTY,
+            passed_over: None,
             phase: Phase::Idle,
         }
     }
@@ -165,6 +189,16 @@ impl Election {
     /// Looks for a leader, in a new round. `last` is the last zxid of what is durable here, `None` if this server must
     /// not vote with it (quarantine); `epoch` is its current epoch.
     pub fn start(&mut self, last: Option<Zxid>, epoch: Epoch, now: Now, out: &mut Vec<Output>) {
+        self.begin(last, epoch, false, now, out);
+    }
+
+    /// The same, after this server has led and nobody was heard from: it may be that it can't hear.
+    pub fn start_unheard(&mut self, last: Option<Zxid>, epoch: Epoch, now: Now, out: &mut Vec<Output>) {
+        let alone = self.configs.contains_quorum([self.me].into_iter().collect());
+        self.begin(last, epoch, !alone, now, out);
+    }
+
+    fn begin(&mut self, last: Option<Zxid>, epoch: Epoch, unheard: bool, now: Now, out: &mut Vec<Output>) {
         self.round += 1;
         self.askers.clear();
         let takes_part = self.role == Role::Participant;
@@ -179,10 +213,12 @@ impl Election {
             epoch: if takes_part { last.map_or(0, |_| epoch.0 as i64) } else { i64::MIN },
             round: self.round as i64,
         };
-        let proposal = last.filter(|_| votes).map(|zxid| Vote { leader: self.me, zxid, round: self.round, epoch });
+        let stands = last.filter(|_| votes).map(|zxid| Vote { leader: self.me, zxid, round: self.round, epoch });
+        let proposal = stands.filter(|_| !unheard);
         self.phase = Phase::Looking(Box::new(Looking {
             own,
             proposal,
+            unheard: (unheard && stands.is_some()).then_some(ServerSet::EMPTY),
             heard: BTreeMap::new(),
             settled: BTreeMap::new(),
             distrusted: ServerSet::EMPTY,
@@ -197,17 +233,22 @@ impl Election {
     }
 
     /// Takes a role that was given and not voted for: the leader that a reconfiguration has designated.
-    pub fn settle(&mut self, vote: Vote, state: PeerState) {
+    pub fn settle(&mut self, vote: Vote, state: PeerState, now: Now) {
         assert_ne!(state, PeerState::Looking);
         self.round = self.round.max(vote.round);
-        self.phase = Phase::Settled { vote, state };
+        self.phase = Phase::Settled { vote, state, since: Some(now) };
+    }
+
+    /// This one was elected and can't be reached, or does not know of it: others are better for a while.
+    pub fn pass_over(&mut self, leader: ServerId, now: Now) {
+        self.passed_over = Some((leader, now.plus_ms(PASSED_OVER_MS)));
     }
 
     /// The leader of our vote is established in `epoch`: it has its quorum, or we have synchronised with it. From now on
     /// our vote says so, as that of all members has to, or newcomers would see them disagree.
     pub fn established(&mut self, epoch: Epoch, out: &mut Vec<Output>) {
-        let Phase::Settled { vote, state } = &mut self.phase else { return };
-        vote.epoch = epoch;
+        let Phase::Settled { vote, state, since } = &mut self.phase else { return };
+        (vote.epoch, *since) = (epoch, None);
         let ballot = vote.ballot(*state);
         let told = self.askers.intersection(self.connected);
         out.extend(told.iter().map(|to| Output::Send { to, ballot }));
@@ -263,7 +304,7 @@ impl Election {
         if let Some(at) = looking.decide_at {
             if at <= now {
                 let vote = looking.proposal.expect("a quorum agrees with it");
-                self.decide(vote, false, out);
+                self.decide(vote, false, now, out);
             }
             return;
         }
@@ -330,14 +371,28 @@ impl Election {
             self.askers.insert(from);
         }
         match (&self.phase, Vote::read(notification)) {
-            (Phase::Settled { vote, state }, cast) if looks => {
-                out.push(Output::Send { to: from, ballot: vote.ballot(*state) });
+            (&Phase::Settled { vote, state, since }, cast) if looks => {
+                out.push(Output::Send { to: from, ballot: vote.ballot(state) });
                 // One that votes as we did is about to come to the same decision, or has and this was under way before.
-                if cast != Some(*vote) {
+                let due = since.is_some_and(|since| now >= since.plus_ms(UNHEARD_MS));
+                let deaf = due && from == vote.leader;
+                if deaf {
+                    self.pass_over(from, now);
+                }
+                if cast != Some(vote) || deaf {
                     out.push(Output::Looker { from });
                 }
             }
+            // An older round than ours is what a ZooKeeper server says for a moment after its election.
+            (Phase::Settled { vote, .. }, Some(theirs))
+                if theirs.leader != vote.leader
+                    && theirs.round >= vote.round
+                    && matches!(notification.state, PeerState::Following | PeerState::Leading) =>
+            {
+                out.push(Output::Looker { from });
+            }
             (Phase::Looking(_), Some(vote)) if vote.round <= self.round.saturating_add(ROUNDS_AHEAD_MAX) => {
+                self.hears(from, &vote, looks, now, out);
                 let told = Told { vote, state: notification.state, old: notification.version < 1 };
                 let for_a_voter = voters.contains(vote.leader);
                 match notification.state {
@@ -380,9 +435,25 @@ impl Election {
                 }
                 looking.ballot(self.round)
             }
-            Phase::Settled { vote, state } => vote.ballot(*state),
+            Phase::Settled { vote, state, .. } => vote.ballot(*state),
         };
         out.push(Output::Send { to: from, ballot });
+    }
+
+    /// One that has not stood so far stands when a quorum is heard, or there is a better vote to give.
+    fn hears(&mut self, from: ServerId, vote: &Vote, looks: bool, now: Now, out: &mut Vec<Output>) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        let Some(heard) = &mut looking.unheard else { return };
+        heard.insert(from);
+        heard.insert(self.me);
+        let heard = *heard;
+        let own = looking.own_vote(self.me, self.round);
+        let better = looks && !vote.distrusts_itself() && self.is_better(vote, &own, now);
+        if self.configs.contains_quorum(heard) || better {
+            let Phase::Looking(looking) = &mut self.phase else { return };
+            looking.unheard = None;
+            self.propose(Some(own), out);
+        }
     }
 
     fn told_by_looker(&mut self, from: ServerId, vote: Vote, now: Now, out: &mut Vec<Output>) {
@@ -404,7 +475,7 @@ impl Election {
             let is_new = !looking.heard.contains_key(&from);
             if vote.round > self.round {
                 self.enter_round(vote.round, Some(vote), now, out);
-            } else if vote.round == self.round && self.is_better(&vote, &proposal) {
+            } else if vote.round == self.round && self.is_better(&vote, &proposal, now) {
                 self.propose(Some(vote), out);
             } else if vote.round == self.round && vote != proposal && is_new {
                 // It has begun to look just now. What we told it before, it has heard as one that had a leader, and passed
@@ -432,11 +503,11 @@ impl Election {
         if told.vote.round == self.round {
             looking.heard.insert(from, told);
             if self.is_settled(told, true) {
-                return self.decide(told.vote, false, out);
+                return self.decide(told.vote, false, now, out);
             }
         }
         if self.is_settled(told, false) {
-            return self.decide(told.vote, false, out);
+            return self.decide(told.vote, false, now, out);
         }
         self.count(now, out);
     }
@@ -454,17 +525,25 @@ impl Election {
             // We are being waited for; but only if it is us, in this very election, whom they mean. Followers of what
             // we were before a restart are about to find out that it is gone.
             return within_round
-                && looking.own_vote(self.me, self.round) == Some(told.vote)
+                && looking.proposal.is_some()
+                && looking.own_vote(self.me, self.round) == told.vote
                 && self.configs.current().quorum().is_electable(self.me);
         }
         votes.get(&leader).is_some_and(|other| other.state == PeerState::Leading)
     }
 
-    fn is_better(&self, vote: &Vote, than: &Vote) -> bool {
+    fn is_better(&self, vote: &Vote, than: &Vote, now: Now) -> bool {
+        if vote.leader != self.me && self.passes_over(vote.leader, now) {
+            return false;
+        }
         // One that isn't in the current configuration has the weight of any other, as in a majority.
         let quorum = self.configs.current().quorum();
         let barred = quorum.is_voter(vote.leader) && !quorum.is_electable(vote.leader);
         !barred && vote.rank() > than.rank()
+    }
+
+    fn passes_over(&self, id: ServerId, now: Now) -> bool {
+        self.passed_over.is_some_and(|(leader, until)| leader == id && now < until)
     }
 
     /// A later round, in which nobody has been heard yet but the one who brought it.
@@ -475,9 +554,10 @@ impl Election {
         looking.heard.clear();
         looking.repeat_ms = self.timing.repeat_min_ms;
         looking.repeat_at = now.plus_ms(looking.repeat_ms);
-        let own = looking.own_vote(self.me, round);
-        let better = brought.filter(|vote| own.is_some_and(|own| self.is_better(vote, &own)));
-        self.propose(better.or(own), out);
+        let (own, stands) = (looking.own_vote(self.me, round), looking.proposal.is_some());
+        let Some(own) = stands.then_some(own) else { return self.propose(None, out) };
+        let better = brought.filter(|vote| self.is_better(vote, &own, now));
+        self.propose(Some(better.unwrap_or(own)), out);
     }
 
     /// Casts our vote and tells everyone.
@@ -512,15 +592,16 @@ impl Election {
         let leader_is_there = proposal.leader == self.me || self.connected.contains(proposal.leader);
         let accounted = agreeing.union(self.unreachable).union(looking.distrusted);
         let open = self.configs.voters().without(accounted);
-        if leader_is_there && !open.iter().any(|id| electable(&self.configs, id)) {
-            self.decide(proposal, true, out);
+        let passed_over = self.passed_over.filter(|(_, until)| now < *until).map(|(leader, _)| leader);
+        if leader_is_there && !open.iter().any(|id| electable(&self.configs, id) && passed_over != Some(id)) {
+            self.decide(proposal, true, now, out);
         } else {
             looking.decide_at.get_or_insert(now.plus_ms(self.timing.finalize_wait_ms));
         }
     }
 
     /// `early`: without having waited. Others who vote alike may be waiting for someone of whom only we know that he is gone.
-    fn decide(&mut self, vote: Vote, early: bool, out: &mut Vec<Output>) {
+    fn decide(&mut self, vote: Vote, early: bool, now: Now, out: &mut Vec<Output>) {
         let Phase::Looking(looking) = &self.phase else { return };
         let same = Told::looking(vote);
         let know: ServerSet =
@@ -537,7 +618,7 @@ impl Election {
         let told = self.askers.union(allies).intersection(self.connected);
         out.extend(told.iter().map(|to| Output::Send { to, ballot }));
         out.push(Output::Decided { vote, state });
-        self.phase = Phase::Settled { vote, state };
+        self.phase = Phase::Settled { vote, state, since: Some(now) };
     }
 }
 
@@ -545,13 +626,15 @@ impl Looking {
     fn ballot(&self, round: u64) -> Ballot {
         match self.proposal {
             Some(vote) => vote.ballot(PeerState::Looking),
+            // As one that distrusts its history: not counted, and not waited for.
+            None if self.unheard.is_some() => Ballot { round: round as i64, zxid: -1, epoch: 0, ..self.own },
             None => Ballot { round: round as i64, ..self.own },
         }
     }
 
-    fn own_vote(&self, me: ServerId, round: u64) -> Option<Vote> {
-        self.proposal?;
-        Some(Vote { leader: me, zxid: Zxid::from_wire(self.own.zxid), round, epoch: Epoch(self.own.epoch as u32) })
+    /// The vote for ourselves, of one that stands.
+    fn own_vote(&self, me: ServerId, round: u64) -> Vote {
+        Vote { leader: me, zxid: Zxid::from_wire(self.own.zxid), round, epoch: Epoch(self.own.epoch as u32) }
     }
 }
 

@@ -187,6 +187,7 @@ pub struct Leader {
     /// Times, and what was proposed at them: what a learner has not acknowledged of an old one is too old.
     marks: VecDeque<(Now, Zxid)>,
     syncs: broadcast::Syncs,
+    unheard: bool,
     outputs: Vec<LeaderOutput>,
 }
 
@@ -212,6 +213,7 @@ impl Leader {
             next_check: now,
             marks: VecDeque::new(),
             syncs: broadcast::Syncs::default(),
+            unheard: false,
             outputs: Vec::new(),
             start,
         };
@@ -228,6 +230,11 @@ impl Leader {
     /// The newest epoch that this server or any learner is known to have accepted.
     pub fn newest_accepted(&self) -> Epoch {
         self.newest_accepted
+    }
+
+    /// Whether it has resigned since it has not heard from a quorum: the others may be gone, or it can't hear them.
+    pub fn was_unheard(&self) -> bool {
+        self.unheard
     }
 
     pub fn is_established(&self) -> bool {
@@ -324,7 +331,7 @@ impl Leader {
         }
     }
 
-    /// A voter is looking for a leader, and not for this one: it will not be heard from before it has found one. Without a
+    /// A voter is looking for a leader, and not for this one, or follows another: it will not be heard from before it has found one. Without a
     /// quorum of others there is nothing to wait for (C-34).
     pub fn strays(&mut self, voter: ServerId) {
         if !self.start.quorum.is_voter(voter) || voter == self.start.me {
@@ -333,7 +340,7 @@ impl Leader {
         self.strayed.insert(voter);
         let others = self.start.quorum.voters().without(self.strayed);
         if self.phase < Phase::Broadcast && !self.start.quorum.contains_quorum(others) {
-            self.resign("the voters that it was elected by look for a leader again".to_owned());
+            self.resign("the voters that it was elected by look for a leader again, or follow another".to_owned());
         }
     }
 
@@ -435,6 +442,7 @@ impl Leader {
                 Phase::EpochAck | Phase::EpochAcked => "that has accepted the new epoch",
                 _ => "that has this server's history",
             };
+            self.unheard = true;
             return self.resign(format!("no quorum {what} within initLimit ({} ms)", phase_limit.as_millis()));
         }
         self.drop_silent(now);

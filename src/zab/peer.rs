@@ -47,6 +47,8 @@ pub struct Candidacy {
     pub current: Epoch,
     /// `None`: this history may have lost something, and must not be voted with.
     pub last: Option<Zxid>,
+    /// It led, and nobody was heard from (`Election::start_unheard`).
+    pub unheard: bool,
 }
 
 /// One server.
@@ -59,6 +61,8 @@ pub struct Peer {
     /// Newest epoch that anyone has told this server, when it led, to have accepted: its next one as leader is newer.
     heard: Epoch,
     quarantined: bool,
+    /// Whether its last role was to lead, and nobody was heard from.
+    unheard: bool,
     /// Whose whole state it asks for in its next role.
     wants_all_of: Option<ServerId>,
     durable: Zxid,
@@ -77,6 +81,7 @@ impl Peer {
             current,
             heard: accepted,
             quarantined,
+            unheard: false,
             wants_all_of: None,
             durable,
         }
@@ -111,7 +116,7 @@ impl Peer {
     pub fn candidacy(&self) -> Option<Candidacy> {
         let at_rest = matches!(self.role, Role::Looking) && self.durable == self.history.last();
         let last = (!self.quarantined).then_some(self.durable);
-        at_rest.then_some(Candidacy { current: self.current, last })
+        at_rest.then_some(Candidacy { current: self.current, last, unheard: self.unheard })
     }
 
     /// An election has been decided: this server leads, or follows. The caller opens the quorum port, or connects.
@@ -172,8 +177,10 @@ impl Peer {
 
     /// The role is over (`Resign`, `Lost`). The caller has closed its connections, or does so now.
     pub fn leave(&mut self) {
+        self.unheard = false;
         if let Role::Leading(leader) = &self.role {
             self.heard = self.heard.max(leader.newest_accepted());
+            self.unheard = leader.was_unheard();
         }
         self.role = Role::Looking;
         self.history.pin(None);

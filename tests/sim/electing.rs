@@ -202,7 +202,10 @@ impl Server {
             let (epoch, last) = self.candidacy();
             let epoch = if is(Bug::VotesIgnoreTheEpoch) { Epoch(0) } else { epoch };
             let mut told = Vec::new();
-            self.electing.election.start(last, epoch, ctx.now, &mut told);
+            match self.unheard {
+                true => self.electing.election.start_unheard(last, epoch, ctx.now, &mut told),
+                false => self.electing.election.start(last, epoch, ctx.now, &mut told),
+            }
             self.election_outputs(told, ctx);
         }
         if let Some(leader) = self.electing.decided.take() {

@@ -343,8 +343,10 @@ impl Server {
     /// The role is over. Connections go; what the disk has been given is finished before the next one (`is_at_rest`).
     pub fn leave(&mut self, why: String, ctx: &mut Ctx<'_>) {
         ctx.report(Report::RoleEnded(why));
+        self.unheard = false;
         if let Role::Leading(leader) = &self.role {
             self.heard = self.heard.max(leader.newest_accepted());
+            self.unheard = leader.was_unheard();
         }
         self.role = Role::Looking;
         self.serving = false;

@@ -173,6 +173,8 @@ pub struct Server {
     pub quarantined: bool,
     /// In its next role as a learner it asks for the leader's whole state.
     pub wants_everything: bool,
+    /// It led, and nobody was heard from.
+    pub unheard: bool,
     pub durable: Zxid,
     /// Committed, as far as the present role knows.
     pub committed: Zxid,
@@ -225,6 +227,7 @@ impl Server {
             heard: epochs.accepted,
             quarantined,
             wants_everything: false,
+            unheard: false,
             durable: last,
             committed: Zxid::ZERO,
             tree,

@@ -10,11 +10,12 @@
 use crate::clock::Now;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
-use crate::ids::{Epoch, ServerId, Zxid};
+use crate::ids::{Epoch, ServerId};
 use crate::net::{self, BufferedStream};
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::log_rate::LogRate;
 use crate::wire::election::{ADDRESSES_MAX, InitialMessage, NOTIFICATION_MAX, Notification, notification_length};
+use crate::zab::Candidacy;
 use crate::zab::election::{Election, Output, Vote};
 use crate::zab::election_links::{ConnId, ElectionLinks, LinkOutput, Target};
 use crate::zab::ensemble::EnsembleConfig;
@@ -52,7 +53,7 @@ pub struct ElectionNet {
     /// Sockets that may have something for us.
     ready: Vec<ConnId>,
     decided: Option<Vote>,
-    /// Voters that were looking for a leader while this server had one.
+    /// Voters that were looking for a leader while this server had one, or followed another.
     lookers: Vec<ServerId>,
     /// Someone may be waiting to be accepted.
     calls: bool,
@@ -94,12 +95,21 @@ impl ElectionNet {
     }
 
     /// Begins to look for a leader.
-    pub fn look(&mut self, last: Option<Zxid>, current: Epoch, now: Now) {
+    pub fn look(&mut self, candidacy: Candidacy, now: Now) {
         self.decided = None;
         self.lookers.clear();
         let mut out = Vec::new();
-        self.election.start(last, current, now, &mut out);
+        let Candidacy { current, last, unheard } = candidacy;
+        match unheard {
+            true => self.election.start_unheard(last, current, now, &mut out),
+            false => self.election.start(last, current, now, &mut out),
+        }
         self.elected(out, now);
+    }
+
+    /// The elected leader can't be reached.
+    pub fn pass_over(&mut self, leader: ServerId, now: Now) {
+        self.election.pass_over(leader, now);
     }
 
     /// This server stops. Nobody reaches it here any more: who looks for a leader need not wait for its vote.
@@ -114,7 +124,7 @@ impl ElectionNet {
         self.decided.take()
     }
 
-    /// Voters that have been looking for a leader since the last call, while this server had one.
+    /// Voters that have been looking for a leader since the last call, while this server had one, or followed another.
     pub fn lookers(&mut self) -> Vec<ServerId> {
         std::mem::take(&mut self.lookers)
     }

@@ -240,7 +240,7 @@ impl Pipeline {
                 return Ok(());
             }
             member.looking = true;
-            member.elections.look(candidacy.last, candidacy.current, now);
+            member.elections.look(candidacy, now);
         }
         if let Some(vote) = member.elections.decided() {
             member.looking = false;

@@ -262,10 +262,11 @@ impl Pipeline {
     pub(super) fn hear_leader(&mut self, now: Now) -> Result<(), Fatal> {
         let mut budget = TURN_BYTES;
         let Some(member) = &mut self.member else { return Ok(()) };
-        let Role::Learning { learner, .. } = &mut member.peer.role else { return Ok(()) };
+        let Role::Learning { leader, learner } = &mut member.peer.role else { return Ok(()) };
         if member.net.progress(now) {
             learner.connected(now);
         } else if member.net.gave_up() {
+            member.elections.pass_over(*leader, now);
             self.leave_role("the elected leader does not take connections", now);
             return Ok(());
         }

@@ -2,7 +2,8 @@
 //!
 //! What runs here is elections and nothing else: roles are a few lines that gather followers, give up, and let
 //! histories grow apart, so that there is always something to decide. Messages are delayed each on its own, so they
-//! overtake each other (worse than TCP); they are lost; servers crash, forgetting all but epoch and zxid; links are cut.
+//! overtake each other (worse than TCP); they are lost; servers crash, forgetting all but epoch and zxid; links are cut, in
+//! one direction too.
 //!
 //! Checked all the time: whoever is decided by votes had a quorum that cast that very vote in that round, none of it
 //! with a better history; whoever joins, joins one who did lead. At the end, when nothing fails any more: within
@@ -67,6 +68,8 @@ struct Server {
     established: Option<u32>,
     /// Until when it tries.
     patience: u64,
+    /// Voters that look for a leader although this one leads.
+    strayed: ServerSet,
 }
 
 struct World {
@@ -79,11 +82,17 @@ struct World {
     /// Pairs, smaller first.
     cut: BTreeSet<(u8, u8)>,
     linked: BTreeSet<(u8, u8)>,
+    /// From whom nothing arrives at whom. Connections stay, new ones are not made.
+    mute: BTreeSet<(u8, u8)>,
+    /// How long a server waits for the leader that it has elected.
+    wait_ms: u64,
     faults: bool,
     /// Who cast which vote, with which history, ever.
     cast: BTreeSet<(u8, (u8, u64, u64, u32))>,
     led: BTreeSet<u8>,
     elections: u64,
+    /// How often each has been taken for the leader by others.
+    chosen: BTreeMap<u8, u64>,
 }
 
 fn pair(a: u8, b: u8) -> (u8, u8) {
@@ -111,10 +120,13 @@ impl World {
             configs,
             cut: BTreeSet::new(),
             linked: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            wait_ms: 700,
             faults: true,
             cast: BTreeSet::new(),
             led: BTreeSet::new(),
             elections: 0,
+            chosen: BTreeMap::new(),
         };
         for id in 1..=voters + observers {
             let (epoch, zxid) = (world.rng.below(2) as u32, world.rng.below(4));
@@ -127,6 +139,7 @@ impl World {
                 decided: None,
                 established: None,
                 patience: 0,
+                strayed: ServerSet::EMPTY,
             };
             world.servers.insert(id, server);
             let late = world.rng.below(400);
@@ -160,7 +173,7 @@ impl World {
             match output {
                 Output::Send { to, ballot } => self.send(id, to.0, ballot),
                 Output::Decided { vote, state } => self.decided(id, vote, state),
-                Output::Looker { .. } => {}
+                Output::Looker { from } => self.strays(id, from),
                 Output::NewerConfig { .. } => unreachable!("there is one configuration"),
             }
         }
@@ -177,7 +190,8 @@ impl World {
         let mut bytes = Vec::new();
         ballot.notification(self.configs.current()).write(&mut bytes);
         let link = pair(from, to);
-        if self.cut.contains(&link) {
+        let half_open = self.mute.contains(&(from, to)) || self.mute.contains(&(to, from));
+        if self.cut.contains(&link) || half_open && !self.linked.contains(&link) {
             return;
         }
         if !self.servers[&to].up {
@@ -211,18 +225,41 @@ impl World {
         } else if !self.configs.contains_quorum(by_votes) {
             assert!(self.led.contains(&vote.leader.0), "{id} joins {vote:?}, who never led");
         }
-        let patience = self.now + if state == PeerState::Leading { 2_000 } else { 700 } * MS;
+        let patience = self.now + if state == PeerState::Leading { 2_000 } else { self.wait_ms } * MS;
         let server = self.servers.get_mut(&id).unwrap();
         (server.decided, server.established, server.patience) = (Some((vote, state)), None, patience);
+        server.strayed = ServerSet::EMPTY;
+        if state != PeerState::Leading {
+            *self.chosen.entry(vote.leader.0).or_default() += 1;
+        }
         let life = server.life;
         self.at(1, Event::Role { at: id, life });
     }
 
+    /// As `server/pipeline/member.rs`: a role that has hardly begun ends where those it needs have gone.
+    fn strays(&mut self, id: u8, from: ServerId) {
+        let voters = self.configs.voters();
+        let server = self.servers.get_mut(&id).unwrap();
+        server.strayed.insert(from);
+        let gone = server.decided.is_some_and(|(vote, state)| match state {
+            PeerState::Leading => !self.configs.contains_quorum(voters.without(server.strayed)),
+            _ => vote.leader == from,
+        });
+        if gone && server.established.is_none() {
+            self.look_again(id);
+        }
+    }
+
     fn look_again(&mut self, id: u8) {
         let server = self.servers.get_mut(&id).unwrap();
+        let led = server.decided.is_some_and(|(_, state)| state == PeerState::Leading);
+        let unheard = led && server.patience < self.now;
         (server.decided, server.established) = (None, None);
         let (zxid, epoch) = (Zxid(server.zxid), Epoch(server.epoch));
-        self.with(id, |election, now, out| election.start(Some(zxid), epoch, now, out));
+        self.with(id, |election, now, out| match unheard {
+            true => election.start_unheard(Some(zxid), epoch, now, out),
+            false => election.start(Some(zxid), epoch, now, out),
+        });
         let vote = self.servers[&id].election.vote();
         // A vote that no one else is told is cast as well.
         if let Some(vote) = vote.filter(|vote| vote.leader.0 == id) {
@@ -233,7 +270,10 @@ impl World {
     /// A role, every few milliseconds: gather, synchronise, give up.
     fn role(&mut self, id: u8) {
         let Some((vote, state)) = self.servers[&id].decided else { return };
-        let reachable = |world: &World, other: u8| world.servers[&other].up && !world.cut.contains(&pair(id, other));
+        let reachable = |world: &World, other: u8| {
+            let half_open = world.mute.contains(&(id, other)) || world.mute.contains(&(other, id));
+            world.servers[&other].up && !half_open && !world.cut.contains(&pair(id, other))
+        };
         if state == PeerState::Leading {
             let mine = (self.servers[&id].epoch, self.servers[&id].zxid);
             let with_me: ServerSet = self
@@ -306,7 +346,7 @@ impl World {
         let lives = |world: &World, at: u8, life: u32| world.servers[&at].up && world.servers[&at].life == life;
         match event {
             Event::Deliver { from, to, life, bytes }
-                if lives(self, to, life) && !self.cut.contains(&pair(from, to)) =>
+                if lives(self, to, life) && !self.cut.contains(&pair(from, to)) && !self.mute.contains(&(from, to)) =>
             {
                 let notification = Notification::read(&bytes[4..]).unwrap();
                 self.with(to, |election, now, out| election.receive(ServerId(from), &notification, now, out));
@@ -531,4 +571,73 @@ fn a_dead_leader_is_replaced_without_waiting() {
     }
     gaps.sort_unstable();
     assert!(gaps[gaps.len() / 2] < 60, "half of them took {} ms and more", gaps[gaps.len() / 2]);
+}
+
+/// A server hears nothing (or one other), and all hear it. How long the others were without a leader of a quorum, in
+/// milliseconds, and how often any of them took the deaf one for the leader meanwhile.
+fn deafen(seed: u64, voters: u8, hears: u8, leads: bool) -> (u64, u64) {
+    let mut world = World::new(seed, voters, 0);
+    world.faults = false;
+    world.wait_ms = 5_000;
+    world.run_until(8_000);
+    let (old, _) = world.agree_within(8_000, seed);
+    let mut followers = (1..=voters).filter(|id| *id != old.leader.0).rev();
+    let deaf = if leads { old.leader.0 } else { followers.next().unwrap() };
+    let others: Vec<u8> = (1..=voters).filter(|id| *id != deaf).collect();
+    world.mute = others.iter().skip(hears as usize).map(|id| (*id, deaf)).collect();
+    let began = world.now;
+    if !leads {
+        // Its history is the best, and all lose their leader.
+        world.servers.get_mut(&deaf).unwrap().zxid += 1;
+        world.crash(old.leader.0);
+        world.servers.values_mut().for_each(|server| server.patience = 0);
+    }
+    world.chosen.clear();
+    let leader = loop {
+        world.step();
+        let established = |(id, server): (&u8, &Server)| {
+            let leads = server.election.state() == PeerState::Leading && server.established.is_some();
+            (leads && *id != deaf && *id != old.leader.0).then_some(*id)
+        };
+        if let Some(leader) = world.servers.iter().find_map(established) {
+            break leader;
+        }
+        assert!(world.now < began + 60_000 * MS, "seed {seed}: no leader but the deaf one within a minute");
+    };
+    let gap = (world.now - began) / MS;
+    // It stays, also when the deaf one hears again.
+    let until = world.now / MS + 4_000;
+    world.run_until(until);
+    world.mute.clear();
+    let chosen = world.chosen.get(&deaf).copied().unwrap_or_default();
+    let until = world.now / MS + 3_000;
+    world.run_until(until);
+    assert_eq!(
+        world.agree_within(100, seed).0.leader.0,
+        leader,
+        "seed {seed}: the one that was deaf disturbs the others"
+    );
+    (gap, chosen)
+}
+
+#[test]
+fn a_server_that_hears_nobody_does_not_keep_the_others_from_having_a_leader() {
+    for (what, leads, hears) in [
+        ("the leader is deaf", true, 0),
+        ("the leader hears one other", true, 1),
+        ("the best follower is deaf, and the leader dies", false, 0),
+        ("the best follower hears one other, and the leader dies", false, 1),
+    ] {
+        for voters in [5, 7] {
+            let all: Vec<(u64, u64)> = (0..20).map(|seed| deafen(seed, voters, hears, leads)).collect();
+            let worst = all.iter().map(|(gap, _)| *gap).max().unwrap();
+            let chosen = all.iter().map(|(_, chosen)| *chosen).max().unwrap();
+            println!(
+                "{what}, {voters} voters: at most {worst} ms without a leader, it was taken for it {chosen} times"
+            );
+            // A leader is not missed for 700 ms.
+            assert!(worst < if leads { 1_500 } else { 2_500 }, "{what}, {voters} voters: {worst} ms");
+            assert!(chosen < if leads { 1 } else { voters as u64 }, "{what}, {voters} voters: more than once by each");
+        }
+    }
 }

@@ -299,7 +299,72 @@ fn those_who_look_are_told_who_leads() {
     assert_eq!(hear(&mut election, 3, Looks, vote(3, 9, 1, 1)), looker(3), "also when its history is longer");
     assert_eq!(hear(&mut election, 3, Looks, vote(3, 9, u64::MAX >> 2, 1)), looker(3), "whatever its round");
     assert!(hear(&mut election, 1, Following, vote(2, 7, 1, 1)).is_empty());
-    assert!(hear(&mut election, 1, Leading, vote(1, 7, 1, 1)).is_empty());
+    assert!(hear(&mut election, 1, Leading, vote(2, 7, 9, 4)).is_empty());
+}
+
+#[test]
+fn who_was_elected_by_votes_that_were_old_hears_that_the_voters_follow_another() {
+    let (mut election, _) = started(2, three(), 7);
+    hear(&mut election, 1, Looks, vote(2, 7, 1, 1));
+    tick(&mut election, 200);
+    let gone = [Output::Looker { from: ServerId(1) }];
+    assert_eq!(hear(&mut election, 1, Following, vote(3, 6, 2, 1)), gone);
+    assert_eq!(hear(&mut election, 1, Leading, vote(1, 6, 1, 1)), gone, "in the same round too");
+    // What a ZooKeeper server says for a moment when it has just been elected by: its state is new, its vote is not.
+    let (mut election, _) = started(2, three(), 7);
+    hear(&mut election, 1, Looks, vote(2, 7, 3, 1));
+    tick(&mut election, 200);
+    assert!(hear(&mut election, 1, Following, vote(3, 6, 2, 1)).is_empty());
+}
+
+#[test]
+fn a_leader_that_heard_nobody_does_not_stand_before_it_hears_a_quorum_or_has_someone_better_to_vote_for() {
+    let five = || configs("server.1=h:1:2\nserver.2=h:1:3\nserver.3=h:1:4\nserver.4=h:1:5\nserver.5=h:1:6");
+    let unheard = || {
+        let mut election = Election::new(ServerId(3), Role::Participant, five(), Timing::default(), false);
+        let mut out = Vec::new();
+        election.start_unheard(Some(Zxid(7)), Epoch(1), T0, &mut out);
+        let doubtful = Ballot { state: Looks, leader: 3, zxid: -1, epoch: 0, round: 1 };
+        let all = [1, 2, 4, 5].map(|to| Output::Send { to: ServerId(to), ballot: doubtful });
+        assert_eq!(out, all, "as one that distrusts its history");
+        assert_eq!(election.vote(), None);
+        election
+    };
+    let mut election = unheard();
+    assert!(hear(&mut election, 1, Looks, vote(1, 6, 1, 1)).is_empty(), "two of five");
+    let out = hear(&mut election, 2, Following, vote(4, 6, 1, 1));
+    assert_eq!(out, sends(&[1, 2, 4, 5], vote(3, 7, 1, 1), Looks), "three of five");
+    let mut election = unheard();
+    let out = hear(&mut election, 4, Looks, vote(4, 7, 5, 1));
+    assert_eq!(out.last(), sends(&[5], vote(4, 7, 5, 1), Looks).last(), "a better one gets its vote, in its round");
+    // Alone it has nobody to hear.
+    let mut alone = Election::new(ServerId(1), Role::Participant, configs("server.1=h:1:2"), Timing::default(), false);
+    let mut out = Vec::new();
+    alone.start_unheard(Some(Zxid(7)), Epoch(1), T0, &mut out);
+    assert_eq!(out, [decided(vote(1, 7, 1, 1), Leading)]);
+}
+
+#[test]
+fn a_leader_that_does_not_hear_of_its_election_is_left_and_passed_over_for_a_while() {
+    let looks_at = |election: &mut Election, ms: u64, round: u64| {
+        let mut out = Vec::new();
+        election.receive(ServerId(3), &notification(vote(3, 9, round, 1).ballot(Looks)), T0.plus_ms(ms), &mut out);
+        out
+    };
+    let won = vote(3, 9, 1, 1);
+    let (mut election, _) = started(1, three(), 7);
+    reach(&mut election, 3, Reach::Connected);
+    hear(&mut election, 2, Looks, won);
+    hear(&mut election, 3, Looks, won);
+    assert_eq!(election.state(), Following);
+    assert_eq!(looks_at(&mut election, 999, 1), sends(&[3], won, Following), "it may not know yet");
+    let left = Output::Looker { from: ServerId(3) };
+    assert_eq!(looks_at(&mut election, 1_000, 1), [sends(&[3], won, Following), vec![left]].concat());
+    election.start(Some(Zxid(7)), Epoch(1), T0.plus_ms(1_001), &mut Vec::new());
+    looks_at(&mut election, 1_002, 2);
+    assert_eq!(election.vote(), Some(vote(1, 7, 2, 1)), "it is not voted for");
+    looks_at(&mut election, 3_000, 2);
+    assert_eq!(election.vote(), Some(vote(3, 9, 2, 1)), "it may be the only one with the whole history");
 }
 
 #[test]
@@ -562,7 +627,7 @@ fn before_the_start_and_after_the_stop_it_is_silent() {
     assert!(hear(&mut election, 3, Looks, vote(3, 9, 1, 1)).is_empty());
     assert!(reach(&mut election, 3, Reach::Connected).is_empty());
     assert_eq!(election.deadline(), None);
-    election.settle(vote(3, 9, 5, 1), Following);
+    election.settle(vote(3, 9, 5, 1), Following, T0);
     assert_eq!(hear(&mut election, 1, Looks, vote(1, 9, 1, 1)).len(), 2, "a designated leader is one like any other");
     election.stop();
     assert!(hear(&mut election, 1, Looks, vote(1, 9, 1, 1)).is_empty());
@@ -580,7 +645,7 @@ proptest! {
     #[test]
     fn better_is_a_total_order(a in any_vote(), b in any_vote(), c in any_vote()) {
         let (election, _) = started(2, three(), 7);
-        let better = |a: &Vote, b: &Vote| election.is_better(a, b);
+        let better = |a: &Vote, b: &Vote| election.is_better(a, b, T0);
         prop_assert!(!(better(&a, &b) && better(&b, &a)));
         prop_assert!(!(better(&a, &b) && better(&b, &c)) || better(&a, &c));
         let same = (a.leader, a.zxid, a.epoch) == (b.leader, b.zxid, b.epoch);

@@ -245,6 +245,7 @@ impl Leader {
         let limit = self.start.timing.sync();
         let heard = self.voters(|learner| learner.stage >= Stage::Synced && now.since(learner.heard) <= limit);
         if !self.start.quorum.contains_quorum(heard) {
+            self.unheard = true;
             return self.resign("a quorum of followers was not heard from within syncLimit".to_owned());
         }
         // What was proposed so long ago has to be acknowledged by now.
