@@ -98,6 +98,78 @@ fn strangers_that_say_nothing_do_not_keep_a_follower_out() {
     drop(strangers);
 }
 
+/// Anonymous memory of a process, in MiB.
+fn anonymous(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") >> 10
+}
+
+#[test]
+fn learners_that_need_everything_at_once_do_not_fill_the_leaders_memory_and_clients_go_on() {
+    const ZNODES: usize = 200_000;
+    let mut ensemble = Ensemble::start(Layout::of(3).observers(4));
+    let leader = ensemble.leader();
+    let follower = (0..3).find(|at| *at != leader).expect("there are three");
+    let learners = [follower, 3, 4, 5, 6];
+    ensemble.kill_all(&learners);
+    let mut client = ensemble.client(leader, 60_000);
+    let mut waiting = 0;
+    for n in 0..ZNODES {
+        let path = if n % 100 == 0 { format!("/{}", n / 100) } else { format!("/{}/{n:09}", n / 100) };
+        client.send(op::CREATE, client::create(&path, &[b'x'; 300], 0)).unwrap();
+        waiting += 1;
+        while waiting > 500 || (n + 1 == ZNODES && waiting > 0) {
+            assert_eq!(client.receive().unwrap().err, 0);
+            waiting -= 1;
+        }
+    }
+    for &at in &learners {
+        for entry in std::fs::read_dir(ensemble.data(at)).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.is_dir() {
+                true => std::fs::remove_dir_all(entry).unwrap(),
+                false if entry.ends_with("myid") => {}
+                false => std::fs::remove_file(entry).unwrap(),
+            }
+        }
+    }
+    let before = anonymous(ensemble.id(leader));
+    learners.iter().for_each(|&at| ensemble.spawn(at));
+    let (mut most, mut slowest) = (before, std::time::Duration::ZERO);
+    let began = ostler::clock::now();
+    for n in 0.. {
+        let asked = ostler::clock::now();
+        client.set("/0", format!("{n}").as_bytes()).unwrap().unwrap();
+        slowest = slowest.max(ostler::clock::now().since(asked));
+        most = most.max(anonymous(ensemble.id(leader)));
+        if n % 20 == 0 && learners.iter().all(|&at| ensemble.mode(at).is_some()) {
+            break;
+        }
+        assert!(ostler::clock::now().since(began) < SOON, "they serve again");
+    }
+    let after = anonymous(ensemble.id(leader));
+    let took = ostler::clock::now().since(began).as_millis();
+    println!(
+        "the leader had {before} MiB, {most} MiB at most while five learners got all of it ({took} ms), {after} MiB then"
+    );
+    let theirs: Vec<usize> = learners.iter().map(|&at| anonymous(ensemble.id(at))).collect();
+    println!("the learners have {theirs:?} MiB; the slowest write took {} ms", slowest.as_millis());
+    for &at in &learners {
+        assert!(ensemble.whole_log(at).contains("the leader sends its whole state"), "{}", ensemble.log(at));
+    }
+    // Five trees more are 400.
+    assert!(most < before + 200, "{before} MiB, then {most}");
+    let znodes = |at: usize| {
+        let text = ensemble.word(at, "mntr").expect("it serves");
+        text.lines().find_map(|line| line.strip_prefix("zk_znode_count").map(|rest| rest.trim().to_owned()))
+    };
+    let some = |at: usize| trees::read(&mut ensemble.client(at, 30_000), "/1234");
+    for &at in &learners {
+        assert_eq!(znodes(at), znodes(leader));
+        trees::differ(&some(leader), &some(at), "the leader and a learner");
+    }
+}
+
 #[test]
 fn a_follower_that_is_further_behind_than_its_line_is_long_catches_up() {
     let mut ensemble = Ensemble::start(Layout::of(3));

@@ -5,6 +5,7 @@ use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
 use ostler::ids::{OwnerRules, SessionId, Zxid};
 use ostler::random::Rng;
+use ostler::snapshot::zookeeper::{DecodeLimits, Decoder, stream_snap};
 use ostler::snapshot::{Keeper, SessionRecord, SnapshotInfo, SnapshotWriter, load, load_newest, snapshot_path, verify};
 use ostler::tree::{Applied, Progress, Tree, TreeOptions};
 use ostler::wire::OpCode;
@@ -147,6 +148,13 @@ fn a_snapshot_under_load_is_the_log_replayed_up_to_its_zxid() {
             replayed.apply(header, txn.clone(), &mut Applied::default());
         }
         assert_same(&loaded.tree, &replayed);
+        let mut sent = Vec::new();
+        assert_eq!(stream_snap(&disk, &path, &mut sent).unwrap(), sent.len() as u64);
+        let mut decoder = Decoder::of_snap(options(), DecodeLimits::default());
+        assert_eq!(decoder.push(&sent).unwrap(), sent.len());
+        let received = decoder.finish(frozen.zxid).unwrap();
+        assert_same(&received.tree, &replayed);
+        assert_eq!((received.missing_acls, received.sessions.len()), (0, SESSIONS.len()));
         assert_eq!(loaded.tree.approximate_data_size() > 0, replayed.approximate_data_size() > 0);
         let elsewhere = self::disk();
         let other = snapshot(&elsewhere, &replayed, &SESSIONS).unwrap();
@@ -202,6 +210,7 @@ fn every_flipped_bit_and_every_truncation_is_found_with_its_place() {
                 other => panic!("{what}: {other:?}"),
             }
         }
+        assert!(stream_snap(&disk, &path, &mut Vec::new()).is_err(), "{what}");
     };
     for at in 0..sound.len() {
         for bit in 0..8 {

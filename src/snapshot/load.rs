@@ -92,8 +92,8 @@ fn decode(decoder: &Decoder, body: &[u8]) -> Result<crate::tree::Batch, (usize, 
 }
 
 #[derive(Clone, Copy)]
-struct Block {
-    offset: u64,
+pub(super) struct Block {
+    pub(super) offset: u64,
     header: BlockHeader,
 }
 
@@ -104,7 +104,7 @@ impl Block {
 }
 
 /// A snapshot whose first and last block are right, and whose blocks fill the file.
-struct Opened<'a, F> {
+pub(super) struct Opened<'a, F> {
     file: F,
     path: &'a Path,
     header: Header,
@@ -113,7 +113,7 @@ struct Opened<'a, F> {
 }
 
 impl<'a, F: File> Opened<'a, F> {
-    fn open<D: Disk<File = F>>(disk: &D, path: &'a Path) -> Result<Opened<'a, F>, Fatal> {
+    pub(super) fn open<D: Disk<File = F>>(disk: &D, path: &'a Path) -> Result<Opened<'a, F>, Fatal> {
         let io = |error| disk::fatal(path, 0, error);
         let file = disk.open(path).map_err(io)?;
         let len = file.len().map_err(io)?;
@@ -159,6 +159,14 @@ impl<'a, F: File> Opened<'a, F> {
         Ok(opened)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.path
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        &self.header
+    }
+
     fn info(&self) -> SnapshotInfo {
         SnapshotInfo {
             zxid: self.header.zxid,
@@ -171,7 +179,7 @@ impl<'a, F: File> Opened<'a, F> {
     }
 
     /// A block's body, once its checksum is right. Its length was checked against the file's.
-    fn read_block(&self, block: &Block) -> Result<Vec<u8>, Fatal> {
+    pub(super) fn read_block(&self, block: &Block) -> Result<Vec<u8>, Fatal> {
         let mut body = vec![0; block.header.len as usize];
         self.file.read_at(block.body_at(), &mut body).map_err(|error| disk::fatal(self.path, 0, error))?;
         if block.header.fits(self.header.zxid, &body) {
@@ -181,11 +189,11 @@ impl<'a, F: File> Opened<'a, F> {
         }
     }
 
-    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Block> {
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Block> {
         self.blocks.iter().filter(move |block| block.header.kind == kind)
     }
 
-    fn read_tables(&self) -> Result<(Vec<crate::tree::NumberedAcl>, Vec<SessionRecord>), Fatal> {
+    pub(super) fn read_tables(&self) -> Result<(Vec<crate::tree::NumberedAcl>, Vec<SessionRecord>), Fatal> {
         let (mut acls, mut sessions) = (Vec::new(), Vec::new());
         for block in self.of_kind(Kind::Acls) {
             if read_acls(&self.read_block(block)?, &mut acls).is_none() {

@@ -174,6 +174,9 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// The number of the list that nearly all znodes have: `world:anyone` with all permissions.
+    pub const OPEN_ACL: u32 = super::acl::OPEN;
+
     pub fn is_root(&self) -> bool {
         self.parent == NO_SLOT
     }

@@ -71,6 +71,10 @@ pub enum Heard<'a> {
     Sessions(&'a [u8]),
 }
 
+/// How many initLimits a learner has to make a whole state durable. It says nothing meanwhile, and if it were dropped it would
+/// come back for the same. It counts for nothing until it is done, and what it could cost is bounded (`output_max`).
+const INSTALL_LIMITS: u32 = 10;
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Phase {
     Discovery,
@@ -111,6 +115,8 @@ struct Learner {
     /// Wishes INFORM instead of PROPOSAL and COMMIT.
     observer: bool,
     accepted: Epoch,
+    /// It has been sent all of this server's state, and has to write it to its disk before it can say anything.
+    replaced: bool,
     /// What it reported; `None` if its history can't be trusted.
     last: Option<Zxid>,
     /// Where its synchronisation stands: everything up to here stands in its output, or is its own.
@@ -304,6 +310,7 @@ impl Leader {
             voter: false,
             observer: false,
             accepted: Epoch(0),
+            replaced: false,
             last: None,
             sent: Zxid::ZERO,
             acked: Zxid::ZERO,
@@ -463,7 +470,11 @@ impl Leader {
             .iter()
             .filter_map(|(&link, learner)| {
                 // While its history is being sent it has nothing to say; that it reads is heard of with `reads`.
-                let limit = if learner.stage == Stage::Serving { timing.sync() } else { timing.init() };
+                let limit = match learner.stage {
+                    Stage::Serving => timing.sync(),
+                    Stage::Forwarding if learner.replaced => timing.init() * INSTALL_LIMITS,
+                    _ => timing.init(),
+                };
                 let quiet = now.since(learner.heard);
                 let name = learner.server.0;
                 if quiet > limit {

@@ -611,6 +611,31 @@ fn a_learner_that_stops_reading_its_snapshot_is_dropped_and_a_leader_that_stops_
 }
 
 #[test]
+fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_initlimit() {
+    let all = [z(1, 1), z(1, 2)];
+    let mut lab = Lab::new(&all, 3, &[(&all, 3), (&[z(1, 1), z(1, 2), z(2, 1)], 2)]);
+    lab.connect(0);
+    lab.leader.connected(Link(1), lab.now);
+    lab.followers[1].learner.connected(lab.now);
+    for _ in 0..3 {
+        lab.follower_turn(1);
+    }
+    lab.leader.snapshot_begins(Link(1), z(1, 2));
+    lab.leader.snapshot_sent(Link(1), &mut lab.history);
+    let mut silent = |ms| {
+        for _ in 0..ms / 1_000 {
+            lab.now = lab.now.plus_ms(1_000);
+            lab.leader.tick(&mut lab.history, lab.now);
+            lab.follower_turn(0);
+        }
+        lab.leader.server(Link(1)).is_some()
+    };
+    assert!(silent(99_000));
+    assert!(!silent(3_000), "but not for ever");
+    assert!(lab.leader.is_established());
+}
+
+#[test]
 fn a_diff_that_ends_before_the_learners_own_history_is_no_leader_to_follow() {
     let mut lab = Lab::new(&[], 0, &[(&[z(1, 1), z(1, 2)], 1), (&[], 0)]);
     let follower = &mut lab.followers[0];

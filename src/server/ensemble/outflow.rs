@@ -1,5 +1,6 @@
 //! What a learner is sent that is not in memory: a snapshot's tree, or records of the log. A thread of its own reads and
 //! encodes, since both may take long; the pipeline takes what has gathered whenever the learner's connection has room.
+//! Neither is ever whole in memory, so that many learners may need everything at once.
 //!
 //! Between the two stands a bounded pipe: the thread waits when the learner is slow, and ends when the pipe is dropped.
 //!
@@ -9,15 +10,14 @@ use crate::disk::RealDisk;
 use crate::ids::Zxid;
 use crate::log::{Batch, LogCursor};
 use crate::server::shared::Shared;
-use crate::snapshot::{self, zookeeper};
-use crate::tree::TreeOptions;
+use crate::snapshot::zookeeper;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes that may wait in a pipe.
-const PIPE_BYTES: usize = 4 << 20;
+const PIPE_BYTES: usize = 1 << 20;
 
 struct State<T> {
     waiting: Vec<T>,
@@ -110,18 +110,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String>
 }
 
 /// Sends the snapshot in this file as ZooKeeper writes it.
-pub fn of_snapshot(path: PathBuf, options: TreeOptions, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
+pub fn of_snapshot(path: PathBuf, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
     let (outflow, inlet) = Outflow::pair(shared);
     let failed = Inlet(inlet.0.clone());
     let started = spawn("snap-sender", move || {
         let mut writer = Writer(inlet);
-        let sent = match snapshot::load(&RealDisk, &path, options, 1) {
-            Ok(loaded) => zookeeper::write_snap(&loaded.tree, &loaded.sessions, &mut writer)
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            Err(fatal) => Err(fatal.to_string()),
-        };
-        writer.0.end(sent);
+        let sent = zookeeper::stream_snap(&RealDisk, &path, &mut writer);
+        writer.0.end(sent.map(drop).map_err(|error| error.to_string()));
     });
     if let Err(problem) = started {
         failed.end(Err(problem));
@@ -136,7 +131,7 @@ pub fn of_log(mut cursor: LogCursor<RealDisk>, up_to: Zxid, shared: &Arc<Shared>
     let started = spawn("log-sender", move || {
         loop {
             let mut batch = Batch::new();
-            if let Err(problem) = cursor.read(up_to, PIPE_BYTES / 8, &mut batch) {
+            if let Err(problem) = cursor.read(up_to, PIPE_BYTES / 2, &mut batch) {
                 return inlet.end(Err(problem.to_string()));
             }
             if batch.is_empty() {

@@ -209,10 +209,12 @@ impl Pipeline {
         let usable = newest.filter(|&zxid| member.peer.history.contains(zxid) && zxid <= leader.committed());
         match usable {
             Some(zxid) => {
+                let learners = member.sending.iter().filter(|sender| waits(sender)).count();
+                tracing::info!("the whole state, at zxid {zxid}, is sent to {learners} learners that need it");
                 for sender in member.sending.iter_mut().filter(|sender| waits(sender)) {
                     leader.snapshot_begins(sender.link, zxid);
                     let path = snapshot_path(&self.dirs.snapshots, zxid);
-                    sender.sending = Sending::Tree(outflow::of_snapshot(path, self.tree_options, &self.shared));
+                    sender.sending = Sending::Tree(outflow::of_snapshot(path, &self.shared));
                 }
             }
             None => self.snapshot_now(),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `Encoder` writes that from a tree that stands still, a slice at a time; `write_tree` and `write_snap` drive it into
-//! anything that takes bytes. `Decoder` is given bytes as they arrive, in pieces of any size, and fills a new tree: it
+//! anything that takes bytes; `stream_snap` writes the same from a snapshot file of ours, without a tree. `Decoder` is given bytes as they arrive, in pieces of any size, and fills a new tree: it
 //! never waits, so a learner runs it between two other packets, and a file is read with it as well.
 //!
 //! A snapshot that ZooKeeper took, of either kind, is *fuzzy*: transactions went on while it was written, and what the
@@ -26,6 +26,7 @@ mod export;
 mod file;
 mod import;
 mod log;
+mod stream;
 mod takeover;
 
 pub use compress::Compression;
@@ -36,6 +37,7 @@ pub use export::{ExportOptions, Exported, Passed, State, export, read_state};
 pub use file::{FileError, SnapshotFile, StoredDigest, read_file, write_file};
 pub use import::{ImportOptions, Imported, ProgressBar, Report, import};
 pub use log::{End, LogReader, Next, Record, write_log_header, write_log_record};
+pub use stream::{StreamError, stream_snap};
 pub use takeover::{Dirs, TakeOver, import_into, our_files, put_state, remove_ours, take_over};
 
 use crate::wire::txn::Acl;

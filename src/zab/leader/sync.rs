@@ -132,7 +132,7 @@ impl Leader {
     /// A snapshot of the state at `zxid` will be sent, behind what the link's output has now.
     pub fn snapshot_begins(&mut self, link: Link, zxid: Zxid) {
         let Some(learner) = self.learners.get_mut(&link) else { return };
-        learner.sent = zxid;
+        (learner.sent, learner.replaced) = (zxid, true);
         learner.send(PacketType::Snap, zxid.to_wire(), None);
     }
 
