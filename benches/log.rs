@@ -2,7 +2,8 @@
 //!
 //! Informs: how large a share of a write is the log's own work (`append`: copies, checksums) next to the sync that it
 //! shares with its group; and by which way a group gets into a mapped segment and onto the disk (`sync/*`: stored into
-//! the mapping, then `fdatasync` or `msync`; or one `pwritev2` with `RWF_DSYNC`, whose bytes the mapping shows as well). A
+//! the mapping, then `fdatasync` or `msync`; or one `pwritev2` with `RWF_DSYNC`, through the page cache or past it in whole
+//! blocks, whose bytes the mapping shows as well). A
 //! different ranking, on a file system that someone deploys on, would change `disk::mapped`. `recover` bounds how
 //! long a restart takes for a full segment.
 //!
@@ -13,9 +14,10 @@ use ostler::disk::RealDisk;
 use ostler::ids::Zxid;
 use ostler::log::{Batch, Log, Recovery, Sizes};
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 const SIZES: Sizes = Sizes { first: 64 << 20, segment: 64 << 20 };
+const O_DIRECT: i32 = rustix::fs::OFlags::DIRECT.bits() as i32;
 /// Bytes of a setData transaction with 100 bytes of data.
 const BODY: usize = 180;
 
@@ -87,7 +89,7 @@ fn own_work(c: &mut Criterion) {
 fn system_calls(c: &mut Criterion) {
     let dir = directory();
     let path = dir.path().join("segment");
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path).expect("a file");
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).expect("a file");
     let bytes = 64 << 20;
     for at in (0..bytes).step_by(1 << 18) {
         file.write_all_at(&[0; 1 << 18], at).expect("room");
@@ -119,6 +121,22 @@ fn system_calls(c: &mut Criterion) {
                     rustix::io::ReadWriteFlags::DSYNC,
                 );
                 assert_eq!(written.expect("written"), size);
+            });
+        });
+        let blocks = memmap2::MmapMut::map_anon(size.next_multiple_of(4096) + 4096).expect("memory");
+        let direct = std::fs::File::options().write(true).custom_flags(O_DIRECT).open(&path).expect("O_DIRECT");
+        group.bench_function("pwritev2_dsync_direct", |b| {
+            b.iter(|| {
+                let at = map.next(size);
+                // The block in which the last group ended is written again.
+                let (from, to) = (at & !4095, (at + size).next_multiple_of(4096));
+                let written = rustix::io::pwritev2(
+                    &direct,
+                    &[std::io::IoSlice::new(&blocks[..to - from])],
+                    from as u64,
+                    rustix::io::ReadWriteFlags::DSYNC,
+                );
+                assert_eq!(written.expect("written"), to - from);
             });
         });
         group.finish();

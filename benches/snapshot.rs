@@ -55,7 +55,7 @@ fn snapshots(c: &mut Criterion) {
         let load = || load(&RealDisk, &path, TreeOptions::default(), threads).unwrap().tree;
         group.bench_function(format!("load on {threads}"), |b| b.iter_with_large_drop(load));
     }
-    group.bench_function("verify", |b| b.iter(|| verify(&RealDisk, &path, 1).unwrap()));
+    group.bench_function("verify", |b| b.iter(|| verify(&RealDisk, &path).unwrap()));
     group.finish();
 }
 

@@ -206,9 +206,9 @@ impl Config {
     }
 }
 
-/// One I/O core a processor; from four up one processor is left to the pipeline and the log writer.
+/// One I/O core a processor, but one processor is left to the pipeline and the log writer.
 pub fn default_cores(processors: usize) -> usize {
-    if processors >= 4 { processors - 1 } else { processors.max(1) }
+    processors.saturating_sub(1).max(1)
 }
 
 /// A token bucket for new sessions, with a chance of refusal that rises while it is empty.

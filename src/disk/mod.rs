@@ -13,6 +13,7 @@
 //!
 //! Runs on: any thread; a `Disk` is a handle that can be cloned.
 
+mod direct;
 mod mapped;
 pub mod note;
 mod real;
@@ -86,9 +87,28 @@ pub trait File: Send + Sync {
     /// Durable on `Ok`. After `Err` the state of the file is unknown and the caller stops the server.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// Writes zeros to `from..to`; the file grows if it has to.
+    fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
+        let zeros = vec![0; to.saturating_sub(from).min(1 << 18) as usize];
+        let mut at = from;
+        while at < to {
+            let step = (to - at).min(zeros.len() as u64);
+            self.write_at(at, &zeros[..step as usize])?;
+            at += step;
+        }
+        Ok(())
+    }
+
     /// Makes the next reads come from the disk and not from memory, as far as that can be had: after a failed sync of
     /// an earlier process the memory may hold what the disk never got. Dirty pages stay.
     fn forget_cached(&self);
+
+    /// Makes all reads from here on come from the disk, and writes go there, and leaves the memory of what is cached to
+    /// others, as far as that can be had. For a file that is read once, to see whether it is sound, or written from its
+    /// beginning to its end in whole blocks, with what is left at the end in one piece.
+    fn bypass_cache(&mut self) {
+        self.forget_cached();
+    }
 }
 
 /// A mapped file, as its only writer sees it. There is no way to read it: recovery reads through `File`, where a bad
@@ -133,18 +153,6 @@ pub fn read_whole<F: File>(file: &F, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len as usize];
     file.read_at(0, &mut bytes)?;
     Ok(bytes)
-}
-
-/// Writes zeros to `from..to`.
-pub fn write_zeros<F: File>(file: &mut F, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; to.saturating_sub(from).min(1 << 18) as usize];
-    let mut at = from;
-    while at < to {
-        let step = (to - at).min(zeros.len() as u64);
-        file.write_at(at, &zeros[..step as usize])?;
-        at += step;
-    }
-    Ok(())
 }
 
 /// The reason to stop that an error of create, write, read, open or rename is. `needed` is the room that was asked for.

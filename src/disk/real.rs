@@ -5,9 +5,12 @@
 //!
 //! Runs on: any thread.
 
+use super::direct::{self, BLOCK};
 use super::mapped::MappedFile;
 use super::{Disk, File, fatal};
 use crate::fatal::Fatal;
+use memmap2::MmapMut;
+use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -24,7 +27,61 @@ static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
 pub struct RealDisk;
 
 /// An open regular file.
-pub struct RealFile(fs::File);
+pub struct RealFile {
+    file: fs::File,
+    /// What goes past the page cache, once that was asked for.
+    window: Option<Mutex<Window>>,
+}
+
+/// A piece of a file on its way past the page cache, in memory that the disk can use.
+struct Window {
+    blocks: MmapMut,
+    /// Where in the file what was read last begins, and its length.
+    at: u64,
+    len: usize,
+}
+
+impl RealFile {
+    /// Bytes read or written past the page cache at a time.
+    const WINDOW_BYTES: usize = 1 << 20;
+
+    fn new(file: fs::File) -> RealFile {
+        RealFile { file, window: None }
+    }
+
+    /// Writes the whole blocks that `bytes` begins with past the page cache; how many bytes they were.
+    fn write_blocks(&self, window: &mut Window, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        window.len = 0;
+        let mut written = 0;
+        while at.is_multiple_of(BLOCK as u64) && bytes.len() - written >= BLOCK {
+            let count = direct::block_of((bytes.len() - written).min(window.blocks.len()));
+            window.blocks[..count].copy_from_slice(&bytes[written..written + count]);
+            self.file.write_all_at(&window.blocks[..count], at + written as u64)?;
+            written += count;
+        }
+        Ok(written)
+    }
+
+    /// As `read_at`, by whole blocks past the page cache; who reads on finds in the window what comes next.
+    fn read_blocks(&self, window: &mut Window, mut at: u64, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            if at < window.at || at >= window.at + window.len as u64 {
+                window.at = at / BLOCK as u64 * BLOCK as u64;
+                window.len = 0;
+                window.len = self.file.read_at(&mut window.blocks, window.at)?;
+            }
+            let skip = (at - window.at) as usize;
+            let count = window.len.saturating_sub(skip).min(into.len());
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            into[..count].copy_from_slice(&window.blocks[skip..skip + count]);
+            into = &mut into[count..];
+            at += count as u64;
+        }
+        Ok(())
+    }
+}
 
 /// The lock of a directory: released by the kernel when the process ends, however it ends.
 pub struct DirLock {
@@ -43,19 +100,19 @@ impl Disk for RealDisk {
             let _ = fs::remove_file(path);
             return Err(error);
         }
-        Ok(RealFile(file))
+        Ok(RealFile::new(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<RealFile> {
-        open_regular(path, OpenOptions::new().read(true).write(true)).map(RealFile)
+        open_regular(path, OpenOptions::new().read(true).write(true)).map(RealFile::new)
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<RealFile> {
-        open_regular(path, OpenOptions::new().read(true)).map(RealFile)
+        open_regular(path, OpenOptions::new().read(true)).map(RealFile::new)
     }
 
     fn map(&self, file: RealFile) -> io::Result<MappedFile> {
-        MappedFile::new(file.0)
+        MappedFile::new(file.file)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -116,23 +173,55 @@ impl Disk for RealDisk {
 
 impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(into, at)
+        if let Some(window) = &self.window {
+            match self.read_blocks(&mut window.lock(), at, into) {
+                // Not on this file system, after all.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput && direct::set(&self.file, false) => {}
+                other => return other,
+            }
+        }
+        self.file.read_exact_at(into, at)
     }
 
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        let Some(window) = &self.window else { return self.file.write_all_at(bytes, at) };
+        let written = match self.write_blocks(&mut window.lock(), at, bytes) {
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+            // Not on this file system, after all; or what is left is no whole block.
+            Err(_) => 0,
+            Ok(written) if written == bytes.len() => return Ok(()),
+            Ok(written) => written,
+        };
+        if !direct::set(&self.file, false) {
+            return Err(io::Error::other("the file can't be used through the page cache any more"));
+        }
+        self.window = None;
+        self.file.write_all_at(&bytes[written..], at + written as u64)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
+        zero(&self.file, from, to)
     }
 
     fn forget_cached(&self) {
-        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
+    }
+
+    fn bypass_cache(&mut self) {
+        match direct::aligned(RealFile::WINDOW_BYTES) {
+            Ok(blocks) if direct::set(&self.file, true) => {
+                self.window = Some(Mutex::new(Window { blocks, at: 0, len: 0 }));
+            }
+            _ => self.forget_cached(),
+        }
     }
 }
 
@@ -157,11 +246,65 @@ fn fill(file: &fs::File, len: u64) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let mut at = 0;
-    while at < len {
-        let step = (len - at).min(ZEROS.len() as u64);
+    zero(file, 0, len)
+}
+
+fn zero(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
+    if direct::zero(file, from, to)? {
+        return Ok(());
+    }
+    let mut at = from;
+    while at < to {
+        let step = (to - at).min(ZEROS.len() as u64);
         file.write_all_at(&ZEROS[..step as usize], at)?;
         at += step;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether or not the file system can do it.
+    #[test]
+    fn a_file_past_the_page_cache_has_what_was_written_and_ends_where_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let mut file = RealDisk.create(&path, 0).unwrap();
+        file.bypass_cache();
+        file.write_at(0, &bytes[..1 << 20]).unwrap();
+        file.write_at(1 << 20, &bytes[1 << 20..]).unwrap();
+        file.sync().unwrap();
+        assert!(fs::read(&path).unwrap() == bytes);
+
+        let mut file = RealDisk.open(&path).unwrap();
+        file.bypass_cache();
+        for (at, len) in [(0, 5), (3, 4093), (4000, 200), (1 << 20, 70_000), (7, 2_999_993), (2_999_999, 1)] {
+            let mut found = vec![0; len];
+            file.read_at(at as u64, &mut found).unwrap();
+            assert!(found == bytes[at..at + len], "{len} bytes at {at}");
+        }
+        let beyond = file.read_at(2_999_999, &mut [0; 2]).unwrap_err();
+        assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(file.read_at(4_000_000, &mut [0]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn zeros_are_written_where_they_belong_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for (from, to) in [(4096, 8 << 20), (5000, 7_000_000), (100, 100), (4096, 8192)] {
+            fs::write(&path, vec![7; 8 << 20]).unwrap();
+            let mut file = RealDisk.open(&path).unwrap();
+            file.zero(from, to).unwrap();
+            // Through the page cache again.
+            file.write_at(1, b"x").unwrap();
+            let mut expected = vec![7; 8 << 20];
+            expected[from as usize..to as usize].fill(0);
+            expected[1] = b'x';
+            assert!(fs::read(&path).unwrap() == expected, "{from}..{to}");
+        }
+    }
 }

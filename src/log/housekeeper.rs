@@ -163,7 +163,7 @@ impl<D: Disk> Shared<D> {
                 continue;
             }
             self.disk.rename(&path, tmp).map_err(io)?;
-            disk::write_zeros(&mut file, 0, bytes).map_err(io)?;
+            file.zero(0, bytes).map_err(io)?;
             return Ok(Some(file));
         }
         Ok(None)

@@ -218,7 +218,7 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     }
     let mut file = disk.open(&path).map_err(io)?;
     let length = file.len().map_err(io)?;
-    disk::write_zeros(&mut file, end, length).map_err(io)?;
+    file.zero(end, length).map_err(io)?;
     file.sync().map_err(|e| disk::sync_failed(&path, e))?;
     disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
     sync_dir()

@@ -374,7 +374,7 @@ impl<D: Disk> Recovery<D> {
                 path.display(),
                 scanner.offset
             );
-            disk::write_zeros(&mut file, scanner.offset, last + 1).map_err(io)?;
+            file.zero(scanner.offset, last + 1).map_err(io)?;
         }
         // Also after a clean end: what a killed process left may be in memory only.
         file.sync().map_err(sync_failed)?;
@@ -418,7 +418,7 @@ impl<D: Disk> Recovery<D> {
 fn reopen_prepared<D: Disk>(disk: &D, path: &Path) -> Result<D::Map, Fatal> {
     let io = |e| disk::fatal(path, 0, e);
     let mut file = disk.open(path).map_err(io)?;
-    disk::write_zeros(&mut file, 0, RECORDS_START as u64).map_err(io)?;
+    file.zero(0, RECORDS_START as u64).map_err(io)?;
     file.sync().map_err(|e| disk::sync_failed(path, e))?;
     disk.map(file).map_err(io)
 }

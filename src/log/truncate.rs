@@ -189,7 +189,7 @@ impl Note {
         let last = reader.last_nonzero(self.end).map_err(io)?;
         let mut file = reader.file;
         if let Some(last) = last {
-            disk::write_zeros(&mut file, self.end, last + 1).map_err(io)?;
+            file.zero(self.end, last + 1).map_err(io)?;
         }
         // Also where there are zeros: those of a killed process may be in memory only.
         file.sync().map_err(|e| disk::sync_failed(&path, e))?;

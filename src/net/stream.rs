@@ -17,8 +17,11 @@ const LAST_READ_BYTES: usize = 512;
 /// One connection.
 pub struct BufferedStream {
     stream: TcpStream,
+    /// As long as it ever was: what is read into is cleared once and not at each read.
     input: Vec<u8>,
+    /// `taken..end` of it has arrived and is not decoded.
     taken: usize,
+    end: usize,
     output: Vec<u8>,
     sent: usize,
     readable: bool,
@@ -31,11 +34,12 @@ pub struct BufferedStream {
 pub struct Lent {
     bytes: Vec<u8>,
     taken: usize,
+    end: usize,
 }
 
 impl Lent {
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        &self.bytes[self.taken..self.end]
     }
 }
 
@@ -48,6 +52,7 @@ impl BufferedStream {
             stream,
             input: Vec::new(),
             taken: 0,
+            end: 0,
             output: Vec::new(),
             sent: 0,
             readable: connected,
@@ -87,16 +92,17 @@ impl BufferedStream {
 
     /// Reads what there is, until `max` bytes wait to be decoded. `false`: the other side has ended it.
     pub fn fill(&mut self, max: usize) -> io::Result<bool> {
-        if self.taken > 0 && (self.taken == self.input.len() || self.taken >= READ_BYTES) {
-            self.input.drain(..self.taken);
-            self.taken = 0;
+        if self.taken > 0 && (self.taken == self.end || self.taken >= READ_BYTES) {
+            self.input.copy_within(self.taken..self.end, 0);
+            (self.taken, self.end) = (0, self.end - self.taken);
         }
         let mut room = READ_BYTES;
-        while self.readable && self.input.len() - self.taken < max {
-            let length = self.input.len();
-            self.input.resize(length + room, 0);
-            let read = self.stream.read(&mut self.input[length..]);
-            self.input.truncate(length + *read.as_ref().unwrap_or(&0));
+        while self.readable && self.end - self.taken < max {
+            if self.input.len() < self.end + room {
+                self.input.resize(self.end + room, 0);
+            }
+            let read = self.stream.read(&mut self.input[self.end..self.end + room]);
+            self.end += *read.as_ref().unwrap_or(&0);
             match read {
                 Ok(0) => return Ok(false),
                 // However short: the end of the connection may have come with it, and the poll will not say so again.
@@ -112,24 +118,25 @@ impl BufferedStream {
 
     /// What has arrived and is not taken.
     pub fn input(&self) -> &[u8] {
-        &self.input[self.taken..]
+        &self.input[self.taken..self.end]
     }
 
     /// Hands out what has arrived, to be decoded in place; `give_back` before anything else is read.
     pub fn lend(&mut self) -> Lent {
-        Lent { bytes: std::mem::take(&mut self.input), taken: std::mem::take(&mut self.taken) }
+        let (taken, end) = (std::mem::take(&mut self.taken), std::mem::take(&mut self.end));
+        Lent { bytes: std::mem::take(&mut self.input), taken, end }
     }
 
     /// So many bytes of it have been decoded. `unfinished`: there was no room for more, whether or not there is more.
     pub fn give_back(&mut self, lent: Lent, decoded: usize, unfinished: bool) {
         assert!(self.input.is_empty(), "nothing is read while it is lent");
-        (self.input, self.taken, self.unfinished) = (lent.bytes, lent.taken, unfinished);
+        (self.input, self.taken, self.end, self.unfinished) = (lent.bytes, lent.taken, lent.end, unfinished);
         self.take(decoded);
     }
 
     pub fn take(&mut self, bytes: usize) {
         self.taken += bytes;
-        assert!(self.taken <= self.input.len());
+        assert!(self.taken <= self.end);
     }
 
     /// Whether there may be more to read than has been.

@@ -13,6 +13,7 @@ use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::tree::{Decoder, Restore, Tree, TreeOptions};
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -54,7 +55,7 @@ pub fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Zxid>, Fatal> {
 
 /// Loads one snapshot.
 pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize) -> Result<Loaded, Fatal> {
-    let file = Opened::open(disk, path)?;
+    let file = Opened::open(disk, path, false)?;
     let (acls, sessions) = file.read_tables()?;
     let restore = Restore::new(options, file.header.zxid, acls);
     let restore = restore.or_else(|error| corrupt(path, 0, error.to_string()))?;
@@ -78,12 +79,10 @@ pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize
     Ok(Loaded { tree, sessions, info: file.info() })
 }
 
-/// Checks every byte of a snapshot without building anything; as it is on the disk, not as it is remembered.
-pub fn verify<D: Disk>(disk: &D, path: &Path, threads: usize) -> Result<SnapshotInfo, Fatal> {
-    let file = Opened::open(disk, path)?;
-    file.file.forget_cached();
+/// Checks every byte of a snapshot without building anything, in one pass; as it is on the disk, not as it is remembered.
+pub fn verify<D: Disk>(disk: &D, path: &Path) -> Result<SnapshotInfo, Fatal> {
+    let file = Opened::open(disk, path, true)?;
     file.read_tables()?;
-    file.each_nodes_block(threads, |_, _| Ok(()))?;
     Ok(file.info())
 }
 
@@ -113,9 +112,13 @@ pub(super) struct Opened<'a, F> {
 }
 
 impl<'a, F: File> Opened<'a, F> {
-    pub(super) fn open<D: Disk<File = F>>(disk: &D, path: &'a Path) -> Result<Opened<'a, F>, Fatal> {
+    /// `whole`: the checksums of all blocks are right too, on the disk itself.
+    pub(super) fn open<D: Disk<File = F>>(disk: &D, path: &'a Path, whole: bool) -> Result<Opened<'a, F>, Fatal> {
         let io = |error| disk::fatal(path, 0, error);
-        let file = disk.open(path).map_err(io)?;
+        let mut file = disk.open(path).map_err(io)?;
+        if whole {
+            file.bypass_cache();
+        }
         let len = file.len().map_err(io)?;
         let start = MAGIC.len() as u64;
         let shortest = start + 2 * BLOCK_HEADER as u64 + (Header::BYTES + Trailer::BYTES) as u64;
@@ -127,7 +130,8 @@ impl<'a, F: File> Opened<'a, F> {
         if magic != MAGIC {
             return corrupt(path, 0, "not a snapshot of a version that this server knows");
         }
-        let blocks = walk(&file, path, start, len)?;
+        let named = path.file_name().and_then(|name| name.to_str()).and_then(snapshot_zxid);
+        let blocks = walk(&file, path, start..len, named.filter(|_| whole))?;
         let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return corrupt(path, start, "empty") };
         let mut body = [0; Header::BYTES];
         if first.header.kind != Kind::Header || first.header.len as usize != Header::BYTES {
@@ -138,7 +142,7 @@ impl<'a, F: File> Opened<'a, F> {
         if !first.header.fits(header.zxid, &body) {
             return corrupt(path, first.offset, "wrong checksum of the header");
         }
-        if path.file_name().and_then(|name| name.to_str()).and_then(snapshot_zxid) != Some(header.zxid) {
+        if named != Some(header.zxid) {
             return corrupt(path, first.offset, format!("this is the snapshot of zxid {}", header.zxid));
         }
         if last.header.kind != Kind::Trailer || last.header.len as usize != Trailer::BYTES {
@@ -180,13 +184,9 @@ impl<'a, F: File> Opened<'a, F> {
 
     /// A block's body, once its checksum is right. Its length was checked against the file's.
     pub(super) fn read_block(&self, block: &Block) -> Result<Vec<u8>, Fatal> {
-        let mut body = vec![0; block.header.len as usize];
-        self.file.read_at(block.body_at(), &mut body).map_err(|error| disk::fatal(self.path, 0, error))?;
-        if block.header.fits(self.header.zxid, &body) {
-            Ok(body)
-        } else {
-            corrupt(self.path, block.offset, format!("wrong checksum of block {}", block.header.number))
-        }
+        let mut body = Vec::new();
+        read_body(&self.file, self.path, block, self.header.zxid, &mut body)?;
+        Ok(body)
     }
 
     pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Block> {
@@ -247,10 +247,22 @@ impl<'a, F: File> Opened<'a, F> {
     }
 }
 
-/// Where the blocks are, from their headers. What these say is checked with the bodies.
-fn walk<F: File>(file: &F, path: &Path, start: u64, len: u64) -> Result<Vec<Block>, Fatal> {
-    let mut blocks = Vec::new();
-    let mut offset = start;
+/// A block's body, once its checksum is right. Its length was checked against the file's.
+fn read_body<F: File>(file: &F, path: &Path, block: &Block, zxid: Zxid, body: &mut Vec<u8>) -> Result<(), Fatal> {
+    body.resize(block.header.len as usize, 0);
+    file.read_at(block.body_at(), body).map_err(|error| disk::fatal(path, 0, error))?;
+    if block.header.fits(zxid, body) {
+        Ok(())
+    } else {
+        corrupt(path, block.offset, format!("wrong checksum of block {}", block.header.number))
+    }
+}
+
+/// Where the blocks are, from their headers. What these say is checked with the bodies: here with `whole`, the zxid of the
+/// snapshot, but for the first block, which has to say that it is of this zxid.
+fn walk<F: File>(file: &F, path: &Path, within: Range<u64>, whole: Option<Zxid>) -> Result<Vec<Block>, Fatal> {
+    let (mut blocks, mut body) = (Vec::new(), Vec::new());
+    let Range { start: mut offset, end: len } = within;
     while offset < len {
         let mut bytes = [0; BLOCK_HEADER];
         if len - offset < BLOCK_HEADER as u64 {
@@ -264,6 +276,9 @@ fn walk<F: File>(file: &F, path: &Path, start: u64, len: u64) -> Result<Vec<Bloc
         let block = Block { offset, header };
         if len - block.body_at() < header.len as u64 {
             return corrupt(path, offset, format!("block {} is longer than the rest of the file", header.number));
+        }
+        if let Some(zxid) = whole.filter(|_| !blocks.is_empty()) {
+            read_body(file, path, &block, zxid, &mut body)?;
         }
         offset = block.body_at() + header.len as u64;
         blocks.push(block);

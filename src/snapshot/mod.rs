@@ -113,7 +113,7 @@ impl<D: Disk> Keeper<D> {
         if self.verified.contains(&zxid) {
             return Ok(true);
         }
-        match verify(&self.disk, &snapshot_path(&self.dir, zxid), 1) {
+        match verify(&self.disk, &snapshot_path(&self.dir, zxid)) {
             Ok(_) => {
                 self.verified.insert(zxid);
                 Ok(true)

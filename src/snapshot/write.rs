@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Bytes between two syncs.
 const SYNC_BYTES: u64 = 16 << 20;
+/// Bytes that are written at a time; a multiple of any disk's blocks.
+const PIECE_BYTES: usize = 1 << 20;
 /// ACLs in one slice.
 const SLICE_ACLS: u32 = 256;
 /// Sessions in one block.
@@ -32,9 +34,13 @@ pub struct SnapshotWriter<D: Disk> {
     slice: Vec<u8>,
     slice_kind: Kind,
     slice_bytes: usize,
+    piece_bytes: usize,
     stage: Stage,
     blocks: u32,
+    /// Of the file so far, with what is in `piece`.
     bytes: u64,
+    /// Not written yet: the file goes past the page cache, in whole blocks. Nobody reads it before the next start.
+    piece: Vec<u8>,
     synced: u64,
     nodes: u64,
     acls: u64,
@@ -54,7 +60,8 @@ impl<D: Disk> SnapshotWriter<D> {
     /// Begins the file for a tree that has just been frozen, with the sessions of the same moment. `dir` exists.
     pub fn begin(disk: D, dir: &Path, frozen: Frozen, sessions: &[SessionRecord]) -> Result<Self, Fatal> {
         let tmp = dir.join(TMP_NAME);
-        let file = disk.create(&tmp, 0).map_err(|error| disk::fatal(&tmp, 0, error))?;
+        let mut file = disk.create(&tmp, 0).map_err(|error| disk::fatal(&tmp, 0, error))?;
+        file.bypass_cache();
         let mut writer = SnapshotWriter {
             disk,
             dir: dir.to_owned(),
@@ -64,9 +71,11 @@ impl<D: Disk> SnapshotWriter<D> {
             slice: Vec::new(),
             slice_kind: Kind::Nodes,
             slice_bytes: limits::READ_GUARD_BYTES,
+            piece_bytes: PIECE_BYTES,
             stage: Stage::Nodes,
             blocks: 0,
             bytes: 0,
+            piece: Vec::new(),
             synced: 0,
             nodes: 0,
             acls: 0,
@@ -102,9 +111,10 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(())
     }
 
-    /// About how many bytes a slice has, instead of what the guard allows. Tests take small ones.
+    /// About how many bytes a slice has, instead of what the guard allows, and what is written at a time. Tests take small
+    /// ones.
     pub fn slices_of(mut self, bytes: usize) -> Self {
-        self.slice_bytes = bytes;
+        (self.slice_bytes, self.piece_bytes) = (bytes, bytes);
         self
     }
 
@@ -182,6 +192,7 @@ impl<D: Disk> SnapshotWriter<D> {
         let trailer = Trailer { blocks: self.blocks as u64 + 1, bytes, acls: self.acls, content_digest };
         self.write_block(Kind::Trailer, &trailer.write())?;
         assert!(self.bytes == bytes);
+        self.write_piece(self.piece.len())?;
         self.sync()?;
         let path = snapshot_path(&self.dir, self.frozen.zxid);
         self.disk.rename(&self.dir.join(TMP_NAME), &path).map_err(|error| disk::fatal(&path, 0, error))?;
@@ -217,15 +228,26 @@ impl<D: Disk> SnapshotWriter<D> {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
-        let written = self.file.write_at(self.bytes, bytes);
-        written.map_err(|error| disk::fatal(&self.dir.join(TMP_NAME), bytes.len() as u64, error))?;
+        self.piece.extend_from_slice(bytes);
         self.bytes += bytes.len() as u64;
+        if self.piece.len() >= self.piece_bytes {
+            self.write_piece(self.piece.len() / self.piece_bytes * self.piece_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write_piece(&mut self, count: usize) -> Result<(), Fatal> {
+        let at = self.bytes - self.piece.len() as u64;
+        let written = self.file.write_at(at, &self.piece[..count]);
+        written.map_err(|error| disk::fatal(&self.dir.join(TMP_NAME), count as u64, error))?;
+        self.piece.drain(..count);
+        self.piece.shrink_to(2 * PIECE_BYTES);
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Fatal> {
         self.file.sync().map_err(|error| disk::sync_failed(&self.dir.join(TMP_NAME), error))?;
-        self.synced = self.bytes;
+        self.synced = self.bytes - self.piece.len() as u64;
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ impl<D: Disk> Install<D> {
     /// server stops; the next start finds one of the two.
     pub fn commit(mut self, log: &mut Log<D>) -> Result<SnapshotInfo, Fatal> {
         let zxid = self.note.zxid;
-        let info = match snapshot::verify(&self.disk, &snapshot_path(&self.dirs.snapshots, zxid), 1) {
+        let info = match snapshot::verify(&self.disk, &snapshot_path(&self.dirs.snapshots, zxid)) {
             Ok(info) => info,
             Err(fatal) => {
                 self.abandon()?;

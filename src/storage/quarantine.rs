@@ -174,7 +174,7 @@ pub(super) fn resume_setting_aside<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes)
 
 fn newest_sound<D: Disk>(disk: &D, dirs: &Dirs) -> Result<Option<Zxid>, Fatal> {
     for zxid in snapshot::list(disk, &dirs.snapshots)? {
-        match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid), 1) {
+        match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid)) {
             Ok(_) => return Ok(Some(zxid)),
             Err(fatal) if is_damage(&fatal) => {}
             Err(fatal) => return Err(fatal),

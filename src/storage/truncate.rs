@@ -37,7 +37,7 @@ pub fn truncate<D: Disk>(disk: &D, dirs: &Dirs, log: &mut Log<D>, to: Zxid) -> R
 /// Whether there is a sound snapshot in `oldest..=to`.
 fn has_snapshot<D: Disk>(disk: &D, dirs: &Dirs, oldest: Zxid, to: Zxid) -> Result<bool, Fatal> {
     for zxid in snapshot::list(disk, &dirs.snapshots)?.into_iter().filter(|zxid| (oldest..=to).contains(zxid)) {
-        match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid), 1) {
+        match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid)) {
             Ok(_) => return Ok(true),
             Err(fatal) if is_damage(&fatal) => {
                 tracing::error!("{fatal}; looking for an older snapshot");

@@ -551,7 +551,7 @@ pub fn snapshot(input: &[u8]) {
     let (disk, dir) = (SimDisk::new(), Path::new(SNAPSHOT_DIR));
     disk.create_dir(dir).unwrap();
     disk.put(path, bytes);
-    let verified = snapshot::verify(&disk, path, 1);
+    let verified = snapshot::verify(&disk, path);
     let loaded = snapshot::load(&disk, path, TreeOptions::default(), 1);
     if how & 2 == 0 {
         let sound = verified.is_ok() && loaded.is_ok();

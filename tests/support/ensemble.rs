@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::client::{Client, Refusal};
 use super::conn;
-use super::servers::{Kind, Options, command, wait_for};
+use super::servers::{Kind, Options, command, more_than_one_core, wait_for};
 
 /// How long an ensemble may take to be what a test waits for.
 pub const SOON: Duration = Duration::from_secs(40);
@@ -149,6 +149,7 @@ impl Ensemble {
             member.client_port,
             self.host(at)
         );
+        text += more_than_one_core(self.layout.kind);
         for (of, other) in self.members.iter().enumerate() {
             let role = if of < self.layout.voters { "participant" } else { "observer" };
             let (host, quorum, election) = (self.host(of), other.quorum_port, other.election_port);

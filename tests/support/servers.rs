@@ -141,6 +141,7 @@ impl Server {
         let config = self.folder.path().join("zoo.cfg");
         let mut text =
             format!("dataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\n", self.data().display(), self.port);
+        text.push_str(more_than_one_core(self.kind));
         for line in &self.options.config {
             text.push_str(line);
             text.push('\n');
@@ -251,4 +252,12 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<
 #[expect(clippy::disallowed_methods, reason = "a real process is waited for; nothing here is simulated")]
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// So that tests see what only several loops beside each other do, on whatever machine.
+pub fn more_than_one_core(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ostler => "ostler.cores=2\n",
+        _ => "",
+    }
 }

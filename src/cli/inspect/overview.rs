@@ -168,7 +168,7 @@ fn read_their_log(disk: &RealDisk, file: &LogName, line: &mut Line) -> io::Resul
 fn our_snapshot(disk: &RealDisk, path: &Path) -> Line {
     let bytes = disk.open_to_read(path).and_then(|file| file.len()).unwrap_or(0);
     let mut line = Line { name: name(path), kind: "snapshot", bytes, holds: String::new(), problem: None };
-    match snapshot::verify(disk, path, 1) {
+    match snapshot::verify(disk, path) {
         Ok(info) => {
             line.holds = format!(
                 "zxid {}, {} znodes, {} sessions, digest {:#x}, content digest {:#x}",

@@ -36,7 +36,7 @@ pub enum StreamError {
 /// Writes what follows the SNAP packet on the quorum port: the tree of this snapshot, and the signature; how many bytes that
 /// were. Flushes nothing. Sessions and ACLs go out before the file's znodes are read, so that the other end hears something.
 pub fn stream_snap<D: Disk>(disk: &D, path: &Path, out: &mut impl Write) -> Result<u64, StreamError> {
-    let file = Opened::open(disk, path)?;
+    let file = Opened::open(disk, path, false)?;
     let (mut acls, sessions) = file.read_tables()?;
     // The list that has no number on the wire.
     acls.retain(|&(number, _)| number != Image::OPEN_ACL);
