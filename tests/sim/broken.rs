@@ -76,9 +76,6 @@ bugs! {
     OpeningSessionsUnknown,
 }
 
-/// Not within 3,000 seeds as they are drawn now: looked for only when OSTLER_SIM_BROKEN_SEEDS says how long.
-pub const RARE: &[Bug] = &[Bug::SyncWithoutQuorum, Bug::ClosingSessionsStay];
-
 thread_local! {
     static BROKEN: Cell<Option<Bug>> = const { Cell::new(None) };
 }

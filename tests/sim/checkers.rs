@@ -9,17 +9,27 @@ use crate::clients::{Op, Record};
 use crate::linear;
 use crate::model::{Model, sort_children};
 use crate::network::Time;
+use crate::server::Server;
 use crate::world::World;
 use ostler::ids::{SessionId, Zxid};
+use ostler::session::SessionState;
 use ostler::tree::Tree;
 use ostler::wire::ErrorCode;
 use ostler::wire::txn::{Txn, read_txn};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether all servers have everything that is committed.
+/// Whether all servers have everything that is committed, and no session is about to end. One that stays so is refused to its
+/// client for ever, and never ends.
 pub fn has_converged(world: &World) -> bool {
     let last = world.invariants.last_committed();
-    world.hosts.iter().all(|host| host.server.as_ref().is_some_and(|server| server.tree.zxid() == last))
+    world.hosts.iter().all(|host| {
+        let has_all = |server: &Server| {
+            let sessions = server.sessions.timeouts();
+            let ends = sessions.iter().any(|&(id, _)| server.sessions.state(id) == SessionState::Closing);
+            server.tree.zxid() == last && !(server.is_established() && ends)
+        };
+        host.server.as_deref().is_some_and(has_all)
+    })
 }
 
 /// What the checkers looked at.

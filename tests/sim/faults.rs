@@ -33,8 +33,12 @@ pub enum Fault {
     /// Bytes of a file of a server that is down change.
     Damage,
     DiskFull,
+    /// The others' connections with the leader break, and nothing reaches it any more, that end neither: they have another
+    /// leader while it still believes to be it.
+    Depose,
 }
 
+/// What strikes in most runs.
 const ALL: [Fault; 19] = [
     Fault::Kill,
     Fault::Power,
@@ -77,6 +81,27 @@ impl Plan {
         let pause = [300, 1_000, 3_000, 8_000][rng.below(4) as usize] * MS;
         let lasts = [200, 1_500, 6_000, 12_000][rng.below(4) as usize] * MS;
         Plan { faults, pause, lasts }
+    }
+
+    /// One leader after another is deposed and comes back, in one life of each server: what a leadership leaves behind in
+    /// memory, or still says when it is over, is seen only then.
+    pub fn of_leaders(rng: &mut Rng) -> Plan {
+        let others = [Fault::IsolateLeader, Fault::PauseLeader, Fault::CutConnection];
+        let other = others[rng.below(3) as usize];
+        let pause = [3_000, 8_000][rng.below(2) as usize] * MS;
+        Plan { faults: vec![Fault::Depose, Fault::Depose, other], pause, lasts: 6_000 * MS }
+    }
+
+    /// Servers need a whole state, of a leader whose disk lags behind what is committed.
+    pub fn of_replacements(rng: &mut Rng) -> Plan {
+        let pause = [1_000, 3_000][rng.below(2) as usize] * MS;
+        Plan { faults: vec![Fault::Damage, Fault::Damage, Fault::SlowDisk], pause, lasts: 500 * MS }
+    }
+
+    /// Clients move from server to server, and what one of these says comes late.
+    pub fn of_latecomers(rng: &mut Rng) -> Plan {
+        let pause = [50, 300][rng.below(2) as usize] * MS;
+        Plan { faults: vec![Fault::Stall, Fault::Stall, Fault::Stall, Fault::Pause], pause, lasts: 1_500 * MS }
     }
 }
 
@@ -154,6 +179,16 @@ impl Nemesis {
                     if all || to == other {
                         world.net.block(victim, to);
                     }
+                }
+                self.heal_after(world, lasts);
+            }
+            Fault::Depose => {
+                let deposed = leader.unwrap_or(victim);
+                for other in 0..servers {
+                    world.net.block(other, deposed);
+                }
+                for conn in world.net.between(deposed, servers) {
+                    world.cut(conn);
                 }
                 self.heal_after(world, lasts);
             }

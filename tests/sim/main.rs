@@ -130,12 +130,17 @@ fn seeds_break_no_promise() {
 #[ignore = "needs minutes; .ci/run gives them"]
 fn every_bug_that_is_put_back_is_found() {
     fix_hashes();
-    let asked = number("OSTLER_SIM_BROKEN_SEEDS");
-    let most = asked.unwrap_or(1_000);
+    let most = number("OSTLER_SIM_BROKEN_SEEDS").unwrap_or(1_000);
+    let only = std::env::var("OSTLER_SIM_BUG").ok();
+    let counted = number("OSTLER_SIM_COUNTED").is_some();
     let mut missed = Vec::new();
     for &bug in broken::BUGS {
-        if asked.is_none() && broken::RARE.contains(&bug) {
-            println!("{bug:?}: too rare to be looked for here");
+        if only.as_ref().is_some_and(|only| !only.split(',').any(|name| format!("{bug:?}") == name)) {
+            continue;
+        }
+        if counted {
+            let failing: Vec<u64> = (1..=most).filter(|&seed| run::run(seed, Some(bug), false).is_err()).collect();
+            println!("{bug:?}: {} of {most} seeds: {:?}", failing.len(), &failing[..failing.len().min(10)]);
             continue;
         }
         let took = (1..=most).find_map(|seed| run::run(seed, Some(bug), false).err().map(|failure| (seed, failure)));

@@ -279,6 +279,12 @@ impl Net {
             .collect()
     }
 
+    /// Connections of one of the first hosts, the servers, with another of them.
+    pub fn between(&self, host: usize, servers: usize) -> Vec<u32> {
+        let conns = self.conns.iter().filter(|(_, conn)| conn.hosts.contains(&host));
+        conns.filter(|(_, conn)| conn.hosts.iter().all(|&at| at < servers)).map(|(&id, _)| id).collect()
+    }
+
     pub fn all(&self) -> Vec<u32> {
         self.conns.keys().copied().collect()
     }

@@ -68,7 +68,7 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
     let observers = pick(rng, &[0, 0, 1, 2]);
     let clients = 2 + rng.below(4) as usize;
     let slow = pick(rng, &[1, 4, 20, 100]);
-    let knobs = Knobs {
+    let mut knobs = Knobs {
         timing: Timing { tick_ms: pick(rng, &[400, 1_000]), init_limit: 10, sync_limit: 5 },
         disk: (crate::storage::DISK_LEAST, MS * slow),
         snap_count: pick(rng, &[10, 40, 200, 100_000]),
@@ -77,7 +77,7 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
         history_bytes: pick(rng, &[1 << 20, 1 << 20, 20_000]),
         counter_max: pick(rng, &[u32::MAX, u32::MAX, 1_000, 100]),
     };
-    let habits = Habits {
+    let mut habits = Habits {
         servers: voters + observers,
         timeout_ms: pick(rng, &[2_000, 4_000, 10_000]),
         pause: pick(rng, &[20, 100, 400]) * MS,
@@ -90,9 +90,43 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
         syncs_per_mille: pick(rng, &[0, 50, 200]),
     };
     let latency = (MS / 10, MS * pick(rng, &[1, 1, 5, 30, 200]));
-    let setup = Setup { voters, observers, clients, knobs, habits, latency, drift_ppm: pick(rng, &[0, 1_000, 50_000]) };
-    let plan = Plan::draw(rng);
-    let lasts = pick(rng, &[10_000, 20_000, 40_000]) * MS;
+    let drift_ppm = pick(rng, &[0, 1_000, 50_000]);
+    let mut plan = Plan::draw(rng);
+    let mut lasts = pick(rng, &[10_000, 20_000, 40_000]) * MS;
+    // Some runs are about one thing, which is rare in the others.
+    match rng.below(16) {
+        0 => {
+            plan = Plan::of_leaders(rng);
+            lasts = 40_000 * MS;
+            habits = Habits {
+                timeout_ms: pick(rng, &[2_000, 4_000]),
+                pause: 100 * MS,
+                moves_per_mille: pick(rng, &[0, 5]),
+                // A write that the old leader can't commit holds up what its client asks behind it.
+                reads_per_mille: 200,
+                syncs_per_mille: 650,
+                ..habits
+            };
+        }
+        1 => {
+            plan = Plan::of_latecomers(rng);
+            habits = Habits {
+                timeout_ms: 10_000,
+                pause: 20 * MS,
+                moves_per_mille: 100,
+                reads_per_mille: 100,
+                syncs_per_mille: 0,
+                ..habits
+            };
+        }
+        2 => {
+            plan = Plan::of_replacements(rng);
+            knobs.disk.1 = 100 * MS;
+            habits = Habits { pause: 20 * MS, reads_per_mille: 100, ..habits };
+        }
+        _ => {}
+    }
+    let setup = Setup { voters, observers, clients, knobs, habits, latency, drift_ppm };
     (setup, plan, lasts)
 }
 
