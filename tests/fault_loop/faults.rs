@@ -58,6 +58,11 @@ impl Fault {
     }
 }
 
+/// `OSTLER_FAULTS`: some of them only.
+pub fn only() -> Option<String> {
+    std::env::var("OSTLER_FAULTS").ok()
+}
+
 pub struct Faults {
     pub ensemble: Ensemble,
     pub network: Option<Network>,
@@ -111,6 +116,9 @@ impl Faults {
         }
         if self.disk.is_some() {
             all.push(FillDisk);
+        }
+        if let Some(only) = only() {
+            all.retain(|fault| only.split(',').any(|name| format!("{fault:?}") == name));
         }
         all
     }
