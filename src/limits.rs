@@ -61,6 +61,8 @@ pub const LEARNER_REQUESTS_BYTES: usize = 32 << 20;
 /// Requests that a learner has forwarded and that are not answered, and their bytes that its leader has not taken; above
 /// either it takes no more from its clients.
 pub const FORWARDED_MAX: usize = 65_536;
+/// Syncs of one learner that are not answered, above which its leader drops it. No server's clients may ask for so many.
+pub const LEARNER_SYNCS_MAX: usize = 4 * FORWARDED_MAX;
 pub const FORWARDED_BYTES: usize = 16 << 20;
 
 /// Bytes of saved node images that a snapshot in progress may hold before the pipeline waits for it.

@@ -128,6 +128,8 @@ struct Learner {
     pings: VecDeque<u64>,
     /// Highest round answered.
     answered: u64,
+    /// Its syncs that are not answered.
+    syncs: usize,
     /// Answers to an observer's REVALIDATEs, and what has to be committed before each.
     verdicts: VecDeque<(Zxid, SessionValid)>,
     out: Vec<u8>,
@@ -317,6 +319,7 @@ impl Leader {
             heard: now,
             pings: VecDeque::new(),
             answered: 0,
+            syncs: 0,
             verdicts: VecDeque::new(),
             out: Vec::new(),
         };

@@ -360,6 +360,22 @@ fn a_sync_is_answered_when_a_quorum_has_answered_a_later_ping() {
 }
 
 #[test]
+fn a_learner_that_waits_for_too_many_syncs_is_dropped_and_those_that_were_answered_do_not_count() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.connect(0);
+    lab.connect(1);
+    let most = crate::limits::LEARNER_SYNCS_MAX;
+    lab.leader.sync_asked(Some(Link(1)), lab.now);
+    lab.run();
+    assert_eq!(lab.followers[1].syncs, 1);
+    (0..most).for_each(|_| lab.leader.sync_asked(Some(Link(1)), lab.now));
+    assert!(lab.leader.server(Link(1)).is_some());
+    lab.leader.sync_asked(Some(Link(1)), lab.now);
+    assert!(lab.leader.server(Link(1)).is_none() && lab.leader.server(Link(0)).is_some());
+    assert!(lab.leader.is_established());
+}
+
+#[test]
 fn an_observer_hears_that_a_session_lives_behind_what_the_session_has_written() {
     let mut lab = Lab::with_observers(1, &[], 0, &[(&[], 0), (&[], 0)]);
     lab.connect(0);

@@ -3,7 +3,7 @@
 use super::{Leader, LeaderOutput, Learner, Link, Phase, Stage};
 use crate::clock::Now;
 use crate::ids::{ServerId, Zxid};
-use crate::limits::PROPOSALS_OUTSTANDING_MAX;
+use crate::limits::{LEARNER_SYNCS_MAX, PROPOSALS_OUTSTANDING_MAX};
 use crate::wire::quorum::{PacketType, SessionValid};
 use crate::zab::history::History;
 use crate::zab::quorum::ServerSet;
@@ -197,6 +197,13 @@ impl Leader {
         if self.phase != Phase::Broadcast {
             return;
         }
+        if let Some(link) = from {
+            let Some(learner) = self.learners.get_mut(&link) else { return };
+            learner.syncs += 1;
+            if learner.syncs > LEARNER_SYNCS_MAX {
+                return self.close(link, format!("it waits for more than {LEARNER_SYNCS_MAX} syncs"));
+            }
+        }
         let waits_for = self.syncs.round + 1;
         self.syncs.waiting.push_back((waits_for, self.proposed, from));
         let idle = self.syncs.waiting.front().is_some_and(|&(round, ..)| round == waits_for);
@@ -223,6 +230,7 @@ impl Leader {
                 None => here += 1,
                 Some(link) => {
                     if let Some(learner) = self.learners.get_mut(&link) {
+                        learner.syncs -= 1;
                         learner.send(PacketType::Sync, 0, None);
                     }
                 }
