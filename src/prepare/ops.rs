@@ -145,6 +145,7 @@ impl Prepare {
             },
             children: 0,
             data_len: data_len as u32,
+            text_crc: 0,
             digest: 0,
             odd_container: kind == NodeKind::Container && flags::is_ephemeral(flags),
         };

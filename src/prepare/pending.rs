@@ -5,13 +5,12 @@
 //! that changed it has been applied. Inside a multi, what is overwritten is kept, so that a failure can take it all back.
 //! Records have numbers, so that only what comes with a path is hashed, and what is forgotten is found without one.
 //!
-//! The tree's digest is kept ahead too. A node's digest is a CRC-32 over its path, its data and 60 bytes of its stat, and
-//! crc(a ‖ b) = shift(crc(a)) ^ crc(b), where the shift depends on the length of b alone. So when only the stat changes,
-//! the new digest is the old one ^ crc(old stat) ^ crc(new stat), and the data is not read.
+//! The tree's digest is kept ahead too. A node's digest is a CRC-32 over its path, its data and 60 bytes of its stat; so when
+//! only the stat changes, the new one goes on from that of path and data, and the data is not read.
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::hash_bytes;
-use crate::tree::{NodeRef, Numbers, Tree, in_tree_digest, node_digest};
+use crate::tree::{NodeRef, Numbers, Tree, digest_from_text_crc, in_tree_digest, text_crc};
 use crate::wire::txn::{Acl, AclList};
 use hashbrown::HashTable;
 use slab::Slab;
@@ -23,7 +22,8 @@ pub(super) struct Node {
     pub numbers: Numbers,
     pub children: u32,
     pub data_len: u32,
-    /// Meaningless where the digest is off or the path has no part in it.
+    /// CRC-32 of path and data. Meaningless, as `digest`, where the digest is off or the path has no part in it.
+    pub text_crc: u32,
     pub digest: u32,
     /// A container that a create with an ephemeral flag made: no parent for the rest of its multi.
     pub odd_container: bool,
@@ -35,6 +35,7 @@ impl Node {
             numbers: node.numbers(),
             children: node.num_children() as u32,
             data_len: node.data_len() as u32,
+            text_crc: node.text_crc(),
             digest: node.digest(),
             odd_container: false,
         }
@@ -43,11 +44,6 @@ impl Node {
     pub fn owner(&self, rules: OwnerRules) -> Owner {
         Owner::from_stored(self.numbers.owner, rules)
     }
-}
-
-/// CRC-32 of the numbers alone: what the digest of the root would be if it had no data.
-fn numbers_crc(numbers: &Numbers) -> u32 {
-    node_digest("/", None, numbers)
 }
 
 /// A znode's access control list while it is pending.
@@ -159,7 +155,8 @@ impl Pending {
     /// A znode will be there that wasn't. `node.digest` is filled in.
     pub fn created(&mut self, path: &str, mut node: Node, data: &[u8], acl: PendingAcl) {
         if self.counts(path) {
-            node.digest = node_digest(path, Some(data), &node.numbers);
+            node.text_crc = text_crc(path, Some(data));
+            node.digest = digest_from_text_crc(node.text_crc, &node.numbers);
             self.adjust(0, node.digest);
         }
         self.put(path, Some(node), Some(acl));
@@ -168,7 +165,8 @@ impl Pending {
     /// A znode's data will be another.
     pub fn data_set(&mut self, path: &str, old: &Node, mut new: Node, data: &[u8]) {
         if self.counts(path) {
-            new.digest = node_digest(path, Some(data), &new.numbers);
+            new.text_crc = text_crc(path, Some(data));
+            new.digest = digest_from_text_crc(new.text_crc, &new.numbers);
             self.adjust(old.digest, new.digest);
         }
         self.put(path, Some(new), None);
@@ -177,7 +175,8 @@ impl Pending {
     /// A znode's stat will be another, its data won't. `acl` where that changes too.
     pub fn stat_set(&mut self, path: &str, old: &Node, mut new: Node, acl: Option<PendingAcl>) {
         if self.counts(path) {
-            new.digest = old.digest ^ numbers_crc(&old.numbers) ^ numbers_crc(&new.numbers);
+            new.text_crc = old.text_crc;
+            new.digest = digest_from_text_crc(old.text_crc, &new.numbers);
             self.adjust(old.digest, new.digest);
         }
         self.put(path, Some(new), acl);
