@@ -63,6 +63,7 @@ fn main() -> Result<()> {
 
 /// Proposals of a write, which are longer than this, and commits, which have just so many bytes, come one at a time.
 const COMMIT: &[u8] = b"committed";
+const ACK: &[u8] = b"acknowledged";
 
 fn follow(leader: &str, file: &Path) -> Result<()> {
     let mut log = Log::create(file)?;
@@ -79,7 +80,7 @@ fn follow(leader: &str, file: &Path) -> Result<()> {
             Ok(0) => return Ok(()),
             Ok(len) if len > COMMIT.len() => {
                 log.append(&bytes[..len])?;
-                leader.write_all(b"acknowledged")?;
+                leader.write_all(ACK)?;
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -110,8 +111,10 @@ fn lead(program: &str, address: &str, folder: &Path) -> Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     println!("{}", pids.join("+"));
     let mut client: Option<(TcpStream, Vec<u8>, bool)> = None;
-    // The xid of the write that no follower has acknowledged yet.
+    // The xid of the write that no follower has acknowledged yet; writes so far, and bytes of each follower's acknowledgements:
+    // the slower one's, of the write before, must not pass for one of this.
     let mut waiting: Option<Vec<u8>> = None;
+    let (mut writes, mut acknowledged) = (0, [0; 2]);
     let (mut events, mut bytes) = (Events::with_capacity(16), vec![0; 256 << 10]);
     loop {
         poll.poll(&mut events, None)?;
@@ -147,6 +150,7 @@ fn lead(program: &str, address: &str, folder: &Path) -> Result<()> {
                             }
                             log.append(&frame)?;
                             waiting = Some(frame[4..8].to_vec());
+                            writes += 1;
                         } else {
                             reply(&frame, &mut answers);
                         }
@@ -158,8 +162,11 @@ fn lead(program: &str, address: &str, folder: &Path) -> Result<()> {
                 Token(number) => {
                     match followers[number].read(&mut bytes) {
                         Ok(0) => return Err("a follower has gone".into()),
-                        Ok(_) => {}
+                        Ok(len) => acknowledged[number] += len,
                         Err(_) => continue,
+                    }
+                    if acknowledged[number] < writes * ACK.len() {
+                        continue;
                     }
                     let (Some(xid), Some((socket, ..))) = (waiting.take(), &mut client) else { continue };
                     let mut answer = vec![0, 0, 0, 84];

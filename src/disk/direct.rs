@@ -36,10 +36,13 @@ pub fn set(file: &File, direct: bool) -> bool {
 pub fn zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
     const STEP: u64 = 2 << 20;
     let whole = from.is_multiple_of(BLOCK as u64) && to.is_multiple_of(BLOCK as u64);
-    if !whole || to < from + STEP || !set(file, true) {
+    if !whole || to < from + STEP {
         return Ok(false);
     }
     let zeros = Huge::zeros(STEP as usize)?;
+    if !set(file, true) {
+        return Ok(false);
+    }
     let mut at = from;
     let mut done = Ok(true);
     while at < to {
