@@ -244,7 +244,7 @@ impl Invariants {
             }
             Report::Applied { zxid, record, digest, sessions } => self.applied(at, *zxid, record, *digest, *sessions),
             Report::Said { kind, zxid, current, epoch } => self.said(at, *kind, *zxid, *current, *epoch),
-            Report::Trusted => self.shadows[at].quarantined = false,
+            Report::Trusted { .. } => self.shadows[at].quarantined = false,
             Report::RoleEnded(_) => {}
         }
     }

@@ -114,8 +114,9 @@ impl Server {
                 // The history of a leader has taken the place of the doubtful one.
                 if self.quarantined && self.current == learner.epoch() {
                     self.quarantined = false;
-                    ctx.report(Report::Trusted);
-                    if let Err(fatal) = self.storage.end_quarantine() {
+                    let released = self.storage.end_quarantine();
+                    ctx.report(Report::Trusted { released: released.is_ok() });
+                    if let Err(fatal) = released {
                         ctx.actions.push(Action::Exit(fatal));
                     }
                 }

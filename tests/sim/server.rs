@@ -89,8 +89,10 @@ pub enum Report {
         /// The leader's.
         epoch: Epoch,
     },
-    /// A doubtful history has been replaced.
-    Trusted,
+    /// A doubtful history has been replaced; and whether the disk is known to say so.
+    Trusted {
+        released: bool,
+    },
     RoleEnded(String),
 }
 

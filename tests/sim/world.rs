@@ -497,7 +497,7 @@ impl World {
             Report::Durable(records) => {
                 self.note(|| format!("{} durable {:?}", at + 1, records.last().map(|record| record.0)));
             }
-            Report::Trusted => self.hosts[at].damaged = false,
+            Report::Trusted { released } => self.hosts[at].damaged = !released,
             Report::RoleEnded(why) => self.note(|| format!("{}: {why}", at + 1)),
             other => self.note(|| format!("{} {other:?}", at + 1)),
         }
