@@ -5,7 +5,8 @@
 //! again a millisecond after they have lost their connection. A gap ends with the first write that a leader of a later
 //! epoch has made and that was acknowledged; for the stop of a follower it is the longest time between two
 //! acknowledgements. Sessions must survive; every acknowledged write must be there at the end. A third client has many
-//! requests under way on a server that is stopped as planned: what happened must have been answered.
+//! requests under way on a server that is stopped as planned: what happened must have been answered. The writers on ostler
+//! servers keep their connections, whichever server goes and however.
 //!
 //! OSTLER_FAIL_OVER_ROUNDS (default 20) and OSTLER_BIN, the program to measure: a build for release.
 
@@ -218,6 +219,7 @@ fn measure(what: What) -> [Gaps; 2] {
 #[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
 fn after_a_kill_of_the_leader_writes_go_on_four_times_sooner_than_in_zookeeper() {
     let [ours, theirs] = measure(What::KillLeader);
+    assert_eq!(ours.lost, 0, "clients of the other servers stay connected when the leader is killed");
     assert!(ours.median() * 4.0 <= theirs.median(), "median {} and {}", ours.median(), theirs.median());
 }
 
@@ -227,7 +229,7 @@ fn a_planned_stop_answers_all_that_was_read_and_is_a_gap_of_a_tenth_of_a_second_
     let [leader, _] = measure(What::StopLeader);
     let [follower, _] = measure(What::StopFollower);
     assert_eq!(leader.unanswered + follower.unanswered, 0, "requests that were read and not answered");
-    assert_eq!(follower.lost, 0, "clients of the other servers stay connected when a follower stops");
+    assert_eq!(leader.lost + follower.lost, 0, "clients of the other servers stay connected when a server stops");
     assert!(leader.median() <= 100.0, "leader: median {}, worst {}", leader.median(), leader.worst());
     assert!(follower.median() <= 100.0, "follower: median {}, worst {}", follower.median(), follower.worst());
 }

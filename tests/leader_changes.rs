@@ -1,12 +1,12 @@
-//! Clients of servers that stay, while the leader goes: they keep their connections, and with them their watches, and what
-//! they ask meanwhile waits for the next leader; those are let go that can't be told what became of a request.
+//! Clients of servers that stay, while the leader goes: they keep their connections, and with them their watches; what they
+//! had asked is answered, once, and what they ask meanwhile waits for the next leader.
 
 mod support;
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use support::client::{self, Client, EPHEMERAL, err, op};
+use support::client::{self, Client, EPHEMERAL, SEQUENTIAL, err, op};
 use support::ensemble::{Ensemble, Layout, SOON};
 use support::jute::Writer;
 use support::servers::wait_for;
@@ -95,19 +95,11 @@ fn a_connection_that_its_client_left_before_the_change_takes_nothing_from_the_on
     }
 }
 
-#[test]
-fn a_client_whose_forwarded_write_has_no_answer_is_let_go_and_the_others_stay() {
-    let mut ensemble = Ensemble::start(Layout::of(3));
-    let leader = ensemble.leader();
-    let follower = ensemble.followers()[0];
-    let (mut writes, mut waits) = (ensemble.client(follower, 30_000), ensemble.client(follower, 30_000));
-    writes.create("/a", b"", 0).unwrap().unwrap();
-    ensemble.signal(leader, "STOP");
-    writes.send(op::SET, client::set("/a", b"who knows")).unwrap();
-    // Until the follower has taken the request: one more has been received than answered.
-    let session = format!("sid=0x{:x}", writes.granted.session);
+/// Until the server has taken more requests of the client than it has answered.
+fn wait_until_it_owes(ensemble: &Ensemble, at: usize, client: &Client) {
+    let session = format!("sid=0x{:x}", client.granted.session);
     wait_for("a request without an answer", SOON, || {
-        let all = ensemble.word(follower, "cons")?;
+        let all = ensemble.word(at, "cons")?;
         let line = all.lines().find(|line| line.contains(&session))?.to_owned();
         let number = |name: &str| -> Option<u64> {
             let digits = line.split(name).nth(1)?.split(',').next()?;
@@ -115,14 +107,159 @@ fn a_client_whose_forwarded_write_has_no_answer_is_let_go_and_the_others_stay() 
         };
         (number("recved=")? > number("sent=")?).then_some(())
     });
+}
+
+/// A client's requests of every kind, many at once, and what their answers have to be.
+struct Burst {
+    base: String,
+    xids: Vec<i32>,
+}
+
+impl Burst {
+    /// Of each kind.
+    const EACH: usize = 40;
+
+    fn send(client: &mut Client, base: &str) -> Burst {
+        let mut xids = Vec::new();
+        let mut send = |op, body| xids.push(client.send(op, body).expect("it takes requests"));
+        send(op::CREATE, client::create(base, b"", 0));
+        for n in 0..Burst::EACH {
+            send(op::SET, client::set(base, n.to_string().as_bytes()));
+            send(op::CREATE, client::create(&format!("{base}/s-"), b"", SEQUENTIAL));
+            let set = (op::SET, client::set(base, b"in a multi"));
+            send(op::MULTI, client::multi(&[set, (op::CREATE, client::create(&format!("{base}/m-{n}"), b"", 0))]));
+            // Refused by every server for what it is, and by the leader for what there is.
+            send(op::CREATE, Writer::new());
+            send(op::CREATE, client::create(base, b"", 0));
+            send(op::GET, Writer::new().text(base).bool(false));
+            send(op::SYNC, Writer::new().text(base));
+        }
+        Burst { base: base.to_owned(), xids }
+    }
+
+    /// Every request is answered, in its order, on the connection on which it was sent, and has happened once.
+    fn receive(self, client: &mut Client) {
+        let Burst { base, xids } = self;
+        let mut replies = xids.into_iter().map(|xid| {
+            let reply = client.receive().expect("the connection it had");
+            assert_eq!(reply.xid, xid, "in its order");
+            reply
+        });
+        let mut last = replies.next().expect("of the create").zxid;
+        for n in 0..Burst::EACH as i32 {
+            let mut next = || replies.next().expect("one for each request");
+            let (set, sequential, multi, refused, failed, get, sync) =
+                (next(), next(), next(), next(), next(), next(), next());
+            assert_eq!((set.err, set.stat().unwrap().version), (0, 2 * n + 1), "done once: {base} {n}");
+            assert_eq!(sequential.path().unwrap(), format!("{base}/s-{:010}", 2 * n), "done once: {base} {n}");
+            assert_eq!((multi.err, refused.err, failed.err), (0, err::MARSHALLING, err::NODE_EXISTS), "{base} {n}");
+            assert_eq!(get.data().unwrap().1.version, 2 * n + 2, "it reads its own writes: {base} {n}");
+            for write in [set.zxid, sequential.zxid, multi.zxid, failed.zxid] {
+                assert!(write > last, "{base} {n}: {write:x} after {last:x}");
+                last = write;
+            }
+            assert_eq!(sync.err, 0);
+        }
+        drop(replies);
+        let children = client.children(&base).unwrap().unwrap();
+        assert_eq!(children.len(), 2 * Burst::EACH, "{base}");
+    }
+}
+
+/// Clients on the servers that stay, with many requests under way when the leader goes: each is answered, on the connection
+/// that it was sent on.
+fn requests_under_way_are_answered(end: impl Fn(&mut Ensemble, usize)) {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    for round in 0..3 {
+        let leader = ensemble.leader();
+        let followers = ensemble.followers();
+        let mut clients: Vec<Client> = followers.iter().map(|&at| ensemble.client(at, 30_000)).collect();
+        let mut bursts = Vec::new();
+        for (at, client) in clients.iter_mut().enumerate() {
+            bursts.push(Burst::send(client, &format!("/{round}-{at}")));
+        }
+        // Wherever they are now.
+        end(&mut ensemble, leader);
+        for (client, burst) in clients.iter_mut().zip(bursts) {
+            burst.receive(client);
+        }
+        ensemble.restart(leader);
+    }
+}
+
+#[test]
+fn requests_under_way_are_answered_when_the_leader_is_killed() {
+    requests_under_way_are_answered(|ensemble, leader| ensemble.kill(leader));
+}
+
+#[test]
+fn requests_under_way_are_answered_when_the_leader_is_stopped() {
+    requests_under_way_are_answered(|ensemble, leader| {
+        let _ = ensemble.terminate(leader);
+    });
+}
+
+#[test]
+fn requests_that_a_dead_leader_has_not_read_are_asked_again() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let mut clients: Vec<Client> = followers.iter().map(|&at| ensemble.client(at, 30_000)).collect();
+    let mut leaves = ensemble.client(followers[0], 30_000);
+    ensemble.signal(leader, "STOP");
+    let mut bursts = Vec::new();
+    for (at, client) in clients.iter_mut().enumerate() {
+        bursts.push(Burst::send(client, &format!("/{at}")));
+        wait_until_it_owes(&ensemble, followers[at], client);
+    }
+    leaves.send(op::CREATE, client::create("/left", b"", 0)).unwrap();
+    wait_until_it_owes(&ensemble, followers[0], &leaves);
+    drop(leaves);
     ensemble.kill(leader);
-    assert!(writes.ended_within(SOON), "what became of its write is not known");
-    ensemble.leader();
-    waits.get("/a", false).expect("the connection it had").unwrap();
-    waits.set("/a", b"known").expect("the connection it had").unwrap();
-    let mut back = ensemble.moved(writes, follower);
-    let (data, _) = back.get("/a", false).unwrap().unwrap();
-    assert_eq!(data, b"known");
+    for (client, burst) in clients.iter_mut().zip(bursts) {
+        burst.receive(client);
+    }
+    assert!(!clients[0].exists("/left", false).unwrap(), "asked for a client that had gone");
+}
+
+#[test]
+fn a_proposal_that_only_the_next_leader_has_is_the_answer_and_is_not_asked_again() {
+    let mut ensemble = Ensemble::start(Layout::of(5));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let mut client = ensemble.client(followers[0], 30_000);
+    client.create("/a", b"", 0).unwrap().unwrap();
+    // Leader and one follower are no quorum: what the follower's client asks is proposed to both, and not committed.
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "STOP"));
+    let burst = Burst::send(&mut client, "/b");
+    client.patience = Duration::from_millis(300);
+    assert!(client.receive().is_err_and(|error| error.kind() == ErrorKind::TimedOut), "no quorum has it");
+    client.patience = SOON;
+    ensemble.kill(leader);
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "CONT"));
+    burst.receive(&mut client);
+}
+
+#[test]
+fn a_session_is_closed_by_the_next_leader_if_the_last_one_has_not_done_it() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let (mut closes, mut stays) = (ensemble.client(followers[0], 30_000), ensemble.client(followers[1], 30_000));
+    closes.create("/mine", b"", EPHEMERAL).unwrap().unwrap();
+    ensemble.signal(leader, "STOP");
+    let set = closes.send(op::CREATE, client::create("/last", b"", 0)).unwrap();
+    let close = closes.send(op::CLOSE, Writer::new()).unwrap();
+    wait_until_it_owes(&ensemble, followers[0], &closes);
+    ensemble.kill(leader);
+    for xid in [set, close] {
+        let reply = closes.receive().expect("the connection it had");
+        assert_eq!((reply.xid, reply.err), (xid, 0));
+    }
+    assert!(closes.ended_within(SOON));
+    stays.sync().expect("the connection it had");
+    assert!(!stays.exists("/mine", false).unwrap());
+    assert!(stays.exists("/last", false).unwrap());
 }
 
 #[test]

@@ -32,10 +32,11 @@ pub enum Entry {
     Close { conn: ConnId },
     /// This server does not serve any more: every connection is closed, its session lives on.
     CloseAll,
-    /// This server does not serve for the moment: connections with something unanswered are closed, and what the others ask
-    /// waits, until one of the next two.
+    /// This server does not serve for the moment: what connections with a session ask waits, until it serves again or everyone
+    /// has to go.
     Stall,
-    /// It serves again.
+    /// It serves again: what was asked and has no answer has it now, or will get it once the pipeline knows that the client is
+    /// `StillHere`.
     GoOn,
     /// An operator asks: the core adds what it knows.
     Report(Arc<Gather>),

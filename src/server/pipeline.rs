@@ -10,6 +10,7 @@
 mod apply;
 mod connect;
 mod forward;
+mod kept;
 mod member;
 mod peers;
 mod replace;
@@ -17,6 +18,7 @@ mod replace;
 pub use member::Member;
 
 use crate::admin::status::Mode;
+use crate::auth::AuthIds;
 use crate::clock::{self, Now};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
@@ -404,12 +406,10 @@ impl Pipeline {
             for mut batch in batches.drain(..) {
                 let mut items = std::mem::take(&mut batch.items);
                 let count = items.len();
-                // What was read before everybody had to go is not done after it: something before it was not done either.
-                let is_stale = batch.term != self.shared.serving_term();
+                let is_stale = self.is_stale(batch.term);
                 for item in items.drain(..) {
                     match item {
-                        Item::Write { .. } | Item::Sync { .. } if is_stale => {}
-                        Item::Connect { conn, .. } if is_stale => self.tell(conn, Entry::Close { conn }),
+                        Item::Write { .. } | Item::Sync { .. } | Item::StillHere { .. } if is_stale => {}
                         item => self.item(item, &batch, now, time_ms),
                     }
                 }
@@ -429,44 +429,26 @@ impl Pipeline {
             Item::Write { conn, session, xid, op, body, auth, received } => {
                 let reply = ReplyTo { conn, op, xid, received, after_sync: 0 };
                 let body = batch.record(&body);
-                if !self.leads() {
-                    // Without a leader the connection is being closed, and nobody is answered.
-                    if self.shared.is_serving() {
-                        self.forward_write(session, reply, body, &auth);
-                    }
-                    return;
-                }
-                if op == OpCode::CloseSession {
-                    self.close_session(session, xid, time_ms, Some(reply));
-                    return;
-                }
-                let state = self.sessions.state(session);
-                if state == SessionState::Unknown {
-                    // It ended between two frames; its connection is about to be closed, and nobody is answered.
-                    return;
-                }
-                let session_check = match &self.member {
-                    Some(_) => self.check_session(session, conn),
-                    None => state.into(),
-                };
-                let request = WriteRequest { session, session_check, xid, op, body, auth: &auth };
-                let Some(zxid) = self.next_zxid() else { return };
-                match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
-                    Prepared::Txn { header, txn, digest } => {
-                        let bytes = self.propose(header, &txn, digest);
-                        let shape = Shape::of(op, &txn);
-                        let effect = Effect::Txn { header, txn, shape, digest: None };
-                        self.pending.push_back(Pending { zxid, effect, reply: Some(reply), bytes });
-                    }
-                    Prepared::Refused(code) => self.wait_in_line(Effect::Refused(code), Some(reply)),
+                if self.has_to_wait(session, batch.term) {
+                    self.keep_request(session, reply, body.to_vec(), auth);
+                } else {
+                    self.write(session, reply, body, &auth, time_ms);
                 }
             }
             Item::Sync { conn, session, xid, body, received } => {
                 let record = batch.record(&body).to_vec();
                 let reply = ReplyTo { conn, op: OpCode::Sync, xid, received, after_sync: 0 };
-                self.sync(session, reply, record, now);
+                if self.has_to_wait(session, batch.term) {
+                    self.keep_request(session, reply, record, AuthIds::default());
+                } else {
+                    self.sync(session, reply, record, now);
+                }
             }
-            Item::Connect { conn, .. } if !self.shared.is_serving() => self.tell(conn, Entry::Close { conn }),
+            Item::StillHere { conn, session } => self.ask_again(session, conn, now, time_ms),
+            // One that was made in another time of serving goes by what was known then.
+            Item::Connect { conn, .. } if !self.shared.is_serving() || batch.term != self.shared.serving_term() => {
+                self.tell(conn, Entry::Close { conn });
+            }
             Item::Connect { conn, session, password, timeout_ms, read_only, received } => {
                 if session == SessionId::NONE && !self.leads() {
                     self.forward_open(conn, timeout_ms, read_only, received);
@@ -488,6 +470,37 @@ impl Pipeline {
             Item::Closed { conn, session } => self.connection_closed(conn, session),
             Item::Heard { sessions } if self.leads() => self.sessions.touch(&sessions, now),
             Item::Heard { sessions } => self.note_touched(&sessions),
+        }
+    }
+
+    /// A client's write.
+    fn write(&mut self, session: SessionId, reply: ReplyTo, body: &[u8], auth: &AuthIds, time_ms: i64) {
+        let ReplyTo { conn, op, xid, .. } = reply;
+        if !self.leads() {
+            return self.forward_write(session, reply, body, auth);
+        }
+        if op == OpCode::CloseSession {
+            return self.close_session(session, xid, time_ms, Some(reply));
+        }
+        let state = self.sessions.state(session);
+        if state == SessionState::Unknown {
+            // It ended between two frames; its connection is about to be closed, and nobody is answered.
+            return;
+        }
+        let session_check = match &self.member {
+            Some(_) => self.check_session(session, conn),
+            None => state.into(),
+        };
+        let request = WriteRequest { session, session_check, xid, op, body, auth };
+        let Some(zxid) = self.next_zxid() else { return };
+        match self.prepare.write(self.tree.peek(), &request, zxid, time_ms) {
+            Prepared::Txn { header, txn, digest } => {
+                let bytes = self.propose(header, &txn, digest);
+                let shape = Shape::of(op, &txn);
+                let effect = Effect::Txn { header, txn, shape, digest: None };
+                self.pending.push_back(Pending { zxid, effect, reply: Some(reply), bytes });
+            }
+            Prepared::Refused(code) => self.wait_in_line(Effect::Refused(code), Some(reply)),
         }
     }
 
@@ -526,10 +539,7 @@ impl Pipeline {
 
     fn sync(&mut self, session: SessionId, reply: ReplyTo, record: Vec<u8>, now: Now) {
         if !self.leads() {
-            if self.shared.is_serving() {
-                self.forward_sync(session, reply, record);
-            }
-            return;
+            return self.forward_sync(session, reply, record);
         }
         let mut confirmed = true;
         if let Some(member) = &mut self.member

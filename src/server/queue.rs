@@ -83,6 +83,9 @@ pub enum Item {
     },
     /// The connection is gone, and every request that was read from it stands before this in the queue.
     Closed { conn: ConnId, session: SessionId },
+    /// The connection has been kept through a change of leader, with requests that have no answer, and its client is still
+    /// there (`Entry::GoOn`). What was read from it before stands before this in the queue.
+    StillHere { conn: ConnId, session: SessionId },
     /// These sessions were heard from.
     Heard { sessions: Vec<SessionId> },
 }

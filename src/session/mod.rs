@@ -12,6 +12,7 @@
 //! a reconnect (close the old connection, compare the password, then `reopen`). Runs on the pipeline's thread.
 
 mod ids;
+pub mod owed;
 
 pub use ids::{SessionIds, password, password_is};
 

@@ -74,6 +74,10 @@ bugs! {
     ClosingSessionsStay,
     /// A session that a follower has applied and the leader has not is unknown to the leader.
     OpeningSessionsUnknown,
+    /// 1.1: what a lost leader was asked is asked again, although it may have happened.
+    AsksAgainWhatHappened,
+    /// 1.6: it is asked again for clients that have gone to other servers.
+    AsksForClientsThatLeft,
 }
 
 thread_local! {

@@ -9,6 +9,7 @@ mod clients;
 mod electing;
 mod faults;
 mod invariants;
+mod kept;
 mod linear;
 mod model;
 mod network;

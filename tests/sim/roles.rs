@@ -187,6 +187,7 @@ impl Server {
                     }
                     learner.appended(zxid);
                     let record = record.to_vec();
+                    self.claim(zxid, &record, ctx);
                     self.append(zxid, &record, ctx);
                     if let Role::Learning { learner, .. } = &mut self.role
                         && (is(Bug::AckBeforeSync) || (is(Bug::HistoryAfterEpoch) && !learner.is_serving()))
@@ -224,7 +225,8 @@ impl Server {
                         self.upstream.decoder = Some((zxid, Box::new(decoder)));
                     }
                     LearnerOutput::Commit { up_to } => self.committed = self.committed.max(up_to),
-                    LearnerOutput::Serving { up_to, .. } => {
+                    LearnerOutput::Serving { up_to, epoch } => {
+                        self.look_at_epoch(epoch, ctx);
                         self.committed = self.committed.max(up_to);
                         self.serve_at = Some(self.committed);
                         self.leader_is_established(ctx);
@@ -256,6 +258,7 @@ impl Server {
                     LeaderOutput::CatchUp { link, after } => self.catch_up(link, after, ctx),
                     LeaderOutput::Established { epoch, up_to } => {
                         ctx.report(Report::Established { epoch, up_to });
+                        self.look_at_epoch(epoch, ctx);
                         self.committed = self.committed.max(up_to);
                         self.serve_at = Some(up_to);
                         self.leader_is_established(ctx);
@@ -345,6 +348,10 @@ impl Server {
     pub fn leave(&mut self, why: String, ctx: &mut Ctx<'_>) {
         ctx.report(Report::RoleEnded(why));
         self.unheard = false;
+        let keeps = match self.serving {
+            true => self.keep_clients(ctx),
+            false => self.clients.asked.kept.is_some(),
+        };
         if let Role::Leading(leader) = &self.role {
             self.heard = self.heard.max(leader.newest_accepted());
             self.unheard = leader.was_unheard();
@@ -359,7 +366,9 @@ impl Server {
         self.opening.clear();
         self.upstream.decoder = None;
         self.upstream.rx.clear();
-        self.drop_clients(ctx);
+        if !keeps {
+            self.drop_clients(ctx);
+        }
         self.prepare.clear();
     }
 

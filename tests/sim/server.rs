@@ -311,6 +311,7 @@ impl Server {
     }
 
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.look_at_kept(ctx);
         match &mut self.role {
             Role::Leading(leader) => {
                 leader.tick(&mut self.history, ctx.now);
@@ -377,6 +378,7 @@ impl Server {
                 self.prepare.clear();
                 self.history.reset(zxid);
                 self.line.clear();
+                self.let_clients_go(ctx);
                 self.durable = zxid;
                 ctx.report(Report::Installed(zxid));
                 if let Role::Learning { learner, .. } = &mut self.role
@@ -409,9 +411,11 @@ impl Server {
         }
         self.durable = to;
         self.line.split_off(&Zxid(to.0 + 1));
+        self.cut_answers(to, ctx);
         ctx.report(Report::Truncated(to));
         if self.tree.zxid() > to && !is(Bug::TreeKeptAfterTruncate) {
             // R5: what was replayed at the start of what is gone now.
+            self.let_clients_go(ctx);
             self.storage.abandon_snapshot(&self.tree);
             match self.storage.read_back(ctx) {
                 Ok((tree, sessions)) => (self.tree, self.sessions) = (tree, sessions),
@@ -479,6 +483,7 @@ impl Server {
             self.serving = true;
             // What was replayed at the start and never applied since is known to be committed now.
             ctx.report(Report::Serving { zxid: self.tree.zxid(), digest: self.tree.digest() });
+            self.go_on(ctx);
         }
     }
 

@@ -5,8 +5,10 @@
 //! write behind a waiting read waits for that.
 
 use crate::broken::{Bug, is};
+use crate::kept::{Ask, Asked};
 use crate::server::{Action, Ctx, Opened, Role, Server};
 use ostler::auth::{AuthIds, AuthRules};
+use ostler::clock::Now;
 use ostler::ids::{SessionId, Zxid};
 use ostler::prepare::reply::{Reply, Shape, write_reply};
 use ostler::prepare::{Prepared, SessionCheck, WriteRequest};
@@ -29,7 +31,7 @@ struct Frame {
 }
 
 /// What an answer waits for.
-enum Wait {
+pub enum Wait {
     Txn,
     /// The leader's word.
     Sync,
@@ -38,14 +40,14 @@ enum Wait {
     Done(Vec<u8>),
 }
 
-struct Flight {
-    xid: i32,
+pub struct Flight {
+    pub xid: i32,
     op: OpCode,
-    body: Vec<u8>,
-    wait: Wait,
+    pub body: Vec<u8>,
+    pub wait: Wait,
 }
 
-enum Stage {
+pub enum Stage {
     Hello,
     /// Its session is being made.
     Opening,
@@ -56,22 +58,27 @@ enum Stage {
     Live,
 }
 
-struct Client {
+pub struct Client {
     rx: Vec<u8>,
-    stage: Stage,
-    session: SessionId,
-    timeout_ms: i32,
+    pub stage: Stage,
+    pub session: SessionId,
+    pub timeout_ms: i32,
     queue: VecDeque<Frame>,
-    flights: VecDeque<Flight>,
+    pub flights: VecDeque<Flight>,
+    pub last_heard: Now,
+    pub is_kept: bool,
+    pub spoke_late: bool,
 }
 
 pub struct Clients {
-    by_conn: BTreeMap<u32, Client>,
-    by_session: BTreeMap<SessionId, u32>,
+    pub by_conn: BTreeMap<u32, Client>,
+    pub by_session: BTreeMap<SessionId, u32>,
     /// Connections with a sync under way, in the order in which they were asked for, and what has to be applied first.
-    syncs: VecDeque<(u32, Zxid)>,
+    pub syncs: VecDeque<(u32, Zxid)>,
     /// Heard from since the last ping.
-    heard: BTreeSet<SessionId>,
+    pub heard: BTreeSet<SessionId>,
+    /// What a leader was asked for them.
+    pub asked: Asked,
     watches: WatchTable,
     auth: AuthIds,
     rules: AuthRules,
@@ -84,6 +91,7 @@ impl Default for Clients {
             by_session: BTreeMap::new(),
             syncs: VecDeque::new(),
             heard: BTreeSet::new(),
+            asked: Asked::default(),
             watches: WatchTable::new(Arc::new(WatchFilter::new())),
             auth: AuthIds::of_peer([127, 0, 0, 1].into()),
             rules: AuthRules::default(),
@@ -93,7 +101,7 @@ impl Default for Clients {
 
 /// Who sent a write: a connection of this server, or a learner.
 #[derive(Clone, Copy)]
-enum Origin {
+pub enum Origin {
     Here(u32),
     Link(u32),
 }
@@ -119,14 +127,19 @@ impl Server {
             timeout_ms: 0,
             queue: VecDeque::new(),
             flights: VecDeque::new(),
+            last_heard: ctx.now,
+            is_kept: false,
+            spoke_late: false,
         };
         self.clients.by_conn.insert(conn, client);
     }
 
     pub fn client_closed(&mut self, conn: u32) {
-        if let Some(client) = self.clients.by_conn.remove(&conn)
-            && self.clients.by_session.get(&client.session) == Some(&conn)
-        {
+        let Some(client) = self.clients.by_conn.remove(&conn) else { return };
+        if !is(Bug::AsksForClientsThatLeft) {
+            self.clients.asked.owed.forget(client.session, |ask| ask.conn == conn);
+        }
+        if self.clients.by_session.get(&client.session) == Some(&conn) {
             self.clients.by_session.remove(&client.session);
             // On a leader it stays the last that held it, or a request that is late from an earlier server would pass.
             if !self.is_leading() || is(Bug::ClosedConnectionsOwnNothing) {
@@ -135,7 +148,7 @@ impl Server {
         }
     }
 
-    fn close_client(&mut self, conn: u32, ctx: &mut Ctx<'_>) {
+    pub fn close_client(&mut self, conn: u32, ctx: &mut Ctx<'_>) {
         self.client_closed(conn);
         ctx.actions.push(Action::Close(conn));
     }
@@ -145,11 +158,15 @@ impl Server {
         conns.into_iter().for_each(|conn| self.close_client(conn, ctx));
         self.clients.syncs.clear();
         self.clients.heard.clear();
+        self.clients.asked = Asked::default();
     }
 
     pub fn client_bytes(&mut self, conn: u32, bytes: &[u8], ctx: &mut Ctx<'_>) {
         let Some(client) = self.clients.by_conn.get_mut(&conn) else { return };
         client.rx.extend_from_slice(bytes);
+        if !client.hear(ctx.now) && !is(Bug::AsksForClientsThatLeft) {
+            return self.close_client(conn, ctx);
+        }
         loop {
             let Some(client) = self.clients.by_conn.get_mut(&conn) else { return };
             let Some(frame) = take_frame(&mut client.rx) else { break };
@@ -162,7 +179,9 @@ impl Server {
             let op = OpCode::from_wire(header.op).expect("a client sends what there is");
             let session = client.session;
             let body = reader.rest().to_vec();
-            if op == OpCode::Ping {
+            if op == OpCode::Ping && !self.serving {
+                // Nobody is told anything now; it waits with the rest.
+            } else if op == OpCode::Ping {
                 let mut out = Vec::new();
                 let zxid = self.tree.zxid().to_wire();
                 ReplyHeader { xid: header.xid, zxid, err: ErrorCode::OK }.write_frame(&mut out);
@@ -252,7 +271,10 @@ impl Server {
     fn welcome(&mut self, conn: u32, ctx: &mut Ctx<'_>) {
         let Some(client) = self.clients.by_conn.get_mut(&conn) else { return };
         client.stage = Stage::Live;
+        client.last_heard = ctx.now;
         let session = client.session;
+        self.clients.asked.owed.forget(session, |ask| ask.conn != conn);
+        let client = &self.clients.by_conn[&conn];
         let password = session::password(session);
         let mut out = Vec::new();
         ConnectResponse { timeout_ms: client.timeout_ms, session, password, read_only: Some(false) }.write(&mut out);
@@ -327,7 +349,7 @@ impl Server {
         }
     }
 
-    fn sync(&mut self, conn: u32, session: SessionId, xid: i32, record: &[u8], ctx: &mut Ctx<'_>) {
+    pub fn sync(&mut self, conn: u32, session: SessionId, xid: i32, record: &[u8], ctx: &mut Ctx<'_>) {
         self.clients.syncs.push_back((conn, Zxid(u64::MAX)));
         match &mut self.role {
             Role::Leading(leader) => {
@@ -390,10 +412,16 @@ impl Server {
     }
 
     /// A write, of a client here or forwarded by a learner.
-    fn write(&mut self, from: Origin, session: SessionId, xid: i32, op: OpCode, body: &[u8], ctx: &mut Ctx<'_>) {
+    pub fn write(&mut self, from: Origin, session: SessionId, xid: i32, op: OpCode, body: &[u8], ctx: &mut Ctx<'_>) {
         match &mut self.role {
             Role::Learning { learner, .. } => {
                 learner.forward(&Request { session, cxid: xid, op: op.to_wire(), record: body }, None);
+                if let Origin::Here(conn) = from
+                    && op != OpCode::CreateSession
+                {
+                    let ask = Ask { conn, session, xid, op, body: body.to_vec() };
+                    self.clients.asked.owed.ask(session, xid, body.len(), ask);
+                }
             }
             Role::Leading(leader) if leader.is_established() => match op {
                 OpCode::CreateSession => {
@@ -534,6 +562,8 @@ impl Server {
 
     /// A transaction has been applied: whoever waits for it is answered.
     pub fn answer_applied(&mut self, header: &TxnHeader, txn: &Txn, applied: &Applied, ctx: &mut Ctx<'_>) {
+        let claimed = self.clients.asked.claimed.remove(&header.zxid);
+        let leads = self.is_leading();
         let Some(&conn) = self.clients.by_session.get(&header.session) else { return };
         let Some(client) = self.clients.by_conn.get_mut(&conn) else { return };
         if matches!(txn, Txn::CreateSession { .. }) {
@@ -548,7 +578,12 @@ impl Server {
             return;
         }
         let flight = client.flights.iter_mut().find(|flight| matches!(flight.wait, Wait::Txn));
-        if let Some(flight) = flight.filter(|flight| flight.xid == header.cxid && header.cxid != 0) {
+        let flight = flight.filter(|flight| flight.xid == header.cxid && header.cxid != 0);
+        let is_claimed = claimed.is_some_and(|(by, _)| by == conn);
+        assert!(!is_claimed || flight.is_some(), "{claimed:?} does not wait for {header:?}");
+        if let Some(flight) = flight.filter(|_| is_claimed || leads) {
+            client.is_kept = !self.serving;
+            client.spoke_late = false;
             let mut out = Vec::new();
             let shape = Shape::of(flight.op, txn);
             match write_reply(&mut out, &shape, flight.xid, header, applied) {

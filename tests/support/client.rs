@@ -28,6 +28,7 @@ pub mod op {
 }
 
 pub mod err {
+    pub const MARSHALLING: i32 = -5;
     pub const NO_NODE: i32 = -101;
     pub const NODE_EXISTS: i32 = -110;
     pub const SESSION_EXPIRED: i32 = -112;

@@ -113,6 +113,7 @@ impl IoCore {
                 heard_round: self.parts.heard_round.wrapping_sub(1),
                 last_heard: self.parts.now,
                 is_kept: false,
+                spoke_late: false,
                 facts: Facts::new(clock::wall_ms()),
             });
             if let Err(error) = self.register(slot) {

@@ -69,19 +69,39 @@ pub struct Connection {
     pub last_heard: Now,
     /// It was kept through a change of leader, and no write has been answered since.
     pub is_kept: bool,
+    /// It had been silent for longer than a living client is when it sent something that may have no answer yet.
+    pub spoke_late: bool,
     pub facts: Facts,
 }
 
 impl Connection {
-    /// Nothing of it is under way or was left lying: it can wait for another leader.
-    pub fn is_idle(&self) -> bool {
-        self.state == State::Open && self.in_flight == 0 && self.wait == Wait::Nothing && self.input.is_empty()
+    /// The client has said something, or is found to have said it.
+    pub fn hear(&mut self, now: Now) {
+        if now != self.last_heard {
+            self.spoke_late |= self.state == State::Open && self.is_silent(now);
+            self.last_heard = now;
+        }
+    }
+
+    /// For longer than a living client is: that is heard from each third of its timeout.
+    fn is_silent(&self, now: Now) -> bool {
+        now.since(self.last_heard).as_millis() as u64 > self.timeout_ms.max(0) as u64 / 2
+    }
+
+    /// Whether it can wait for another leader, and what it has asked with it.
+    pub fn may_be_kept(&self) -> bool {
+        matches!(self.state, State::Open | State::Ending) && !(self.spoke_late && self.in_flight > 0)
+    }
+
+    /// It has been kept with requests that have no answer: whether its client may have gone to another server meanwhile.
+    pub fn may_have_been_left(&self, now: Now) -> bool {
+        self.half_closed || self.is_forsaken(now)
     }
 
     /// A client that says something now may long have its session on another server, which a new leader does not know of.
-    /// It left when it had heard nothing for two thirds of its timeout; one that is still here is heard from each third.
+    /// It left when it had heard nothing for two thirds of its timeout.
     pub fn is_forsaken(&self, now: Now) -> bool {
-        self.is_kept && now.since(self.last_heard).as_millis() as u64 > self.timeout_ms.max(0) as u64 / 2
+        self.is_kept && self.is_silent(now)
     }
 
     /// What the loop waits for, in the numbers of ZooKeeper's selector: 1 to read, 4 to write.

@@ -2,6 +2,7 @@
 
 use super::Parts;
 use super::connection::{Connection, State, Wait};
+use super::process::FORSAKEN;
 use crate::auth;
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
@@ -53,6 +54,7 @@ impl Parts {
                     None => self.outgoing.items.push(Item::Closed { conn, session: SessionId::NONE }),
                 },
                 Entry::CloseAll => {
+                    self.take_back_requests(|_| true);
                     for (slot, connection) in &mut self.connections {
                         if !matches!(connection.state, State::FourLetter | State::Closing) {
                             connection.state = State::Closing;
@@ -81,16 +83,13 @@ impl Parts {
         }
     }
 
-    /// Nobody is answered for the moment. A client whose request has no answer yet is let go: what became of it is not known.
+    /// Nobody is answered for the moment. Those that have a session wait; those that want one look for another server.
     fn stall(&mut self) {
-        // What this turn would have handed over is one of these.
-        self.outgoing
-            .items
-            .retain(|item| !matches!(item, Item::Write { .. } | Item::Sync { .. } | Item::Connect { .. }));
+        self.take_back_requests(|item| matches!(item, Item::Connect { .. }));
         for (slot, connection) in &mut self.connections {
             match connection.state {
                 State::Fresh | State::FourLetter | State::Closing => {}
-                _ if connection.is_idle() => {
+                _ if connection.may_be_kept() => {
                     connection.wait = Wait::Leader;
                     connection.is_kept = true;
                 }
@@ -102,12 +101,35 @@ impl Parts {
         }
     }
 
+    /// Of what this turn would have handed over.
+    fn take_back_requests(&mut self, which: impl Fn(&Item) -> bool) {
+        let is_request = |item: &Item| {
+            matches!(item, Item::Write { .. } | Item::Sync { .. } | Item::Connect { .. } | Item::StillHere { .. })
+        };
+        self.outgoing.items.retain(|item| !is_request(item) || !which(item));
+    }
+
     fn go_on_all(&mut self, shared: &Shared) {
-        // What is read from here on belongs to the new time of serving; of the old one nothing is left (`stall`).
+        // What is read from here on belongs to the new time of serving.
         self.outgoing.term = shared.serving_term();
-        let waiting = self.connections.iter().filter(|(_, connection)| connection.wait == Wait::Leader);
-        let waiting: Vec<usize> = waiting.map(|(slot, _)| slot).collect();
-        waiting.into_iter().for_each(|slot| self.go_on(slot));
+        let waits = |connection: &Connection| {
+            connection.wait == Wait::Leader && matches!(connection.state, State::Open | State::Ending)
+        };
+        let waiting: Vec<usize> =
+            self.connections.iter().filter(|(_, connection)| waits(connection)).map(|(slot, _)| slot).collect();
+        for slot in waiting {
+            let connection = &self.connections[slot];
+            if connection.in_flight > 0 {
+                if connection.may_have_been_left(self.now) {
+                    self.doom(slot, FORSAKEN);
+                    continue;
+                }
+                // Before whatever it asks from here on.
+                let (conn, session) = (connection.id, connection.session);
+                self.outgoing.items.push(Item::StillHere { conn, session });
+            }
+            self.go_on(slot);
+        }
     }
 
     /// The connection, if it is still the one that is meant.
@@ -124,7 +146,10 @@ impl Parts {
         let Some(connection) = self.get(conn) else { return };
         assert!(connection.in_flight > 0, "a reply to nothing");
         connection.in_flight -= 1;
-        connection.is_kept = false;
+        if connection.wait != Wait::Leader {
+            connection.is_kept = false;
+        }
+        connection.spoke_late &= connection.in_flight > 0;
         let go_on = match connection.wait {
             Wait::Writes => connection.in_flight == 0,
             _ => false,

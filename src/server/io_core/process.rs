@@ -46,7 +46,7 @@ const NO_ZXID: i64 = 0;
 const UNKNOWN_OP_ZXID: i64 = -1;
 
 pub(super) const FORSAKEN: &str =
-    "it speaks after a long silence and a change of leader; its client may have gone elsewhere meanwhile";
+    "it has been silent for long and through a change of leader; its client may have gone elsewhere meanwhile";
 
 impl Parts {
     /// Works off bytes that lie in the arena; what is left moves to the connection's own input.
@@ -127,7 +127,7 @@ impl Parts {
                 self.doom(slot, FORSAKEN);
                 return bytes.len();
             }
-            connection.last_heard = self.now;
+            connection.hear(self.now);
             let step = if connection.state == State::Fresh {
                 self.connect(slot, frame, tree, shared)
             } else {
@@ -290,7 +290,7 @@ impl Parts {
     #[inline]
     pub(super) fn heard_from(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
-        connection.last_heard = self.now;
+        connection.hear(self.now);
         if connection.heard_round != self.heard_round {
             connection.heard_round = self.heard_round;
             self.heard.push(connection.session);

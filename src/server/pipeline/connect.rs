@@ -75,6 +75,9 @@ impl Pipeline {
         // Those that wait for another connection, and have gone themselves.
         waiting.retain(|reconnect| reconnect.conn != conn);
         self.reconnects = waiting;
+        if let Some(member) = &mut self.member {
+            member.forwards.forget(session, conn);
+        }
         self.let_go(session, conn);
     }
 
@@ -105,6 +108,7 @@ impl Pipeline {
         let Reconnect { conn, session, timeout_ms, read_only, received, .. } = reconnect;
         if let Some(member) = &mut self.member {
             member.unclaimed.remove(&session);
+            member.forwards.forget_others(session, conn);
         }
         connected(&mut self.feeds, conn, session, timeout_ms, read_only, received);
     }

@@ -1,6 +1,6 @@
 //! Requests between servers. On a learner: a client's write goes to the leader, and comes back as a transaction with the
-//! same session and cxid; that is its answer. On the leader: a learner's request is prepared like one of its own clients',
-//! but nobody here waits for it.
+//! same session and cxid; that is its answer (`session::owed`; what becomes of it when the leader is lost, `kept`). On the
+//! leader: a learner's request is prepared like one of its own clients', but nobody here waits for it.
 //!
 //! A session belongs to one connection of one server; on the leader a learner's link stands for whatever connection it is
 //! there. A request from elsewhere is refused (`SessionMoved`), and becomes an error transaction.
@@ -8,6 +8,7 @@
 //! Runs on: the pipeline's thread.
 
 use super::connect::Reconnect;
+use super::kept::tells_of_its_client;
 use super::{Effect, Opened, Pending, Pipeline, ReplyTo};
 use crate::auth::{AuthId, AuthIds};
 use crate::clock::Now;
@@ -19,6 +20,7 @@ use crate::random::FastMap;
 use crate::server::feed::Entry;
 use crate::server::queue::ConnId;
 use crate::session;
+use crate::session::owed::Owed;
 use crate::wire::quorum::{Request, SessionTimeout, SessionValid};
 use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
 use crate::wire::writer::Jute;
@@ -28,11 +30,24 @@ use crate::zab::leader::Link;
 use std::collections::VecDeque;
 
 /// A request that was forwarded, or one that was refused here and has to wait for those before it.
-struct Forwarded {
-    reply: ReplyTo,
-    refused: Option<ErrorCode>,
+pub(super) struct Forwarded {
+    pub reply: ReplyTo,
+    pub refused: Option<ErrorCode>,
     /// Syncs of the same session before it, by number: it is answered after them.
     after_sync: u64,
+    /// As the client sent it: another leader may have to be asked.
+    pub body: Vec<u8>,
+    pub auth: AuthIds,
+}
+
+impl Forwarded {
+    /// Room that one takes beside its record.
+    const FIXED_BYTES: usize = 128;
+
+    /// One that waits for a leader, behind every sync that was asked of the last one.
+    pub fn kept(reply: ReplyTo, body: Vec<u8>, auth: AuthIds) -> Forwarded {
+        Forwarded { reply, refused: None, after_sync: u64::MAX, body, auth }
+    }
 }
 
 /// A client that has been promised a new session.
@@ -45,7 +60,7 @@ struct Opening {
 /// What a learner has asked its leader, and waits for.
 #[derive(Default)]
 pub struct Forwards {
-    requests: FastMap<SessionId, VecDeque<Forwarded>>,
+    pub(super) owed: Owed<Forwarded>,
     opening: FastMap<SessionId, Opening>,
     /// In the order of their questions.
     reconnects: FastMap<SessionId, VecDeque<Reconnect>>,
@@ -55,21 +70,55 @@ pub struct Forwards {
     pub syncs_answered: u64,
     /// Sessions heard from since the leader last asked, and their timeouts.
     pub touched: FastMap<SessionId, i32>,
-    /// Of all sessions.
-    requests_waiting: usize,
-    /// Connections of requests that the leader passed over: it answers in order, so no answer will come.
-    pub unanswered: Vec<ConnId>,
+    /// Requests behind which the last transaction of the leader's has answered another of the same session.
+    pub(super) passed_over: Vec<Forwarded>,
 }
 
 impl Forwards {
-    /// The leader is gone, and with it whatever was asked.
+    /// The leader is gone, and the clients too.
     pub fn clear(&mut self) {
         *self = Forwards::default();
     }
 
-    /// Whether more may be asked.
+    /// The leader is gone, and the clients stay: what it was asked waits for the next one. Syncs do so in their places among
+    /// the writes; those that waited for a session have no connection that is kept.
+    pub(super) fn hold(&mut self) {
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.leader_lost();
+        for (number, session, reply, record) in self.syncs.drain(..) {
+            let sync = Forwarded { after_sync: number, ..Forwarded::kept(reply, record, AuthIds::default()) };
+            owed.keep_between(session, sync, |other| other.after_sync >= number);
+        }
+        // The next leader's syncs have other numbers.
+        owed.each().for_each(|forwarded| forwarded.reply.after_sync = 0);
+        *self = Forwards { owed, ..Forwards::default() };
+    }
+
+    /// Syncs of that connection's up to this number, which the leader has not answered.
+    pub(super) fn take_syncs(&mut self, conn: ConnId, up_to: u64) -> Vec<(ReplyTo, Vec<u8>)> {
+        let (its, others) = std::mem::take(&mut self.syncs)
+            .into_iter()
+            .partition(|(number, _, reply, _)| reply.conn == conn && *number <= up_to);
+        self.syncs = others;
+        let its: VecDeque<(u64, SessionId, ReplyTo, Vec<u8>)> = its;
+        its.into_iter().map(|(_, _, reply, record)| (reply, record)).collect()
+    }
+
+    /// Whether more may be asked. What waits for a leader does not count: it is as much as there was when the last one was
+    /// lost, and what cores had read by then (`CORE_TO_PIPELINE_*`).
     pub fn has_room(&self) -> bool {
-        self.requests_waiting + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX
+        let (requests, bytes) = self.owed.asked();
+        requests + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX && bytes < limits::FORWARDED_BYTES
+    }
+
+    /// A connection has closed.
+    pub(super) fn forget(&mut self, session: SessionId, conn: ConnId) {
+        self.owed.forget(session, |forwarded| forwarded.reply.conn == conn);
+    }
+
+    /// The session is on this connection now.
+    pub(super) fn forget_others(&mut self, session: SessionId, conn: ConnId) {
+        self.owed.forget(session, |forwarded| forwarded.reply.conn != conn);
     }
 
     /// What a transaction of the leader's is to clients here: what will be done, and whom it answers.
@@ -84,25 +133,12 @@ impl Forwards {
         {
             return (Effect::Open { header, timeout_ms, conn, read_only, received }, None);
         }
-        let answered = match self.requests.get_mut(&header.session) {
-            None => None,
-            Some(queue) => {
-                let is_answer =
-                    |forwarded: &Forwarded| forwarded.refused.is_none() && forwarded.reply.xid == header.cxid;
-                match queue.iter().position(is_answer) {
-                    None => None,
-                    Some(at) => {
-                        self.requests_waiting -= at + 1;
-                        self.unanswered.extend(queue.drain(..at).map(|forwarded| forwarded.reply.conn));
-                        queue.pop_front()
-                    }
-                }
-            }
-        };
+        let tells = tells_of_its_client(&txn);
+        let answered = self.owed.claim(header.session, header.cxid, tells, &mut self.passed_over);
         match answered {
-            Some(Forwarded { reply, after_sync, .. }) => {
+            Some(Forwarded { reply, .. }) => {
                 let shape = Shape::of(reply.op, &txn);
-                (Effect::Txn { header, txn, shape, digest }, Some(ReplyTo { after_sync, ..reply }))
+                (Effect::Txn { header, txn, shape, digest }, Some(reply))
             }
             None => (Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest }, None),
         }
@@ -143,12 +179,14 @@ impl Pipeline {
         let forwards = &mut member.forwards;
         let last_sync =
             forwards.syncs.iter().rev().find(|(_, of, ..)| *of == session).map_or(0, |&(number, ..)| number);
-        let queue = forwards.requests.entry(session).or_default();
-        queue.push_back(Forwarded { reply, refused, after_sync: last_sync });
-        forwards.requests_waiting += 1;
+        let reply = ReplyTo { after_sync: last_sync, ..reply };
+        let forwarded = Forwarded { reply, refused, after_sync: last_sync, body: body.to_vec(), auth: auth.clone() };
+        let bytes = Forwarded::FIXED_BYTES + body.len();
         if refused.is_some() {
+            forwards.owed.settle(session, bytes, forwarded);
             return self.release_refused(session);
         }
+        forwards.owed.ask(session, reply.xid, bytes, forwarded);
         let ids = auth.iter().map(|AuthId { scheme, id }| (scheme.clone(), id.clone())).collect();
         let request = Request { session, cxid: reply.xid, op: reply.op.to_wire(), record: body };
         learner.forward(&request, Some(ids));
@@ -156,17 +194,10 @@ impl Pipeline {
 
     /// What was refused here is answered when nothing of its session is before it.
     pub(super) fn release_refused(&mut self, session: SessionId) {
-        loop {
-            let Some(member) = &mut self.member else { return };
-            let Some(queue) = member.forwards.requests.get_mut(&session) else { return };
-            let Some(front) = queue.front() else {
-                member.forwards.requests.remove(&session);
-                return;
-            };
-            let Some(code) = front.refused else { return };
-            let reply = ReplyTo { after_sync: front.after_sync, ..front.reply };
-            queue.pop_front();
-            member.forwards.requests_waiting -= 1;
+        while let Some(member) = &mut self.member
+            && let Some(Forwarded { reply, refused, .. }) = member.forwards.owed.next_settled(session)
+        {
+            let code = refused.expect("only what is refused is settled");
             self.wait_in_line(Effect::Refused(code), Some(reply));
         }
     }

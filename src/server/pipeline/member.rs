@@ -1,22 +1,22 @@
 //! A server of an ensemble: what its role brings is done here, in the order in which the role says it (`zab`).
 //!
 //! Packets come in, outputs come out; a proposal goes to the log and into the line, a commit lets the line move, a change
-//! of role empties hands: forwarded requests are forgotten, and only what is in the log stays in the line. The clients of a
-//! server that followed wait for the next leader, if it comes soon (`Kept`); others are let go.
+//! of role empties hands: only what is in the log stays in the line. The clients of a server that followed wait for the next
+//! leader, if it comes soon, and with them what they have asked (`kept`); others are let go.
 //!
 //! Runs on: the pipeline's thread.
 
+use super::Pipeline;
 use super::forward::Forwards;
+use super::kept::Kept;
 use super::peers::PutAside;
 use super::replace::{SnapReceiver, SnapSender};
-use super::{Effect, Pipeline};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
-use crate::prepare::reply::Shape;
 use crate::random::FastSet;
 use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::quorum_net::QuorumNet;
@@ -24,27 +24,12 @@ use crate::server::feed::Entry;
 use crate::server::log_rate::LogRate;
 use crate::server::queue::ConnId;
 use crate::storage;
-use crate::wire::txn::Txn;
 use crate::zab::leader::{LeaderOutput, Link};
 use crate::zab::learner::LearnerOutput;
 use crate::zab::{Peer, Role};
 
 /// No digest is compared: a snapshot has been installed that may be fuzzy, and its leader's history is not yet all here.
 pub(super) const UNTIL_SYNCHRONISED: Zxid = Zxid(u64::MAX);
-
-/// The clients of a server that followed, while it has no leader. They stay connected, and nothing is answered; those that
-/// wait for an answer have been let go. Nothing that they could have seen changes: what the next leader says is applied
-/// only when it is certain, and if the state is replaced they have to go.
-///
-/// Their sessions are nobody's under the next leader, and the first to use one has it (`check_session`). That leader must
-/// be the next there was: under another one a client may have gone elsewhere without this server or the leader knowing.
-#[derive(Clone, Copy)]
-pub struct Kept {
-    /// syncLimit after the leader was last heard from.
-    until: Now,
-    /// The epoch in which they were served.
-    epoch: Epoch,
-}
 
 /// What a pipeline has in an ensemble and alone has not.
 pub struct Member {
@@ -59,6 +44,8 @@ pub struct Member {
     pub serve_at: Option<Zxid>,
     pub serving: bool,
     pub kept: Option<Kept>,
+    /// The first time of serving (`Shared::serving_term`) since everyone had to go.
+    pub clients_since: u64,
     /// On a leader: sessions of kept clients that nobody has used since. Who asks for one gets it.
     pub unclaimed: FastSet<SessionId>,
     /// Syncs of clients here that a quorum has answered, and that have not been told.
@@ -94,6 +81,7 @@ impl Member {
             serve_at: None,
             serving: false,
             kept: None,
+            clients_since: 0,
             unclaimed: FastSet::default(),
             syncs_confirmed: 0,
             forwards: Forwards::default(),
@@ -204,9 +192,7 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.peer.durable(durable);
         self.do_outputs(now)?;
-        if self.member.as_ref().is_some_and(|member| member.kept.is_some_and(|kept| kept.until <= now)) {
-            self.let_clients_go("there has been no leader for syncLimit");
-        }
+        self.look_at_the_clock(now);
         self.elect(now)?;
         self.hear_learners(now)?;
         self.hear_leader(now)?;
@@ -318,7 +304,6 @@ impl Pipeline {
         member.sending.clear();
         member.put_aside.clear();
         member.receiving = None;
-        member.forwards.clear();
         member.serve_at = None;
         member.syncs_confirmed = 0;
         if std::mem::take(&mut member.serving) {
@@ -331,19 +316,7 @@ impl Pipeline {
         self.prepare.clear();
         self.opening.clear();
         self.forget_owners(now);
-        // What is in the log may yet be committed, by whoever leads next; nobody here waits for it.
-        self.pending.retain_mut(|pending| {
-            pending.reply = None;
-            let effect = std::mem::replace(&mut pending.effect, Effect::Sync { record: Vec::new(), confirmed: true });
-            pending.effect = match effect {
-                Effect::Open { header, timeout_ms, .. } => {
-                    let txn = Txn::CreateSession { timeout_ms };
-                    Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None }
-                }
-                other => other,
-            };
-            matches!(pending.effect, Effect::Txn { .. })
-        });
+        self.empty_the_line();
         // Made, and perhaps sent to others already: it belongs to this server's history.
         if !self.batch.is_empty() {
             self.log_writer.mailbox.post(&mut self.batch);
@@ -448,16 +421,18 @@ impl Pipeline {
             self.prepare.clear();
             self.forget_owners(now);
             let Some(member) = &mut self.member else { return };
-            let kept = member.kept.take();
+            let keeps = member.kept.take().is_some();
             if matches!(member.peer.role, Role::Leading(_)) {
                 member.unclaimed = self.sessions.owned().map(|(session, _)| session).collect();
             }
             self.next_session_check = now;
             self.started = (crate::clock::wall_ms(), now);
             self.shared.set_serving(true);
-            if kept.is_some() {
-                // Behind the events of what the new leader has brought.
+            if keeps {
+                // Behind the events of what the new leader has brought, and the answers that came with it.
                 self.tell_all(|| Entry::GoOn);
+            } else {
+                member.clients_since = self.shared.serving_term();
             }
         }
     }
@@ -469,29 +444,12 @@ impl Pipeline {
     }
 
     /// A word to all cores, at once: it comes before whatever may be changed next.
-    fn tell_all(&mut self, entry: impl Fn() -> Entry) {
+    pub(super) fn tell_all(&mut self, entry: impl Fn() -> Entry) {
         for feed in &mut self.feeds {
             feed.entries.push(entry());
         }
         self.push_feeds();
         self.ring();
-    }
-
-    /// Those that waited for another leader have to look for another server.
-    pub(super) fn let_clients_go(&mut self, why: &str) {
-        let Some(member) = &mut self.member else { return };
-        if member.kept.take().is_some() {
-            tracing::info!("the clients that have waited are let go: {why}");
-            self.tell_all(|| Entry::CloseAll);
-        }
-    }
-
-    /// This server will serve in that epoch.
-    fn look_at_kept(&mut self, epoch: Epoch) {
-        let kept = self.member.as_ref().and_then(|member| member.kept);
-        if kept.is_some_and(|kept| kept.epoch.0.checked_add(1) != Some(epoch.0)) {
-            self.let_clients_go("the next epoch is not the one after theirs");
-        }
     }
 
     /// Who holds a session, if it is a connection of this server's.

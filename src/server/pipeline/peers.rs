@@ -7,12 +7,12 @@
 //!
 //! Runs on: the pipeline's thread.
 
+use super::kept::tells_of_its_client;
 use super::{Pending, Pipeline};
 use crate::clock::Now;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
-use crate::server::feed::Entry;
 use crate::wire::quorum::{FIXED, PacketType, QuorumPacket, Request, SessionTimeout};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::Role;
@@ -402,13 +402,14 @@ impl Pipeline {
         self.batch.push(zxid, record);
         member.peer.history.push(zxid, record);
         learner.appended(zxid);
+        let tells = tells_of_its_client(&txn);
         let (effect, reply) = member.forwards.claim(header, txn, digest);
-        let unanswered = std::mem::take(&mut member.forwards.unanswered);
+        self.line_up_passed_over(zxid, reply.is_some());
         self.pending_bytes += record.len();
         self.pending.push_back(Pending { zxid, effect, reply, bytes: record.len() });
         self.count_towards_snapshot(1, record.len() as u64);
-        for conn in unanswered {
-            self.tell(conn, Entry::Close { conn });
+        if tells && reply.is_none() {
+            self.heed_foreign(&header);
         }
         self.release_refused(header.session);
         if !self.has_room() {

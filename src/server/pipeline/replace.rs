@@ -90,10 +90,7 @@ impl Pipeline {
         // (e, 0) is the end of whatever stands before (e, 1).
         let to = self.log_writer.with_log(|log| log.last_zxid());
         self.log_writer.mailbox.set_durable(to);
-        while self.pending.back().is_some_and(|pending| pending.zxid > to) {
-            let gone = self.pending.pop_back().expect("just looked");
-            self.pending_bytes -= gone.bytes;
-        }
+        self.cut_the_line(to);
         self.prepare.clear();
         if applied > to {
             let (tree, sessions) = recovery::rebuild(&RealDisk, &dirs.snapshots, &self.log_view, self.tree_options)?;
