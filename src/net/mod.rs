@@ -6,4 +6,4 @@ pub mod stream;
 
 pub use buffers::{Input, Output, Pool};
 pub use listener::{Port, listen, take_port};
-pub use stream::{BufferedStream, Lent};
+pub use stream::{BufferedStream, Lent, Readiness};

@@ -3,16 +3,35 @@
 //! own kind (`buffers`).
 //!
 //! The poll is edge-triggered: whoever is told that there is something to read reads until there is nothing more, or
-//! remembers that there is. That memory is here.
+//! remembers that there is. That memory is here. A short read is the last of what was there, and costs no second one that
+//! would only say so (epoll(7)), unless the poll has told of the connection's end: it will not tell again.
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
-/// Read when there is probably nothing more.
-const LAST_READ_BYTES: usize = 512;
+/// What the poll has said of a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    pub readable: bool,
+    pub writable: bool,
+    /// The other side sends no more: what is left to be read ends with that, or with an error.
+    pub ended: bool,
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Readiness {
+        let ended = event.is_read_closed() || event.is_error();
+        Readiness {
+            readable: event.is_readable() || ended,
+            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+            ended,
+        }
+    }
+}
 
 /// One connection.
 pub struct BufferedStream {
@@ -26,6 +45,7 @@ pub struct BufferedStream {
     sent: usize,
     readable: bool,
     writable: bool,
+    ended: bool,
     /// What has arrived was not decoded to its end.
     unfinished: bool,
 }
@@ -57,6 +77,7 @@ impl BufferedStream {
             sent: 0,
             readable: connected,
             writable: connected,
+            ended: false,
             unfinished: false,
         }
     }
@@ -67,9 +88,10 @@ impl BufferedStream {
     }
 
     /// What the poll said.
-    pub fn note(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    pub fn note(&mut self, readiness: Readiness) {
+        self.readable |= readiness.readable;
+        self.writable |= readiness.writable;
+        self.ended |= readiness.ended;
     }
 
     /// Whether a connection that was begun is there; an error if it was refused.
@@ -96,18 +118,15 @@ impl BufferedStream {
             self.input.copy_within(self.taken..self.end, 0);
             (self.taken, self.end) = (0, self.end - self.taken);
         }
-        let mut room = READ_BYTES;
         while self.readable && self.end - self.taken < max {
-            if self.input.len() < self.end + room {
-                self.input.resize(self.end + room, 0);
+            if self.input.len() < self.end + READ_BYTES {
+                self.input.resize(self.end + READ_BYTES, 0);
             }
-            let read = self.stream.read(&mut self.input[self.end..self.end + room]);
+            let read = self.stream.read(&mut self.input[self.end..self.end + READ_BYTES]);
             self.end += *read.as_ref().unwrap_or(&0);
             match read {
                 Ok(0) => return Ok(false),
-                // However short: the end of the connection may have come with it, and the poll will not say so again.
-                Ok(count) if count < room => room = LAST_READ_BYTES,
-                Ok(_) => room = READ_BYTES,
+                Ok(count) => self.readable = self.ended || count == READ_BYTES,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -206,22 +225,70 @@ impl BufferedStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mio::{Events, Interest, Poll, Token};
     use std::net::TcpListener;
+    use std::time::Duration;
+
+    struct Watched {
+        poll: Poll,
+        stream: BufferedStream,
+    }
+
+    fn connected() -> (std::net::TcpStream, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        (peer, accepted)
+    }
+
+    impl Watched {
+        fn new(accepted: std::net::TcpStream) -> Watched {
+            accepted.set_nonblocking(true).unwrap();
+            let poll = Poll::new().unwrap();
+            let mut stream = BufferedStream::new(TcpStream::from_std(accepted), true);
+            poll.registry().register(stream.source(), Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+            Watched { poll, stream }
+        }
+
+        /// What is done with each answer of the poll, until `done`. Whether the other side is still there.
+        fn fill_until(&mut self, done: impl Fn(&BufferedStream, bool) -> bool) -> bool {
+            let mut events = Events::with_capacity(4);
+            loop {
+                self.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+                assert!(!events.is_empty(), "the poll has nothing to say any more");
+                events.iter().for_each(|event| self.stream.note(event.into()));
+                let alive = self.stream.fill(1 << 20).unwrap();
+                if done(&self.stream, alive) {
+                    return alive;
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_end_that_came_with_the_last_bytes_is_seen_though_the_poll_says_nothing_more() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, _) = listener.accept().unwrap();
+        let (mut peer, accepted) = connected();
         peer.write_all(b"half a packet").unwrap();
         drop(peer);
         // Both are there before anything is read.
         let mut bytes = [0; 64];
         while accepted.peek(&mut bytes).unwrap() < 13 {}
-        accepted.set_nonblocking(true).unwrap();
-        let mut stream = BufferedStream::new(TcpStream::from_std(accepted), true);
-        let alive = stream.fill(1 << 20).unwrap() && stream.fill(1 << 20).unwrap();
-        assert_eq!(stream.input(), b"half a packet");
-        assert!(!alive);
+        let mut watched = Watched::new(accepted);
+        assert!(!watched.fill_until(|stream, alive| !stream.input().is_empty() || !alive));
+        assert_eq!(watched.stream.input(), b"half a packet");
+    }
+
+    #[test]
+    fn a_short_read_is_the_last_until_the_poll_tells_of_more_or_of_the_end() {
+        let (mut peer, accepted) = connected();
+        let mut watched = Watched::new(accepted);
+        for bytes in 1..4 {
+            peer.write_all(b"x").unwrap();
+            assert!(watched.fill_until(|stream, _| stream.input().len() == bytes));
+            assert!(!watched.stream.is_readable(), "it would be read again for nothing");
+        }
+        drop(peer);
+        assert!(!watched.fill_until(|_, alive| !alive));
+        assert_eq!(watched.stream.input(), b"xxx");
     }
 }

@@ -276,9 +276,7 @@ impl Pipeline {
     /// A socket of a peer's.
     fn note(&mut self, event: &Event) {
         if let Some(member) = &mut self.member {
-            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-            let writable = event.is_writable() || event.is_write_closed() || event.is_error();
-            member.note(event.token(), readable, writable);
+            member.note(event.token(), event.into());
         }
     }
 

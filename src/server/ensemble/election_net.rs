@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId};
-use crate::net::{self, BufferedStream};
+use crate::net::{self, BufferedStream, Readiness};
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::log_rate::LogRate;
 use crate::wire::election::{ADDRESSES_MAX, InitialMessage, NOTIFICATION_MAX, Notification, notification_length};
@@ -145,7 +145,7 @@ impl ElectionNet {
     }
 
     /// Something has happened to the socket of this token; `false` if it is none of these.
-    pub fn note(&mut self, token: Token, readable: bool, writable: bool) -> bool {
+    pub fn note(&mut self, token: Token, readiness: Readiness) -> bool {
         if token == LISTENER {
             self.calls = true;
             return true;
@@ -155,7 +155,7 @@ impl ElectionNet {
         }
         let conn = ConnId((token.0 - CONNS) as u64);
         if let Some(Socket::Connecting(stream) | Socket::Open(stream)) = self.sockets.get_mut(&conn) {
-            stream.note(readable, writable);
+            stream.note(readiness);
             self.ready.push(conn);
         }
         true

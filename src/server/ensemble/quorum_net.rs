@@ -10,7 +10,7 @@
 use crate::clock::Now;
 use crate::config::servers::ServerLine;
 use crate::fatal::Fatal;
-use crate::net::{self, BufferedStream};
+use crate::net::{self, BufferedStream, Readiness};
 use crate::server::ensemble::resolver::Resolver;
 use crate::zab::leader::Link;
 use mio::net::{TcpListener, TcpStream};
@@ -136,7 +136,7 @@ impl QuorumNet {
     }
 
     /// Something has happened to the socket of this token; `false` if it is none of these.
-    pub fn note(&mut self, token: Token, readable: bool, writable: bool) -> bool {
+    pub fn note(&mut self, token: Token, readiness: Readiness) -> bool {
         match token {
             LISTENER => {
                 self.calls = true;
@@ -144,13 +144,13 @@ impl QuorumNet {
             }
             LEADER => {
                 if let Dial::Connecting(stream) | Dial::Connected(stream) = &mut self.dial {
-                    stream.note(readable, writable);
+                    stream.note(readiness);
                 }
                 true
             }
             Token(number) if number >= LINKS => {
                 if let Some(stream) = self.links.get_mut(&Link((number - LINKS) as u32)) {
-                    stream.note(readable, writable);
+                    stream.note(readiness);
                 }
                 true
             }

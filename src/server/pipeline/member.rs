@@ -17,6 +17,7 @@ use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
+use crate::net::Readiness;
 use crate::random::FastSet;
 use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::quorum_net::QuorumNet;
@@ -136,9 +137,9 @@ impl Member {
     }
 
     /// Something has happened to a peer's socket.
-    pub fn note(&mut self, token: mio::Token, readable: bool, writable: bool) {
-        if !self.elections.note(token, readable, writable) {
-            self.net.note(token, readable, writable);
+    pub fn note(&mut self, token: mio::Token, readiness: Readiness) {
+        if !self.elections.note(token, readiness) {
+            self.net.note(token, readiness);
         }
     }
 
