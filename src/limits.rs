@@ -41,7 +41,7 @@ pub const WRITE_GUARD_TXNS: usize = 128;
 
 /// Bytes of a log segment; a larger record gets a segment of its own.
 pub const LOG_SEGMENT_BYTES: usize = 64 << 20;
-/// The first segment is small, so that an empty server starts at once.
+/// The first segment is small, and each after it four times as large, so that a server with little starts at once.
 pub const LOG_FIRST_SEGMENT_BYTES: usize = 1 << 20;
 
 /// The leader opens a new epoch this many transactions before the counter of the old one is used up.

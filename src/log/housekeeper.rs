@@ -70,7 +70,7 @@ impl<D: Disk> Housekeeper<D> {
     pub fn prepare_next(&self) -> Result<(), Fatal> {
         let mut slot = self.shared.slot.lock();
         if slot.prepared.is_none() {
-            slot.prepared = Some(self.shared.prepare(slot.next, self.shared.sizes.segment)?);
+            slot.prepared = Some(self.shared.prepare(slot.next, self.shared.sizes.of(slot.next))?);
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl<D: Disk> Housekeeper<D> {
         let map = match slot.prepared.take() {
             Some(map) if map.len() as u64 >= min_bytes => map,
             // A prepared one that is too small is replaced under its name.
-            _ => self.shared.prepare(number, min_bytes)?,
+            _ => self.shared.prepare(number, self.shared.sizes.of(number).max(min_bytes))?,
         };
         slot.next += 1;
         Ok((number, map))

@@ -61,10 +61,23 @@ pub fn is_log_file(name: &str) -> bool {
 /// Sizes of segments in bytes. Tests take small ones.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// Of the first segment of a log.
+    /// Of the first segment of a log; those after it are four times as large each, up to `segment`.
     pub first: u64,
-    /// Of every other, unless a single record needs more.
+    /// Of all others, unless a single record needs more.
     pub segment: u64,
+}
+
+impl Sizes {
+    /// Of the segment with that number, from 1 on. What is read at a start has so much to do with what has been written: all
+    /// of the last segment and of the one that was prepared behind it is read then.
+    pub fn of(&self, number: u64) -> u64 {
+        let doublings = number.saturating_sub(1).saturating_mul(2);
+        if doublings > self.first.leading_zeros().into() {
+            self.segment
+        } else {
+            (self.first << doublings).min(self.segment)
+        }
+    }
 }
 
 impl Default for Sizes {

@@ -1,5 +1,6 @@
 //! The log on real files: what is appended comes back, over segments, giants, purges and restarts.
 
+use super::segment::segment_path;
 use super::*;
 use crate::disk::{Disk, Map, RealDisk};
 use crate::fatal::Fatal;
@@ -19,7 +20,11 @@ fn batch(zxids: std::ops::Range<u64>, bytes: usize) -> Batch {
 type Opened = (Log<RealDisk>, Vec<(Zxid, Vec<u8>)>);
 
 fn open(dir: &Path, from: Zxid) -> Result<Opened, Fatal> {
-    let mut recovery = Recovery::open(RealDisk, dir, from, SMALL)?;
+    open_with(dir, from, SMALL)
+}
+
+fn open_with(dir: &Path, from: Zxid, sizes: Sizes) -> Result<Opened, Fatal> {
+    let mut recovery = Recovery::open(RealDisk, dir, from, sizes)?;
     let mut records = Vec::new();
     while let Some((zxid, body)) = recovery.next()? {
         records.push((zxid, body.to_vec()));
@@ -95,6 +100,40 @@ fn a_new_epoch_begins_at_one_and_a_hole_is_refused_before_it_reaches_the_disk() 
     let (log, records) = open(dir.path(), Zxid::ZERO).unwrap();
     assert_eq!(records.len(), 2);
     assert_eq!(log.durable(), Zxid::new(Epoch(3), 1));
+}
+
+#[test]
+fn segments_grow_fourfold_up_to_their_full_size_and_a_batch_that_needs_more_gets_it() {
+    let sizes = Sizes { first: 8 << 10, segment: 256 << 10 };
+    assert_eq!([1, 2, 3, 4, 40, u64::MAX].map(|number| sizes.of(number) >> 10), [8, 32, 128, 256, 256, 256]);
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = |log: &Log<RealDisk>| -> Vec<u64> {
+        let segments = 1..=log.segments() as u64 + 1;
+        segments
+            .filter_map(|number| Some(std::fs::metadata(segment_path(dir.path(), number)).ok()?.len() >> 10))
+            .collect()
+    };
+    let (mut log, _) = open_with(dir.path(), Zxid::ZERO, sizes).unwrap();
+    log.prepare_next().unwrap();
+    let made = bytes(&log);
+    assert_eq!(made, [8, 32]);
+    // More than the second takes: it is made anew.
+    log.append(&batch(1..51, 900)).unwrap();
+    log.sync().unwrap();
+    log.prepare_next().unwrap();
+    let made = bytes(&log);
+    assert_eq!((made[0], made[2]), (8, 128));
+    assert!((48..64).contains(&made[1]), "{made:?}");
+    // As after a snapshot.
+    log.roll().unwrap();
+    log.roll().unwrap();
+    log.append(&batch(51..60, 900)).unwrap();
+    log.sync().unwrap();
+    log.roll().unwrap();
+    assert_eq!(bytes(&log)[2..], [128, 256]);
+    drop(log);
+    let (_, records) = open_with(dir.path(), Zxid::ZERO, sizes).unwrap();
+    assert_eq!(zxids(&records), (1..60).collect::<Vec<_>>());
 }
 
 #[test]

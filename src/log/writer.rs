@@ -139,7 +139,7 @@ impl<D: Disk> Log<D> {
                 MARK_BYTES + (first..batch.len()).map(|i| record_bytes(batch.record(i).1.len())).sum::<usize>();
             let segment = self.housekeeper.sizes().segment as usize;
             if RECORDS_START + rest <= segment {
-                self.roll_to(segment)?;
+                self.roll_to((RECORDS_START + rest).next_multiple_of(4096).min(segment))?;
             } else if fitting == first {
                 let alone = RECORDS_START + record_bytes(batch.record(first).1.len()) + MARK_BYTES;
                 self.roll_to(segment.max(alone.next_multiple_of(4096)))?;
@@ -182,7 +182,7 @@ impl<D: Disk> Log<D> {
     pub fn roll(&mut self) -> Result<(), Fatal> {
         self.refuse_if_poisoned()?;
         if self.live.end > RECORDS_START {
-            self.roll_to(self.housekeeper.sizes().segment as usize)?;
+            self.roll_to(0)?;
         }
         Ok(())
     }
