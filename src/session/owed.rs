@@ -73,7 +73,8 @@ impl<T> Owed<T> {
         (self.asked, self.asked_bytes)
     }
 
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         assert_eq!(self.sessions.is_empty(), self.asked + self.held == 0);
         self.sessions.is_empty()
     }
@@ -224,11 +225,6 @@ impl<T> Owed<T> {
         if self.is_left(session) {
             self.remove(session);
         }
-    }
-
-    /// Nothing is owed to anyone: all connections are closed.
-    pub fn clear(&mut self) {
-        *self = Owed::default();
     }
 }
 
