@@ -1,9 +1,12 @@
-//! Sockets made boring: a listener that says clearly why it can't listen, and the two buffers of a connection.
+//! Sockets made boring: a listener that says clearly why it can't listen, the two buffers of a connection, and the alarm of a
+//! poll.
 
+pub mod alarm;
 pub mod buffers;
 pub mod listener;
 pub mod stream;
 
+pub use alarm::Alarm;
 pub use buffers::{Input, Output, Pool};
 pub use listener::{Port, listen, take_port};
 pub use stream::{BufferedStream, Lent, Readiness};

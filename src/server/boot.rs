@@ -16,7 +16,7 @@ use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net;
+use crate::net::{self, Alarm};
 use crate::prepare::{Prepare, PrepareRules};
 use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
@@ -28,7 +28,7 @@ use crate::server::feed::Feed;
 use crate::server::helper::{HelperMail, helper};
 use crate::server::io_core::{self, IoCore};
 use crate::server::log_writer::{LogWriter, Writer};
-use crate::server::pipeline::{Ingredients, Member, Pipeline, PipelineSettings};
+use crate::server::pipeline::{self, Ingredients, Member, Pipeline, PipelineSettings};
 use crate::server::queue::{CoreQueue, Doorbell};
 use crate::server::recovery::{self, Part, Recovered};
 use crate::server::shared::{CoreLink, Settings, Shared};
@@ -42,7 +42,7 @@ use crate::zab::election::{self, Election};
 use crate::zab::election_links::{ElectionLinks, LinkLimits};
 use crate::zab::ensemble::{Configs, EnsembleConfig};
 use crate::zab::{Peer, PeerSettings, Timing};
-use mio::{Poll, Token};
+use mio::Poll;
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -202,7 +202,8 @@ fn spawn(
     let (writer, mut readers) = tree_lock::split(tree, cores + 1);
 
     let pipeline_poll = Poll::new().map_err(io)?;
-    let pipeline_bell = Doorbell::new(&pipeline_poll, Token(0)).map_err(io)?;
+    let pipeline_bell = Doorbell::new(&pipeline_poll, pipeline::BELL).map_err(io)?;
+    let pipeline_alarm = Alarm::new(&pipeline_poll, pipeline::ALARM).map_err(io)?;
     let mut polls = Vec::new();
     let mut links = Vec::new();
     for _ in 0..cores {
@@ -253,6 +254,7 @@ fn spawn(
     };
     let pipeline = Pipeline::new(Ingredients {
         poll: pipeline_poll,
+        alarm: pipeline_alarm,
         shared: shared.clone(),
         settings: pipeline_settings(&config),
         tree: writer,

@@ -26,6 +26,7 @@ use crate::ids::{Epoch, Owner, ServerId, SessionId, Zxid};
 use crate::limits;
 use crate::log::{self, LogView};
 use crate::metrics::{Counter, Recorder};
+use crate::net::Alarm;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
 use crate::random::{FastMap, Rng};
@@ -43,7 +44,7 @@ use crate::wire::{ErrorCode, OpCode};
 use crate::zab::{Input, Leading, Output, Role};
 use connect::Reconnect;
 use mio::event::Event;
-use mio::{Events, Poll};
+use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -98,6 +99,10 @@ struct ReplyTo {
     after_sync: u64,
 }
 
+/// Tokens of the pipeline's poll; its other numbers are in `server/ensemble`.
+pub const BELL: Token = Token(0);
+pub const ALARM: Token = Token(4);
+
 /// Idleness after which the log is settled.
 const SETTLE_MS: u64 = 1_000;
 
@@ -121,6 +126,7 @@ pub struct PipelineSettings {
 
 pub struct Pipeline {
     poll: Poll,
+    alarm: Alarm,
     shared: Arc<Shared>,
     settings: PipelineSettings,
     tree: tree_lock::Writer,
@@ -166,6 +172,7 @@ pub struct Pipeline {
 /// What `boot` has recovered and made for the pipeline.
 pub struct Ingredients {
     pub poll: Poll,
+    pub alarm: Alarm,
     pub shared: Arc<Shared>,
     pub settings: PipelineSettings,
     pub tree: tree_lock::Writer,
@@ -189,6 +196,7 @@ impl Pipeline {
     pub fn new(from: Ingredients) -> Pipeline {
         let Ingredients {
             poll,
+            alarm,
             shared,
             settings,
             tree,
@@ -213,6 +221,7 @@ impl Pipeline {
             next_session_check: now,
             started: (clock::wall_ms(), now),
             poll,
+            alarm,
             shared,
             settings,
             tree,
@@ -284,11 +293,10 @@ impl Pipeline {
         self.shared.pipeline_bell.about_to_sleep();
         let pending = self.has_work();
         let at = self.next_deadline();
-        let timeout = match (pending, at) {
-            (true, _) => Some(Duration::ZERO),
-            (false, Some(at)) => Some(at.since(clock::now()) + Duration::from_millis(1)),
-            (false, None) => None,
-        };
+        if let (false, Some(at)) = (pending, at) {
+            self.alarm.ring_by(at, clock::now())?;
+        }
+        let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Ok(()),
             other => other,

@@ -25,8 +25,8 @@ use crate::clock::{self, Now};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::metrics::Recorder;
-use crate::net::Pool;
 use crate::net::buffers::{Received, Sent, receive};
+use crate::net::{Alarm, Pool};
 use crate::server::feed::FeedBatch;
 use crate::server::log_rate::LogRate;
 use crate::server::queue::{Batch, Item};
@@ -42,9 +42,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tally::Tally;
 
-/// The doorbell's token; the listener's is beside it, and connections have their slot.
+/// The doorbell's token; the listener's and the alarm's are beside it, and connections have their slot.
 pub const BELL: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
+const ALARM: Token = Token(usize::MAX - 2);
 
 /// Bytes that a turn receives before it answers, and the most from one connection in one system call.
 const ARENA_BYTES: usize = 512 << 10;
@@ -61,6 +62,7 @@ const DRAIN_MS: u64 = 2_000;
 pub struct IoCore {
     index: usize,
     poll: Poll,
+    alarm: Alarm,
     shared: Arc<Shared>,
     reader: tree_lock::Reader,
     acceptor: Option<Acceptor>,
@@ -128,10 +130,12 @@ impl IoCore {
             Some(listener) => Some(Acceptor::new(listener, &poll, LISTENER)?),
             None => None,
         };
+        let alarm = Alarm::new(&poll, ALARM)?;
         let watches = WatchTable::new(shared.cores[index].watches.clone());
         Ok(IoCore {
             index,
             poll,
+            alarm,
             shared,
             reader,
             acceptor,
@@ -211,9 +215,10 @@ impl IoCore {
             || (!self.parts.want_room.is_empty() && link.queue.has_room())
             || (self.shared.is_stopping() && drain_until.is_none());
         let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
-        let timeout = if pending { Some(Duration::ZERO) } else { at.map(|at| at.since(clock::now())) };
-        // Rounded up to the poll's millisecond: waking a little early would only mean waking twice.
-        let timeout = timeout.map(|wait| if wait.is_zero() { wait } else { wait + Duration::from_millis(1) });
+        if let (false, Some(at)) = (pending, at) {
+            self.alarm.ring_by(at, clock::now())?;
+        }
+        let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
                 events.clear();
@@ -237,7 +242,7 @@ impl IoCore {
         self.parts.outgoing.term = self.shared.serving_term();
         for event in events {
             match event.token() {
-                BELL => {} // What it announces is looked at in every turn.
+                BELL | ALARM => {} // What they announce is looked at in every turn.
                 LISTENER => self.accept(),
                 Token(slot) => self.wake(slot, event),
             }
