@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The README's first session with kazoo, against a server that may still be starting: `first_session.py host:port`."""
 
 import sys

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """How long a server takes from its start to the first correct answer.
 
 tools/compare.sh has started and filled it; this kills it (or stops it, with --stop), starts it again on its folder, and
