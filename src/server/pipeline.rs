@@ -14,6 +14,7 @@ mod kept;
 mod member;
 mod peers;
 mod replace;
+mod syncs;
 
 pub use member::Member;
 

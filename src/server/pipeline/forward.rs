@@ -9,6 +9,7 @@
 
 use super::connect::Reconnect;
 use super::kept::tells_of_its_client;
+use super::syncs::{Asked, Syncs};
 use super::{Effect, Opened, Pending, Pipeline, ReplyTo};
 use crate::auth::{AuthId, AuthIds};
 use crate::clock::Now;
@@ -64,9 +65,7 @@ pub struct Forwards {
     opening: FastMap<SessionId, Opening>,
     /// In the order of their questions.
     reconnects: FastMap<SessionId, VecDeque<Reconnect>>,
-    /// Numbers of the syncs, and whose; the leader answers them in this order.
-    syncs: VecDeque<(u64, SessionId, ReplyTo, Vec<u8>)>,
-    syncs_asked: u64,
+    syncs: Syncs,
     pub syncs_answered: u64,
     /// Sessions heard from since the leader last asked, and their timeouts.
     pub touched: FastMap<SessionId, i32>,
@@ -85,7 +84,7 @@ impl Forwards {
     pub(super) fn hold(&mut self) {
         let mut owed = std::mem::take(&mut self.owed);
         owed.leader_lost();
-        for (number, session, reply, record) in self.syncs.drain(..) {
+        for Asked { number, session, reply, record } in self.syncs.drain() {
             let sync = Forwarded { after_sync: number, ..Forwarded::kept(reply, record, AuthIds::default()) };
             owed.keep_between(session, sync, |other| other.after_sync >= number);
         }
@@ -96,12 +95,7 @@ impl Forwards {
 
     /// Syncs of that connection's up to this number, which the leader has not answered.
     pub(super) fn take_syncs(&mut self, conn: ConnId, up_to: u64) -> Vec<(ReplyTo, Vec<u8>)> {
-        let (its, others) = std::mem::take(&mut self.syncs)
-            .into_iter()
-            .partition(|(number, _, reply, _)| reply.conn == conn && *number <= up_to);
-        self.syncs = others;
-        let its: VecDeque<(u64, SessionId, ReplyTo, Vec<u8>)> = its;
-        its.into_iter().map(|(_, _, reply, record)| (reply, record)).collect()
+        self.syncs.take(conn, up_to).into_iter().map(|sync| (sync.reply, sync.record)).collect()
     }
 
     /// Whether more may be asked. What waits for a leader does not count: it is as much as there was when the last one was
@@ -177,8 +171,7 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return };
         let Role::Learning { learner, .. } = &mut member.peer.role else { return };
         let forwards = &mut member.forwards;
-        let last_sync =
-            forwards.syncs.iter().rev().find(|(_, of, ..)| *of == session).map_or(0, |&(number, ..)| number);
+        let last_sync = forwards.syncs.last_of(session);
         let reply = ReplyTo { after_sync: last_sync, ..reply };
         let forwarded = Forwarded { reply, refused, after_sync: last_sync, body: body.to_vec(), auth: auth.clone() };
         let bytes = Forwarded::FIXED_BYTES + body.len();
@@ -208,14 +201,13 @@ impl Pipeline {
         let Role::Learning { learner, .. } = &mut member.peer.role else { return };
         let request = Request { session, cxid: reply.xid, op: OpCode::Sync.to_wire(), record: &record };
         learner.forward(&request, None);
-        member.forwards.syncs_asked += 1;
-        member.forwards.syncs.push_back((member.forwards.syncs_asked, session, reply, record));
+        member.forwards.syncs.push(session, reply, record);
     }
 
     /// The leader has answered the oldest sync: everything committed before it has been said to be.
     pub(super) fn sync_done(&mut self) {
         let Some(member) = &mut self.member else { return };
-        let Some((number, _, reply, record)) = member.forwards.syncs.pop_front() else { return };
+        let Some(Asked { number, reply, record, .. }) = member.forwards.syncs.pop() else { return };
         member.forwards.syncs_answered = number;
         // Writes of the same session that came after it may have been committed already; they wait for it.
         let behind = self.pending.iter().position(|pending| pending.reply.is_some_and(|to| to.after_sync >= number));
