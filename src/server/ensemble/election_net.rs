@@ -172,6 +172,9 @@ impl ElectionNet {
         for conn in std::mem::take(&mut self.ready) {
             self.serve(conn, now);
         }
+        if self.deadline().is_none_or(|at| at > now) {
+            return;
+        }
         let mut out = Vec::new();
         self.links.tick(now, &mut out);
         self.carry_out(out, now);
