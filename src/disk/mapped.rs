@@ -331,6 +331,25 @@ mod tests {
         assert!(large > 0 || len < 1 << 20);
     }
 
+    /// Part of a block, or memory that begins within one: the disk refuses it, where the file system can write past the cache.
+    #[test]
+    fn what_the_disk_refuses_is_written_through_the_page_cache_and_from_then_on_so_is_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("segment");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        file.set_len(3 * BLOCK as u64).unwrap();
+        let mut direct = direct::set(&file, true);
+        let mut memory = direct::aligned(3 * BLOCK).unwrap();
+        memory.fill(5);
+        write_through(&file, &memory[1..=BLOCK + 700], 0, &mut direct).unwrap();
+        assert!(!direct);
+        write_through(&file, &memory[..10], 2 * BLOCK as u64 + 1, &mut direct).unwrap();
+        let mut expected = vec![0; 3 * BLOCK];
+        expected[..BLOCK + 700].fill(5);
+        expected[2 * BLOCK + 1..][..10].fill(5);
+        assert!(std::fs::read(&path).unwrap() == expected);
+    }
+
     #[test]
     fn groups_of_all_sizes_are_in_the_file_as_they_were_stored() {
         for (seed, direct) in [(1, true), (2, false)] {
