@@ -7,8 +7,8 @@
 //! does not (a slot that was free is used again, or the image was saved before its turn), its children wait for another
 //! pass. There are no more passes than the tree has levels, and one.
 //!
-//! Memory: two bits a znode, the paths of those that have children, one block of the file. Nothing is believed before its
-//! checksum is right. What doesn't fit together is an error, and then the end is missing in what was written.
+//! Memory: a few bits a znode, the paths of those that have children, one block of the file; the numbers of slots say nothing
+//! about how much. Nothing is believed before its checksum is right. What doesn't fit together is an error, and then the end is missing in what was written.
 //!
 //! Runs on: whoever may block.
 
@@ -117,27 +117,24 @@ impl<W: Write> Slices<'_, W> {
     }
 }
 
-/// A set of slots, of which there are about as many as znodes.
+/// A set of slots: words of 64, of those that have any, so that a number that makes no sense costs no more than another.
 #[derive(Default)]
-struct Slots(Vec<u64>);
+struct Slots(FastMap<u32, u64>);
 
 impl Slots {
     /// `false`: it was there. The root's parent is none.
     fn insert(&mut self, slot: u32) -> bool {
-        let (word, bit) = (slot as usize / 64, 1 << (slot % 64));
         if slot == u32::MAX {
             return false;
         }
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let was = self.0[word] & bit;
-        self.0[word] |= bit;
+        let (word, bit) = (self.0.entry(slot / 64).or_default(), 1 << (slot % 64));
+        let was = *word & bit;
+        *word |= bit;
         was == 0
     }
 
     fn contains(&self, slot: u32) -> bool {
-        self.0.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+        self.0.get(&(slot / 64)).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 }
 
@@ -181,5 +178,24 @@ impl Stream {
             self.paths.insert(image.slot, path.into());
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_slots_takes_room_for_what_is_in_it_and_not_for_how_large_the_numbers_are() {
+        let mut slots = Slots::default();
+        for slot in [0, 63, 64, u32::MAX - 1] {
+            assert!(!slots.contains(slot));
+            assert!(slots.insert(slot));
+            assert!(!slots.insert(slot));
+            assert!(slots.contains(slot));
+        }
+        assert!(!slots.insert(u32::MAX), "the root's parent");
+        assert!(!slots.contains(1) && !slots.contains(u32::MAX - 2));
+        assert_eq!(slots.0.len(), 3);
     }
 }
