@@ -44,6 +44,12 @@ pub const LOG_SEGMENT_BYTES: usize = 64 << 20;
 /// The first segment is small, and each after it four times as large, so that a server with little starts at once.
 pub const LOG_FIRST_SEGMENT_BYTES: usize = 1 << 20;
 
+/// At a start the log is read ahead of the tree that applies it: pieces that wait, and the records' bytes and number in one.
+/// Few, since who falls behind is the tree; enough that neither waits for the other at each piece.
+pub const REPLAY_PIECES: usize = 16;
+pub const REPLAY_PIECE_BYTES: usize = 256 << 10;
+pub const REPLAY_PIECE_TXNS: usize = 1_024;
+
 /// The leader opens a new epoch this many transactions before the counter of the old one is used up.
 pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
 /// Bytes of a path, whatever `jute.maxbuffer` allows: the tree keeps lengths of names in 30 bits.

@@ -21,7 +21,7 @@
 //! Leaves to the caller: locking the directory; preparing segments off the request path (`Housekeeper`); which
 //! snapshot recovery starts from, and up to where a purge may go.
 //!
-//! Runs on: recovery on the starting thread; `Log` on the log writer; `Housekeeper` on a helper; `LogView` and its cursors
+//! Runs on: recovery on the starting thread, or one that it waits for; `Log` on the log writer; `Housekeeper` on a helper; `LogView` and its cursors
 //! on any thread.
 
 mod anew;
@@ -43,7 +43,7 @@ pub use anew::{INSTALL, clear};
 pub use holdings::{Holdings, Run};
 pub use housekeeper::{Housekeeper, Purge};
 pub use record::follows;
-pub use recover::Recovery;
+pub use recover::{Recovery, Unbegun};
 pub use truncate::{TRUNCATE, TruncateError};
 pub use view::{LogCursor, LogView, ReadError};
 pub use writer::Log;

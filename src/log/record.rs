@@ -157,9 +157,12 @@ pub fn follows(last: Zxid, zxid: Zxid) -> bool {
 }
 
 fn header_crc(place: Place, bytes: &[u8; HEADER]) -> u32 {
-    let mut crc = crc32c_append(place.identity, &place.offset.to_le_bytes());
-    crc = crc32c_append(crc, &bytes[..20]);
-    crc32c_append(crc, &bytes[24..])
+    // In one piece: each call costs more than the bytes that it is for.
+    let mut covered = [0; 8 + 28];
+    covered[..8].copy_from_slice(&place.offset.to_le_bytes());
+    covered[8..28].copy_from_slice(&bytes[..20]);
+    covered[28..].copy_from_slice(&bytes[24..]);
+    crc32c_append(place.identity, &covered)
 }
 
 fn group_units(group: u64) -> u32 {

@@ -8,7 +8,7 @@
 //! is finished first (`truncate`). A second recovery, also of a crash in the first, finds the same records. What has been handed out is durable when `finish` returns: it syncs, because a killed
 //! process may have left records in memory that never reached the disk.
 //!
-//! Runs on: the starting thread, before any other exists.
+//! Runs on: the starting thread; or one that reads ahead of it, which then gives it back to be finished.
 
 use super::Sizes;
 use super::anew::INSTALL;
@@ -42,8 +42,33 @@ pub struct Recovery<D: Disk> {
     began: usize,
     walked: Holdings,
     at: At<D::File>,
-    /// Bytes and records seen, for the operator.
+    /// Records handed out, and bytes of the segments that the walk is through with: for the operator.
     replayed: u64,
+    passed: u64,
+}
+
+/// The segment behind the last one, that was made and not begun, if there is one. A start of a log of some size reads as much
+/// of it as of records; so this may be done on another thread meanwhile.
+pub struct Unbegun<F>(Option<Made<F>>);
+
+struct Made<F> {
+    reader: Reader<F>,
+    path: PathBuf,
+    last_good: Zxid,
+}
+
+impl<F: File> Unbegun<F> {
+    /// Zeros from end to end but for the first sector; or this was a segment with records.
+    pub fn check(self) -> Result<(), Fatal> {
+        let Some(Made { mut reader, path, last_good }) = self.0 else { return Ok(()) };
+        match reader.last_nonzero(RECORDS_START as u64).map_err(|e| disk::fatal(&path, 0, e))? {
+            None => Ok(()),
+            Some(offset) => {
+                let problem = "there are bytes in a segment that was not begun".to_owned();
+                Err(Fatal::LogCorrupt { file: path, offset, last_good, problem })
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -69,6 +94,19 @@ impl<D: Disk> Recovery<D> {
     /// `Fatal::HistoryGap` if records after `from` are missing, `Fatal::LogCorrupt` if a file is damaged, `Fatal::Io`
     /// if one can't be read. Nothing has been changed then (but that a truncation which was under way is done).
     pub fn open(disk: D, dir: &Path, from: Zxid, sizes: Sizes) -> Result<Recovery<D>, Fatal> {
+        let (recovery, unbegun) = Recovery::open_in_parts(disk, dir, from, sizes)?;
+        unbegun.check()?;
+        Ok(recovery)
+    }
+
+    /// As `open`, but that the segment which was not begun has yet to be looked at: before `finish`, and whatever else goes
+    /// wrong, what is wrong there is said in its place.
+    pub fn open_in_parts(
+        disk: D,
+        dir: &Path,
+        from: Zxid,
+        sizes: Sizes,
+    ) -> Result<(Recovery<D>, Unbegun<D::File>), Fatal> {
         truncate::finish_interrupted(&disk, dir)?;
         let watermark = WatermarkFile::open(&disk, dir)?;
         let mut recovery = Recovery {
@@ -83,18 +121,41 @@ impl<D: Disk> Recovery<D> {
             walked: Holdings::default(),
             at: At::Nowhere,
             replayed: 0,
+            passed: 0,
         };
         recovery.refuse_half_a_change()?;
-        recovery.look_at_segments()?;
-        recovery.check_against_watermark()?;
-        if !recovery.segments.is_empty() {
-            recovery.began = recovery.segment_of(from)?;
-            recovery.walked = Holdings::new(recovery.segments[recovery.began].header.after);
-            recovery.go_to(recovery.began)?;
-        } else if from > Zxid::ZERO {
-            return Err(recovery.gap(from, from, "there is a snapshot, but no log".to_owned()));
+        let unbegun = recovery.look_at_segments()?;
+        if let Err(fatal) = recovery.begin() {
+            // A segment that lost its header is not begun, and missing: its records say better what has happened.
+            unbegun.check()?;
+            return Err(fatal);
         }
-        Ok(recovery)
+        Ok((recovery, unbegun))
+    }
+
+    fn begin(&mut self) -> Result<(), Fatal> {
+        self.check_against_watermark()?;
+        if !self.segments.is_empty() {
+            self.began = self.segment_of(self.from)?;
+            self.walked = Holdings::new(self.segments[self.began].header.after);
+            self.go_to(self.began)?;
+        } else if self.from > Zxid::ZERO {
+            return Err(self.gap(self.from, self.from, "there is a snapshot, but no log".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Bytes of the log that have been read, and about how many there are to be read.
+    pub fn progress(&self) -> (u64, u64) {
+        let read = match &self.at {
+            At::Nowhere => 0,
+            At::In(_, scanner) | At::End(scanner, _) => self.passed + scanner.offset,
+        };
+        let Some(last) = self.segments.last() else { return (0, 0) };
+        let closed = self.segments[self.began + 1..].iter().map(|segment| segment.header.previous_end);
+        let durable = self.watermark.as_ref().map(WatermarkFile::value);
+        let live = durable.filter(|place| place.segment == last.header.number).map_or(0, |place| place.end);
+        (read, (closed.sum::<u64>() + live).max(read))
     }
 
     /// The next record after `from`.
@@ -107,8 +168,10 @@ impl<D: Disk> Recovery<D> {
         let At::In(index, scanner) = &mut self.at else {
             unreachable!("next_place stays in the segment of its record")
         };
-        let path = segment_path(&self.dir, self.segments[*index].header.number);
-        let body = scanner.reader.bytes(body_at, length).map_err(|e| disk::fatal(&path, 0, e))?;
+        // Here and below: a path is made only where there is something to say of it, not for each record.
+        let number = self.segments[*index].header.number;
+        let body = scanner.reader.bytes(body_at, length);
+        let body = body.map_err(|e| disk::fatal(&segment_path(&self.dir, number), 0, e))?;
         Ok(Some((zxid, body)))
     }
 
@@ -141,14 +204,14 @@ impl<D: Disk> Recovery<D> {
         loop {
             let At::In(index, scanner) = &mut self.at else { return Ok(None) };
             let index = *index;
-            let path = segment_path(&self.dir, scanner.header.number);
             let closed_at = self.segments.get(index + 1).map(|next| next.header.previous_end);
             if closed_at == Some(scanner.offset) {
                 self.go_to_segment(index + 1)?;
                 continue;
             }
             let before = scanner.last;
-            match scanner.step().map_err(|e| disk::fatal(&path, 0, e))? {
+            let number = scanner.header.number;
+            match scanner.step().map_err(|e| disk::fatal(&segment_path(&self.dir, number), 0, e))? {
                 Step::Record { zxid, body_at, length } => {
                     self.walked.push_record(zxid);
                     if zxid > self.from {
@@ -159,8 +222,10 @@ impl<D: Disk> Recovery<D> {
                     }
                 }
                 Step::Mark => {}
-                Step::End(why) if closed_at.is_some() => return Err(corrupt(path, scanner, closed_problem(&why))),
-                Step::End(why) => return self.end(path, why).map(|()| None),
+                Step::End(why) if closed_at.is_some() => {
+                    return Err(corrupt(segment_path(&self.dir, number), scanner, closed_problem(&why)));
+                }
+                Step::End(why) => return self.end(segment_path(&self.dir, number), why).map(|()| None),
             }
         }
     }
@@ -197,6 +262,7 @@ impl<D: Disk> Recovery<D> {
             let problem = "the segment does not continue the one before it".to_owned();
             return Err(Fatal::LogCorrupt { file: path, offset: 0, last_good: scanner.last, problem });
         }
+        self.passed += scanner.offset;
         self.go_to(index)
     }
 
@@ -229,7 +295,8 @@ impl<D: Disk> Recovery<D> {
     }
 
     /// Opens every segment and reads its first sector. Numbers have no gap, and only the last may not have been begun.
-    fn look_at_segments(&mut self) -> Result<(), Fatal> {
+    fn look_at_segments(&mut self) -> Result<Unbegun<D::File>, Fatal> {
+        let mut unbegun = Unbegun(None);
         let names = self.disk.list(&self.dir).map_err(|source| Fatal::DataDir { dir: self.dir.clone(), source })?;
         let numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
         for (index, &number) in numbers.iter().enumerate() {
@@ -240,7 +307,7 @@ impl<D: Disk> Recovery<D> {
                 let missing = segment_path(Path::new(""), numbers[index - 1] + 1);
                 return Err(self.gap(last, self.from, format!("{} is not there", missing.display())));
             }
-            let mut reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
+            let reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
             let last_good = self.segments.last().map_or(Zxid::ZERO, |segment| segment.header.after);
             let bad = |offset, problem: &str| {
                 let problem = problem.to_owned();
@@ -252,11 +319,8 @@ impl<D: Disk> Recovery<D> {
                     return bad(0, "the segment header is missing, and another segment follows");
                 }
                 FirstSector::Unfinished => {
-                    // Zeros from end to end but for the first sector, or this was a segment with records.
-                    if let Some(offset) = reader.last_nonzero(RECORDS_START as u64).map_err(io)? {
-                        return bad(offset, "there are bytes in a segment that was not begun");
-                    }
                     self.prepared = Some(number);
+                    unbegun = Unbegun(Some(Made { reader, path, last_good }));
                 }
                 FirstSector::Header(header, identity) => {
                     if self.segments.last().is_some_and(|before| before.header.after > header.after) {
@@ -266,7 +330,7 @@ impl<D: Disk> Recovery<D> {
                 }
             }
         }
-        Ok(())
+        Ok(unbegun)
     }
 
     fn check_against_watermark(&mut self) -> Result<(), Fatal> {
@@ -367,7 +431,8 @@ impl<D: Disk> Recovery<D> {
         let io = |e| disk::fatal(&path, 0, e);
         let sync_failed = |e| disk::sync_failed(&path, e);
 
-        let mut file = scanner.reader.file;
+        // The one that was read is open for reading past the page cache, in whole blocks.
+        let mut file = disk.open(&path).map_err(io)?;
         if let Tail::Torn { last } = tail {
             tracing::warn!(
                 "{}: an append was interrupted; bytes {} to {last} are cut off, nothing of them was acknowledged",

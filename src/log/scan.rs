@@ -14,7 +14,7 @@
 //! Reads in pieces of a megabyte, through `read_at`: memory does not grow with the log, a sector that can't be read is
 //! an error and not a signal, and no length from the disk is believed beyond the end of the file.
 //!
-//! Runs on: the starting thread, before any other exists; any thread that has a cursor.
+//! Runs on: the starting thread, or one that reads ahead of it; any thread that has a cursor.
 
 use super::record::{ALIGN, GUARD, HEADER, Header, Kind, Place, follows, is_unfinished};
 use super::segment::{FirstSector, RECORDS_START, SegmentHeader};
@@ -27,23 +27,26 @@ const PIECE: usize = 1 << 20;
 
 /// A file, a piece of it in memory.
 pub(super) struct Reader<F> {
-    pub file: F,
+    file: F,
     pub len: u64,
     piece: Vec<u8>,
     start: u64,
+    /// From the first piece on, reads are to go past the page cache.
+    bypass: bool,
 }
 
 impl<F: File> Reader<F> {
-    /// For recovery: what is read comes from the disk and not from memory.
+    /// For recovery: what is read comes from the disk and not from memory. The file is good for nothing but reading then.
     pub fn new(file: F) -> io::Result<Reader<F>> {
+        // Also where reads go past it: who writes to the file later finds a block's beginning there.
         file.forget_cached();
-        Reader::cached(file)
+        Ok(Reader { bypass: true, ..Reader::cached(file)? })
     }
 
     /// For a file that this process has written.
     pub fn cached(file: F) -> io::Result<Reader<F>> {
         let len = file.len()?;
-        Ok(Reader { file, len, piece: Vec::new(), start: 0 })
+        Ok(Reader { file, len, piece: Vec::new(), start: 0, bypass: false })
     }
 
     /// Reads again from the file what is needed next.
@@ -55,6 +58,10 @@ impl<F: File> Reader<F> {
     pub fn bytes(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
         assert!(at + count as u64 <= self.len);
         if at < self.start || at + count as u64 > self.start + self.piece.len() as u64 {
+            if std::mem::take(&mut self.bypass) {
+                // Not for the first sector alone: what goes past the cache is read in large pieces.
+                self.file.bypass_cache();
+            }
             let size = (self.len - at).min(count.max(PIECE) as u64);
             // A longer piece than usual is not kept.
             self.piece.truncate(0);

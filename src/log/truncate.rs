@@ -187,7 +187,7 @@ impl Note {
         };
         let mut reader = disk.open(&path).and_then(Reader::new).map_err(io)?;
         let last = reader.last_nonzero(self.end).map_err(io)?;
-        let mut file = reader.file;
+        let mut file = disk.open(&path).map_err(io)?;
         if let Some(last) = last {
             file.zero(self.end, last + 1).map_err(io)?;
         }

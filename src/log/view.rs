@@ -215,25 +215,29 @@ impl<D: Disk> LogCursor<D> {
                 None => self.open_first()?,
             };
             let scanner = &mut open.scanner;
-            let path = segment_path(&self.shared.dir, scanner.header.number);
+            // A path is made only where there is something to say of it, not for each record.
+            let (dir, number) = (&self.shared.dir, scanner.header.number);
+            let path = || segment_path(dir, number);
             let before = scanner.last;
-            match scanner.step().map_err(|e| disk::fatal(&path, 0, e))? {
+            match scanner.step().map_err(|e| disk::fatal(&path(), 0, e))? {
                 Step::Record { zxid, .. } if zxid <= self.last => {}
                 Step::Record { .. } if before != self.last => {
-                    return Err(damaged(&path, scanner, "the record before it is missing"));
+                    return Err(damaged(&path(), scanner, "the record before it is missing"));
                 }
                 Step::Record { zxid, body_at, length } => {
-                    let body = scanner.reader.bytes(body_at, length).map_err(|e| disk::fatal(&path, 0, e))?;
+                    let body = scanner.reader.bytes(body_at, length).map_err(|e| disk::fatal(&path(), 0, e))?;
                     batch.push(zxid, body);
                     self.last = zxid;
                 }
                 Step::Mark => {}
-                Step::End(Why::Full | Why::Unfinished) if before == self.last => open = self.open_next(&path, open)?,
-                Step::End(Why::Full | Why::Unfinished) => return Err(damaged(&path, scanner, "records are missing")),
-                Step::End(Why::BadBody(_)) => {
-                    return Err(damaged(&path, scanner, "the checksum of a record is wrong"));
+                Step::End(Why::Full | Why::Unfinished) if before == self.last => {
+                    open = self.open_next(&path(), open)?
                 }
-                Step::End(Why::Bad(problem)) => return Err(damaged(&path, scanner, &problem)),
+                Step::End(Why::Full | Why::Unfinished) => return Err(damaged(&path(), scanner, "records are missing")),
+                Step::End(Why::BadBody(_)) => {
+                    return Err(damaged(&path(), scanner, "the checksum of a record is wrong"));
+                }
+                Step::End(Why::Bad(problem)) => return Err(damaged(&path(), scanner, &problem)),
             }
             self.at = Some(open);
         }

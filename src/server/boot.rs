@@ -136,9 +136,6 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
     Ok(())
 }
 
-/// Data of ZooKeeper's that takes seconds to read.
-const TELL_FROM_BYTES: u64 = 256 << 20;
-
 /// A directory of ZooKeeper's must not be taken for an empty one: what it holds is made ours, at the first start.
 fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
@@ -156,7 +153,7 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     let mut told = 0;
     let mut progress = |done: u64, total: u64| {
         let tenths = done * 10 / total.max(1);
-        if total > TELL_FROM_BYTES && tenths > told {
+        if total > recovery::TELL_FROM_BYTES && tenths > told {
             told = tenths;
             tracing::info!("reading the data of Apache ZooKeeper: {} % of {} MiB", tenths * 10, total >> 20);
         }
@@ -186,7 +183,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, replayed, part } = recovered;
+    let Recovered { tree, sessions, keeper, log, snapshot_bytes: _, replayed, part } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.

@@ -1,6 +1,10 @@
 //! State from disk: the newest sound snapshot, and the log behind it replayed.
 //!
+//! The log is read on a thread of its own (`ahead`), from the time on at which the snapshot begins to be loaded.
+//!
 //! Runs on: the starting thread; the pipeline's, where a learner has to take back what its tree has.
+
+mod ahead;
 
 use crate::clock;
 use crate::disk::RealDisk;
@@ -8,13 +12,14 @@ use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
 use crate::log::epochs::Epochs;
-use crate::log::{Batch, Log, LogView, Recovery, Sizes};
+use crate::log::{Batch, Log, LogView, Sizes};
 use crate::session::SessionTable;
 use crate::snapshot::{self, Keeper};
 use crate::storage::{self, Dirs, Quarantine};
 use crate::tree::{Applied, Tree, TreeOptions};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::History;
+use ahead::Ahead;
 use std::path::Path;
 
 /// The state that the disk gave back.
@@ -23,6 +28,8 @@ pub struct Recovered {
     pub sessions: SessionTable,
     pub keeper: Keeper<RealDisk>,
     pub log: Log<RealDisk>,
+    /// Bytes of the snapshot, 0 if there was none.
+    pub snapshot_bytes: u64,
     /// Records behind the snapshot, and their bytes.
     pub replayed: (u64, u64),
     /// Of a server of an ensemble.
@@ -86,58 +93,137 @@ fn read(
     history: &mut Option<History>,
 ) -> Result<Recovered, Fatal> {
     let (snapshot_dir, log_dir) = (&dirs.snapshots, &dirs.log);
-    let now = clock::now();
+    let began = clock::now();
     // How long the news takes that a session was heard from: half a tick here, and another from a learner to its leader.
     let news_ms = if history.is_some() { tick_ms } else { tick_ms / 2 + 100 };
-    let mut sessions = SessionTable::new(tick_ms as u32, news_ms, now);
+    let mut sessions = SessionTable::new(tick_ms as u32, news_ms, began);
+    let mut keeper = Keeper::new(*disk, snapshot_dir);
+    // If the names can't be read, loading says so.
+    let newest = snapshot::list(disk, snapshot_dir).ok().and_then(|all| all.first().copied());
+    if let Some(zxid) = newest {
+        tracing::info!("loading the snapshot at zxid {zxid}");
+    }
+    std::thread::scope(|scope| {
+        let guess = newest.unwrap_or(Zxid::ZERO);
+        let mut ahead = Ahead::start(scope, log_dir, guess);
+        let (mut tree, snapshot_bytes) = load(disk, snapshot_dir, options, &mut sessions, &mut keeper)?;
+        if tree.zxid() != guess {
+            // Damaged, that one: the log is needed from an older one on.
+            ahead.abandon();
+            ahead = Ahead::start(scope, log_dir, tree.zxid());
+        }
+        if let Some(history) = history {
+            history.reset(tree.zxid());
+        }
+        let applied = Applied::default();
+        let mut replay =
+            Replay { dir: log_dir, options, tree: &mut tree, sessions: &mut sessions, history, applied, wrong: None };
+        let mut replayed = (0, 0);
+        let mut told = Told::default();
+        while let Some(piece) = ahead.next() {
+            replayed = (replayed.0 + piece.records.len() as u64, replayed.1 + piece.records.body_bytes() as u64);
+            if let Err(fatal) = replay.apply(&piece.records) {
+                return Err(ahead.fail(fatal));
+            }
+            told.look(piece.progress);
+            ahead.give_back(piece);
+        }
+        let recovery = ahead.finish()?;
+        replay.conclude()?;
+        let log = recovery.finish()?;
+        if replayed.0 > 0 {
+            tracing::info!(
+                "replayed {} transactions of the log, {} bytes, behind the snapshot",
+                replayed.0,
+                replayed.1
+            );
+        }
+        sessions.restart_clocks(clock::now());
+        Ok(Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, part: None })
+    })
+}
+
+/// The newest sound snapshot, or what is there without one; and its bytes.
+fn load(
+    disk: &RealDisk,
+    dir: &Path,
+    options: TreeOptions,
+    sessions: &mut SessionTable,
+    keeper: &mut Keeper<RealDisk>,
+) -> Result<(Tree, u64), Fatal> {
+    let began = clock::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let newest = snapshot::load_newest(disk, snapshot_dir, options, threads)?;
+    let newest = snapshot::load_newest(disk, dir, options, threads)?;
     for fatal in &newest.damaged {
         tracing::error!("{fatal}; going back to an older snapshot");
     }
-    let mut keeper = Keeper::new(*disk, snapshot_dir);
-    let mut tree = match newest.loaded {
-        Some(loaded) => {
-            keeper.loaded(loaded.info.zxid);
-            for &(session, timeout_ms) in &loaded.sessions {
-                sessions.add(session, timeout_ms, None, now);
+    let Some(loaded) = newest.loaded else { return Ok((Tree::new(options), 0)) };
+    let now = clock::now();
+    let (info, ms) = (loaded.info, now.since(began).as_millis());
+    tracing::info!("the snapshot at zxid {} has {} znodes, {} bytes ({ms} ms)", info.zxid, info.nodes, info.bytes);
+    keeper.loaded(info.zxid);
+    for &(session, timeout_ms) in &loaded.sessions {
+        sessions.add(session, timeout_ms, None, now);
+    }
+    Ok((loaded.tree, info.bytes))
+}
+
+/// What the log is applied to.
+struct Replay<'a> {
+    dir: &'a Path,
+    options: TreeOptions,
+    tree: &'a mut Tree,
+    sessions: &'a mut SessionTable,
+    history: &'a mut Option<History>,
+    applied: Applied,
+    /// The tree was another than the log says, when it was last looked at.
+    wrong: Option<(Zxid, String)>,
+}
+
+impl Replay<'_> {
+    fn apply(&mut self, records: &Batch) -> Result<(), Fatal> {
+        for (zxid, record) in records.records() {
+            let fail = |problem| Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem };
+            let digest = replay(zxid, record, self.tree, self.sessions, &mut self.applied).map_err(fail)?;
+            if let Some(digest) = digest.filter(|_| self.options.digest) {
+                let here = self.tree.digest();
+                self.wrong = (digest != here)
+                    .then(|| (zxid, format!("the tree's digest is {here:#x} where the log says {digest:#x}")));
             }
-            loaded.tree
-        }
-        None => Tree::new(options),
-    };
-    if let Some(history) = history {
-        history.reset(tree.zxid());
-    }
-    let fail = |zxid, problem| Fatal::LogRecord { dir: log_dir.to_owned(), zxid, problem };
-    let mut applied = Applied::default();
-    let mut recovery = Recovery::open(*disk, log_dir, tree.zxid(), Sizes::default())?;
-    let mut replayed = (0, 0);
-    let mut wrong: Option<(Zxid, String)> = None;
-    while let Some((zxid, record)) = recovery.next()? {
-        replayed = (replayed.0 + 1, replayed.1 + record.len() as u64);
-        let digest =
-            replay(zxid, record, &mut tree, &mut sessions, &mut applied).map_err(|problem| fail(zxid, problem))?;
-        if let Some(digest) = digest.filter(|_| options.digest) {
-            let here = tree.digest();
-            wrong = (digest != here)
-                .then(|| (zxid, format!("the tree's digest is {here:#x} where the log says {digest:#x}")));
-        }
-        match history {
-            Some(history) => history.push(zxid, record),
-            None => {
-                if let Some((zxid, problem)) = wrong.take() {
-                    return Err(fail(zxid, problem));
-                }
+            match self.history {
+                Some(history) => history.push(zxid, record),
+                None => self.conclude()?,
             }
         }
+        Ok(())
     }
-    if let Some((zxid, problem)) = wrong {
-        return Err(fail(zxid, problem));
+
+    /// A tree that is another than the log says is damage, or a bug: the server must not go on with it.
+    fn conclude(&mut self) -> Result<(), Fatal> {
+        match self.wrong.take() {
+            Some((zxid, problem)) => Err(Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem }),
+            None => Ok(()),
+        }
     }
-    let log = recovery.finish()?;
-    sessions.restart_clocks(clock::now());
-    Ok(Recovered { tree, sessions, keeper, log, replayed, part: None })
+}
+
+/// Bytes to be read above which a start says how far it is: it takes seconds then.
+pub(super) const TELL_FROM_BYTES: u64 = 256 << 20;
+
+/// What whoever waits for a long replay has been told.
+#[derive(Default)]
+struct Told {
+    tenths: u64,
+}
+
+impl Told {
+    fn look(&mut self, (read, total): (u64, u64)) {
+        let tenths = read * 10 / total.max(1);
+        if total > TELL_FROM_BYTES && tenths > self.tenths {
+            self.tenths = tenths;
+            tracing::info!("replaying the log: {} % of {} MiB", tenths * 10, total >> 20);
+        }
+    }
 }
 
 /// The tree and the sessions as snapshots and a log that is open have them, up to its end.
