@@ -3,7 +3,7 @@
 //! and frozen images read while transactions go on.
 
 use ostler::ids::{CONTAINER_OWNER, Owner, OwnerRules, SessionId, Zxid};
-use ostler::tree::{Applied, NumberedAcl, OpResult, Progress, Restore, Touched, Tree, TreeOptions};
+use ostler::tree::{Applied, Image, NumberedAcl, OpResult, Progress, Restore, Touched, Tree, TreeOptions};
 use ostler::wire::client::EventKind;
 use ostler::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
 use ostler::wire::{ErrorCode, OpCode, Stat};
@@ -452,10 +452,17 @@ fn check_slots(tree: &Tree, applied: &mut Applied) {
 }
 
 fn restored(images: &[u8], acls: Vec<NumberedAcl>, zxid: Zxid) -> Tree {
-    let mut restore = Restore::new(options(), zxid, acls).unwrap();
-    let batch = restore.decoder().decode(images).unwrap();
-    restore.add(batch).unwrap();
-    restore.finish().unwrap()
+    let mut restore = Restore::new(options(), zxid, acls, images.len() / 100).unwrap();
+    // Two threads would do so, in any order.
+    let mut rest = images;
+    while rest.len() > images.len() / 2 {
+        rest = Image::read(rest).unwrap().1;
+    }
+    let mut decoders = restore.decoders(2);
+    for (decoder, part) in decoders.iter_mut().zip([rest, &images[..images.len() - rest.len()]]) {
+        restore.add(decoder.decode(part).unwrap()).unwrap();
+    }
+    restore.finish(decoders).unwrap()
 }
 
 proptest! {

@@ -11,7 +11,7 @@ use super::{snapshot_path, snapshot_zxid};
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crate::tree::{Decoder, Restore, Tree, TreeOptions};
+use crate::tree::{Image, Restore, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::Path;
@@ -57,16 +57,18 @@ pub fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Zxid>, Fatal> {
 pub fn load<D: Disk>(disk: &D, path: &Path, options: TreeOptions, threads: usize) -> Result<Loaded, Fatal> {
     let file = Opened::open(disk, path, false)?;
     let (acls, sessions) = file.read_tables()?;
-    let restore = Restore::new(options, file.header.zxid, acls);
+    // What the header says is asked for as room in memory: no more than could be in the file.
+    let expected = file.header.nodes.min(file.trailer.bytes / Image::BYTES_MIN as u64) as usize;
+    let restore = Restore::new(options, file.header.zxid, acls, expected);
     let restore = restore.or_else(|error| corrupt(path, 0, error.to_string()))?;
-    let decoder = restore.decoder();
+    let mut decoders = restore.decoders(threads.clamp(1, file.of_kind(Kind::Nodes).count().max(1)));
     let restore = Mutex::new(restore);
-    file.each_nodes_block(threads, |block, body| {
+    file.each_nodes_block(&mut decoders, |decoder, block, body| {
         let at = |offset: usize| block.body_at() + offset as u64;
-        let batch = decode(&decoder, body).or_else(|(offset, problem)| corrupt(path, at(offset), problem))?;
+        let batch = decoder.decode(body).or_else(|error| corrupt(path, at(error.offset), error.problem))?;
         restore.lock().add(batch).or_else(|error| corrupt(path, at(error.offset), error.problem))
     })?;
-    let tree = restore.into_inner().finish_on(threads).or_else(|error| corrupt(path, 0, error.problem))?;
+    let tree = restore.into_inner().finish(decoders).or_else(|error| corrupt(path, 0, error.problem))?;
     if tree.digest() != file.header.tree_digest {
         let problem = format!("the tree's digest is {:#x} and not {:#x}", tree.digest(), file.header.tree_digest);
         return corrupt(path, 0, problem);
@@ -84,10 +86,6 @@ pub fn verify<D: Disk>(disk: &D, path: &Path) -> Result<SnapshotInfo, Fatal> {
     let file = Opened::open(disk, path, true)?;
     file.read_tables()?;
     Ok(file.info())
-}
-
-fn decode(decoder: &Decoder, body: &[u8]) -> Result<crate::tree::Batch, (usize, String)> {
-    decoder.decode(body).map_err(|error| (error.offset, error.problem))
 }
 
 #[derive(Clone, Copy)]
@@ -211,21 +209,23 @@ impl<'a, F: File> Opened<'a, F> {
         Ok((acls, sessions))
     }
 
-    /// Reads and checks all blocks of znodes on so many threads. The first error in the file's order wins.
-    fn each_nodes_block(
+    /// Reads and checks all blocks of znodes, on a thread for each of these, which its visits are given. The first error in
+    /// the file's order wins.
+    fn each_nodes_block<S: Send>(
         &self,
-        threads: usize,
-        visit: impl Fn(&Block, &[u8]) -> Result<(), Fatal> + Sync,
+        states: &mut [S],
+        visit: impl Fn(&mut S, &Block, &[u8]) -> Result<(), Fatal> + Sync,
     ) -> Result<(), Fatal> {
         let blocks: Vec<Block> = self.of_kind(Kind::Nodes).copied().collect();
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<(usize, Fatal)>> = Mutex::new(None);
-        let work = || {
+        let work = |state: &mut S| {
+            let mut body = Vec::new();
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(block) = blocks.get(at) else { return };
-                let result = self.read_block(block).and_then(|body| visit(block, &body));
-                if let Err(fatal) = result {
+                let read = read_body(&self.file, self.path, block, self.header.zxid, &mut body);
+                if let Err(fatal) = read.and_then(|()| visit(state, block, &body)) {
                     let mut failed = failed.lock();
                     if failed.as_ref().is_none_or(|(first, _)| at < *first) {
                         *failed = Some((at, fatal));
@@ -235,10 +235,11 @@ impl<'a, F: File> Opened<'a, F> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads.clamp(1, blocks.len().max(1)) {
-                scope.spawn(work);
+            let Some((own, others)) = states.split_first_mut() else { return };
+            for state in others {
+                scope.spawn(|| work(state));
             }
-            work();
+            work(own);
         });
         match failed.into_inner() {
             None => Ok(()),

@@ -174,6 +174,9 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// No image is shorter.
+    pub const BYTES_MIN: usize = 65;
+
     /// The number of the list that nearly all znodes have: `world:anyone` with all permissions.
     pub const OPEN_ACL: u32 = super::acl::OPEN;
 

@@ -104,16 +104,17 @@ impl Index {
     }
 
     /// Enters every znode but the root into an empty index; each of `threads` threads has parts of its own. Slots have no
-    /// holes, and hashes are right. The error is the slot of a znode that is there twice.
-    pub(super) fn fill(&mut self, nodes: &Nodes, threads: usize) -> Result<(), u32> {
+    /// holes, and `hashes` has the hash of each: close together, since every thread looks at all. The error is the slot of a
+    /// znode that is there twice.
+    pub(super) fn fill(&mut self, nodes: &Nodes, hashes: &[u32], threads: usize) -> Result<(), u32> {
         let each = PARTS.div_ceil(threads.clamp(1, PARTS));
         if each == PARTS {
-            return fill_parts(&mut self.parts[..], 0, nodes);
+            return fill_parts(&mut self.parts[..], 0, nodes, hashes);
         }
         std::thread::scope(|scope| {
             let parts = self.parts.chunks_mut(each).enumerate();
             let filling: Vec<_> =
-                parts.map(|(at, parts)| scope.spawn(move || fill_parts(parts, at * each, nodes))).collect();
+                parts.map(|(at, parts)| scope.spawn(move || fill_parts(parts, at * each, nodes, hashes))).collect();
             let results = filling.into_iter().map(|thread| thread.join().expect("it does not panic"));
             results.fold(Ok(()), Result::and)
         })
@@ -154,26 +155,28 @@ impl Index {
 }
 
 /// The part of `Index::fill` that concerns `parts`, of which the first is number `first`.
-fn fill_parts(parts: &mut [HashTable<u32>], first: usize, nodes: &Nodes) -> Result<(), u32> {
-    let hash_of = |slot: u32| nodes[slot as usize].hash;
+fn fill_parts(parts: &mut [HashTable<u32>], first: usize, nodes: &Nodes, hashes: &[u32]) -> Result<(), u32> {
+    let hash_of = |slot: u32| hashes[slot as usize];
     let mut counts = vec![0; parts.len()];
-    let own = |slot: u32| part_of(hash_of(slot)).wrapping_sub(first);
-    for slot in ROOT + 1..nodes.len() as u32 {
-        if let Some(count) = counts.get_mut(own(slot)) {
+    let own = |hash: u32| part_of(hash).wrapping_sub(first);
+    for &hash in &hashes[ROOT as usize + 1..] {
+        if let Some(count) = counts.get_mut(own(hash)) {
             *count += 1;
         }
     }
     for (part, count) in parts.iter_mut().zip(counts) {
         part.reserve(count, |&slot| spread(hash_of(slot)));
     }
-    for slot in ROOT + 1..nodes.len() as u32 {
-        let Some(part) = parts.get_mut(own(slot)) else { continue };
-        let node = &nodes[slot as usize];
+    for (slot, &hash) in (ROOT + 1..).zip(&hashes[ROOT as usize + 1..]) {
+        let Some(part) = parts.get_mut(own(hash)) else { continue };
         let same = |&other: &u32| {
-            let other = &nodes[other as usize];
-            other.hash == node.hash && other.parent == node.parent && nodes.name(other) == nodes.name(node)
+            if hash_of(other) != hash {
+                return false;
+            }
+            let (node, other) = (&nodes[slot as usize], &nodes[other as usize]);
+            other.parent == node.parent && nodes.name(other) == nodes.name(node)
         };
-        match part.entry(spread(node.hash), same, |&slot| spread(hash_of(slot))) {
+        match part.entry(spread(hash), same, |&slot| spread(hash_of(slot))) {
             Entry::Occupied(_) => return Err(slot),
             Entry::Vacant(vacant) => drop(vacant.insert(slot)),
         }

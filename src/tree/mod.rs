@@ -14,6 +14,7 @@ mod digest;
 mod freeze;
 mod grow;
 mod index;
+mod link;
 mod listing;
 mod node;
 mod nodes;

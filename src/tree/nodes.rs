@@ -5,6 +5,7 @@ use super::node::Node;
 use super::text::Texts;
 use slab::Slab;
 use std::ops::{Index, IndexMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every znode of a tree.
 pub(super) struct Nodes {
@@ -40,12 +41,19 @@ impl Nodes {
         self.slab.insert(node)
     }
 
-    /// Puts another znode into a slot.
-    pub(super) fn replace(&mut self, slot: u32, mut node: Node, name: &[u8], data: Option<&[u8]>) {
-        node.text = self.texts.insert(name, data.unwrap_or_default());
-        assert!(node.is_of(name, data));
-        let old = std::mem::replace(&mut self.slab[slot as usize], node);
-        self.texts.remove(old.text);
+    /// Makes room for so many, before there are any, and has the kernel give it in large pages: a load touches all of it once.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.slab.reserve_exact(count);
+    }
+
+    /// Takes in a znode whose name and data are in a part of the texts yet (`adopt`).
+    pub(super) fn insert_bare(&mut self, node: Node) -> usize {
+        self.slab.insert(node)
+    }
+
+    /// The parts that hold names and data of all znodes that are here.
+    pub(super) fn adopt(&mut self, texts: Vec<Texts>) {
+        self.texts = Texts::whole(texts);
     }
 
     /// Takes a znode out; its name and its data are gone.
@@ -53,6 +61,45 @@ impl Nodes {
         let node = self.slab.remove(slot as usize);
         self.texts.remove(node.text);
         node
+    }
+
+    /// As `enlist`, but for the names of a wide parent, which `list_wide` adds for all at once.
+    pub(super) fn enlist_slot(&mut self, parent: u32, slot: u32) {
+        let children = &mut self.slab[parent as usize].extra_mut().children;
+        let place = children.len() as u32;
+        children.push(slot);
+        self.slab[slot as usize].place = place;
+    }
+
+    /// Lists the children of those of these parents that have many, on so many threads.
+    pub(super) fn list_wide(&mut self, parents: &[u32], threads: usize) {
+        let wide = |slot: &&u32| self.slab[**slot as usize].children().len() >= listing::WIDE;
+        let next = AtomicUsize::new(0);
+        let wide: Vec<u32> = parents.iter().filter(wide).copied().collect();
+        let list_some = || {
+            let mut listed = Vec::new();
+            while let Some(&slot) = wide.get(next.fetch_add(1, Ordering::Relaxed)) {
+                listed.push((slot, self.listing_of(slot)));
+            }
+            listed
+        };
+        let listed = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(list_some)).collect();
+            let mut listed = list_some();
+            others.into_iter().for_each(|other| listed.extend(other.join().expect("it does not panic")));
+            listed
+        });
+        for (slot, listing) in listed {
+            self.slab[slot as usize].extra_mut().listing = Some(listing);
+        }
+    }
+
+    fn listing_of(&self, parent: u32) -> Box<Listing> {
+        let mut listing = Box::<Listing>::default();
+        for (place, &child) in self.slab[parent as usize].children().iter().enumerate() {
+            listing.push(place, self.name(&self.slab[child as usize]));
+        }
+        listing
     }
 
     /// Enters a znode into its parent's list of children.
@@ -67,10 +114,7 @@ impl Nodes {
             let listing = self.slab[parent as usize].extra_mut().listing.as_mut();
             listing.expect("just seen").push(place, name);
         } else if place + 1 == listing::WIDE {
-            let mut listing = Box::<Listing>::default();
-            for (place, &child) in self.slab[parent as usize].children().iter().enumerate() {
-                listing.push(place, self.name(&self.slab[child as usize]));
-            }
+            let listing = self.listing_of(parent);
             self.slab[parent as usize].extra_mut().listing = Some(listing);
         }
     }

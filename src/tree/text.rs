@@ -38,6 +38,14 @@ impl Handle {
         Handle(NonZeroU32::new(place).expect("one was added"))
     }
 
+    /// Of a part of the texts, what it is in the whole (`Texts::whole`).
+    pub(super) fn in_whole(self, part: usize, parts: usize) -> Handle {
+        match self.resolve() {
+            Ok(number) => Handle::large(number * parts + part),
+            Err((chunk, offset)) => Handle::small(chunk * parts + part, offset),
+        }
+    }
+
     fn large(number: usize) -> Handle {
         assert!(number < (IS_LARGE - 1) as usize, "two billion large texts don't fit a machine");
         Handle(NonZeroU32::new(IS_LARGE | number as u32).expect("the highest bit is set"))
@@ -64,8 +72,15 @@ struct Chunk {
     live: u16,
 }
 
+impl Chunk {
+    fn vacant() -> Chunk {
+        Chunk { bytes: Vec::new(), class: 0, free: NONE, live: 0 }
+    }
+}
+
 pub(super) struct Texts {
     chunks: Vec<Chunk>,
+    chunks_max: usize,
     /// Chunks without memory, of no class.
     vacant: Vec<u32>,
     /// For each class the chunks with room; the last one is used.
@@ -97,7 +112,43 @@ fn class_places(class: usize) -> usize {
 
 impl Texts {
     pub(super) fn new() -> Texts {
-        Texts { chunks: Vec::new(), vacant: Vec::new(), room: std::array::from_fn(|_| Vec::new()), large: Slab::new() }
+        Texts::part_of(1)
+    }
+
+    /// One of so many parts that are filled apart, each by a thread of its own, and become a whole. Handles of a part become
+    /// those of the whole by `Handle::in_whole`.
+    pub(super) fn part_of(parts: usize) -> Texts {
+        Texts {
+            chunks: Vec::new(),
+            chunks_max: CHUNKS_MAX / parts,
+            vacant: Vec::new(),
+            room: std::array::from_fn(|_| Vec::new()),
+            large: Slab::new(),
+        }
+    }
+
+    /// Puts parts together: their chunks in turn, so that nobody has to know how many the others have.
+    pub(super) fn whole(parts: Vec<Texts>) -> Texts {
+        let count = parts.len();
+        let longest = parts.iter().map(|part| part.chunks.len()).max().unwrap_or(0);
+        let mut whole = Texts::new();
+        let (mut chunks, mut large) = (Vec::new(), Vec::new());
+        for (at, part) in parts.into_iter().enumerate() {
+            let number = |number: u32| number * count as u32 + at as u32;
+            for (of_whole, of_part) in whole.room.iter_mut().zip(part.room) {
+                of_whole.extend(of_part.into_iter().map(number));
+            }
+            whole.vacant.extend(part.vacant.into_iter().map(number));
+            whole.vacant.extend((part.chunks.len() as u32..longest as u32).map(number));
+            large.extend(part.large.into_iter().map(|(number, text)| (number * count + at, text)));
+            chunks.push(part.chunks.into_iter());
+        }
+        whole.chunks.reserve_exact(longest * count);
+        for _ in 0..longest {
+            whole.chunks.extend(chunks.iter_mut().map(|chunks| chunks.next().unwrap_or_else(Chunk::vacant)));
+        }
+        whole.large = large.into_iter().collect();
+        whole
     }
 
     /// The bytes that were inserted under this handle, `len` of them.
@@ -158,7 +209,7 @@ impl Texts {
                 self.chunks[number as usize] = chunk;
                 number
             }
-            None if self.chunks.len() == CHUNKS_MAX => return None,
+            None if self.chunks.len() >= self.chunks_max => return None,
             None => {
                 self.chunks.push(chunk);
                 self.chunks.len() as u32 - 1
@@ -227,6 +278,39 @@ mod tests {
             assert!(class_places(class) * bytes <= CHUNK_BYTES);
         }
         assert_eq!(class_of(LARGE), CLASSES - 1);
+    }
+
+    #[test]
+    fn parts_that_were_filled_apart_become_a_whole_with_all_texts_which_goes_on_as_any() {
+        for parts in [1, 2, 3] {
+            let mut rng = Rng::new(parts as u64);
+            let mut model: Vec<(Handle, Vec<u8>)> = Vec::new();
+            let mut filled = Vec::new();
+            for part in 0..parts {
+                let mut texts = Texts::part_of(parts);
+                // One has nothing, one more than the others.
+                for _ in 0..part * 3_000 {
+                    let len = if rng.below(50) == 0 { rng.below(5_000) } else { rng.below(300) } as usize;
+                    let text: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+                    let handle = texts.insert(&text[..len / 3], &text[len / 3..]);
+                    match rng.below(10) {
+                        0 => texts.remove(handle),
+                        _ => model.push((handle.in_whole(part, parts), text)),
+                    }
+                }
+                filled.push(texts);
+            }
+            let mut whole = Texts::whole(filled);
+            let chunks = whole.chunks.len();
+            for _ in 0..1_000 {
+                let text = [9; 100];
+                model.push((whole.insert(&text[..4], &text[4..]), text.to_vec()));
+            }
+            assert!(parts == 1 || whole.chunks.len() == chunks, "the places that nobody had are used first");
+            assert!(model.iter().all(|(handle, text)| whole.get(*handle, text.len()) == text));
+            model.drain(..).for_each(|(handle, _)| whole.remove(handle));
+            assert!(whole.chunks.iter().all(|chunk| chunk.live == 0) && whole.large.is_empty());
+        }
     }
 
     #[test]

@@ -582,10 +582,11 @@ fn exercise(tree: &mut Tree) {
 /// The images of znodes, as they are behind a snapshot's checksums.
 pub fn snapshot_nodes(bytes: &[u8]) {
     let acls = vec![(1, Arc::from([Acl::world(Acl::READ)]))];
-    let mut restore = Restore::new(TreeOptions::default(), Zxid(9), acls).unwrap();
-    let Ok(batch) = restore.decoder().decode(bytes) else { return };
+    let mut restore = Restore::new(TreeOptions::default(), Zxid(9), acls, 0).unwrap();
+    let mut decoders = restore.decoders(2);
+    let Ok(batch) = decoders[1].decode(bytes) else { return };
     if restore.add(batch).is_ok()
-        && let Ok(mut tree) = restore.finish()
+        && let Ok(mut tree) = restore.finish(decoders)
     {
         exercise(&mut tree);
     }
