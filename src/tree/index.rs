@@ -24,6 +24,17 @@ pub(super) fn child_hash(parent: u32, name: &[u8]) -> u32 {
     step(random::seed(), parent, name)
 }
 
+/// Hash of a name, whoever has it.
+pub(super) fn name_hash(name: &[u8]) -> u32 {
+    hash_name(random::seed(), name)
+}
+
+/// As `child_hash`, where the name's is known.
+#[inline]
+pub(super) fn join_hashes(parent: u32, name: u32) -> u32 {
+    join(random::seed(), parent, name)
+}
+
 /// Hash of a path, as its znode has it if there is one. `None` if no znode can have this path.
 #[inline]
 pub(super) fn path_hash(path: &str) -> Option<u32> {
@@ -61,16 +72,31 @@ pub fn find_slash(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|&byte| byte == b'/').map(|at| words.len() * 8 + at)
 }
 
-/// One name onto a hash: eight bytes a step, the last step overlapping the one before, so that nothing is copied.
+/// One name onto a hash.
 #[inline]
 fn step(seed: u64, parent: u32, name: &[u8]) -> u32 {
+    join(seed, parent, hash_name(seed, name))
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = a as u128 * b as u128;
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+/// A name's own hash apart from its parent's, so that a load can have it before it knows the parent.
+#[inline]
+fn join(seed: u64, parent: u32, name: u32) -> u32 {
+    let hash = fold(seed.rotate_left(16) ^ (u64::from(parent) << 32 | u64::from(name)), 0xd6e8_feb8_6659_fd93);
+    hash as u32 ^ (hash >> 32) as u32
+}
+
+/// Eight bytes a step, the last step overlapping the one before, so that nothing is copied.
+#[inline]
+fn hash_name(seed: u64, name: &[u8]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    let fold = |a: u64, b: u64| {
-        let wide = a as u128 * b as u128;
-        wide as u64 ^ (wide >> 64) as u64
-    };
     let key = seed ^ K;
-    let start = fold(seed ^ parent as u64, 0xd6e8_feb8_6659_fd93 ^ name.len() as u64);
+    let start = seed ^ (name.len() as u64).wrapping_mul(K);
     let (hash, last) = match name {
         [.., a, b, c, d, e, f, g, h] => {
             let tail = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);

@@ -1,8 +1,8 @@
 //! Znodes that hang nowhere become a tree: parents, hashes, lists of children, what is below whom. A part of `restore`.
 //!
 //! A tree of a million znodes is a hundred megabytes, so what costs is how often all of it is looked at: `link` does in one
-//! go whatever needs a znode and its name, `enlist` in a second what needs the znode alone; the rest looks at those that
-//! have children, which are few.
+//! go whatever follows from a znode's parent, `enlist` in a second what follows from a parent's children; the rest looks at
+//! those that have children, which are few. Names are elsewhere in memory: they were looked at when they were decoded.
 
 use super::index::{self, ROOT};
 use super::java_length;
@@ -53,8 +53,6 @@ pub(super) struct Linked {
     pub children: Vec<u32>,
     /// The tree's digest.
     pub digest: u64,
-    /// Of the tree's size what does not depend on how many there are below: each name and its data once.
-    pub size: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +71,7 @@ pub(super) fn link(nodes: &mut Nodes, old_slots: &OldSlots) -> Result<Linked, Re
     let root = &mut nodes[ROOT as usize];
     root.hash = index::root_hash();
     hashes[ROOT as usize] = root.hash;
-    let (mut digest, mut size) = (u64::from(root.digest), root.data_len() as i64);
+    let mut digest = u64::from(root.digest);
     let mut marks = vec![Mark::Unknown; count];
     marks[ROOT as usize] = Mark::Done;
     // From a znode up to the first one that is done; nearly always that is its parent.
@@ -94,31 +92,28 @@ pub(super) fn link(nodes: &mut Nodes, old_slots: &OldSlots) -> Result<Linked, Re
             slot = parent;
         }
         while let Some(slot) = way.pop() {
-            let node = &nodes[slot as usize];
-            let (name, above) = (nodes.name(node), node.parent as usize);
+            let above = nodes[slot as usize].parent as usize;
             let parent = &nodes[above];
             let outside = !parent.in_tree_digest() || (parent.parent == ROOT && nodes.name(parent) == b"zookeeper");
-            let hash = index::child_hash(parent.hash, name);
-            size += 1 + java_length(std::str::from_utf8(name).expect("checked in decode")) + node.data_len() as i64;
-            if !outside {
-                digest = digest.wrapping_add(u64::from(node.digest));
-            }
+            let parent_hash = parent.hash;
             let node = &mut nodes[slot as usize];
-            node.hash = hash;
+            node.hash = index::join_hashes(parent_hash, node.hash);
             if outside {
                 node.leave_out_of_tree_digest();
+            } else {
+                digest = digest.wrapping_add(u64::from(node.digest));
             }
-            hashes[slot as usize] = hash;
+            hashes[slot as usize] = node.hash;
             children[above] += 1;
             marks[slot as usize] = Mark::Done;
         }
     }
-    Ok(Linked { hashes, children, digest, size })
+    Ok(Linked { hashes, children, digest })
 }
 
 /// Enters every znode into its parent's list, which `children` says the length of: growing step by step would move each list
-/// again and again. Returns the parents.
-pub(super) fn enlist(nodes: &mut Nodes, children: &[u32]) -> Vec<u32> {
+/// again and again. `visit` is told of each znode meanwhile. Returns the parents.
+pub(super) fn enlist(nodes: &mut Nodes, children: &[u32], mut visit: impl FnMut(&mut Nodes, u32)) -> Vec<u32> {
     let is_parent = |slot: &u32| children[*slot as usize] > 0;
     let parents: Vec<u32> = (ROOT..nodes.len() as u32).filter(is_parent).collect();
     for &slot in &parents {
@@ -126,6 +121,7 @@ pub(super) fn enlist(nodes: &mut Nodes, children: &[u32]) -> Vec<u32> {
     }
     for slot in ROOT + 1..nodes.len() as u32 {
         nodes.enlist_slot(nodes[slot as usize].parent, slot);
+        visit(nodes, slot);
     }
     parents
 }

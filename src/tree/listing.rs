@@ -15,6 +15,9 @@ pub(super) const WIDE: usize = 512;
 /// Names of a block.
 const BLOCK: usize = 64;
 
+/// Names that are encoded in one go when many are: whole blocks.
+pub(super) const PIECE: usize = 64 * BLOCK;
+
 /// Encoded names by place.
 #[derive(Default)]
 pub(super) struct Listing {
@@ -39,6 +42,11 @@ impl Listing {
             self.blocks.push(Vec::with_capacity(like));
         }
         put_name(name, self.blocks.last_mut().expect("just made if it was not there"));
+    }
+
+    /// Puts what follows behind whole blocks.
+    pub(super) fn append(&mut self, mut rest: Listing) {
+        self.blocks.append(&mut rest.blocks);
     }
 
     /// The name at `place` goes, and the one at `last` takes its place.

@@ -41,7 +41,7 @@ impl Nodes {
         self.slab.insert(node)
     }
 
-    /// Makes room for so many, before there are any, and has the kernel give it in large pages: a load touches all of it once.
+    /// Makes room for so many more.
     pub(super) fn reserve(&mut self, count: usize) {
         self.slab.reserve_exact(count);
     }
@@ -73,30 +73,35 @@ impl Nodes {
 
     /// Lists the children of those of these parents that have many, on so many threads.
     pub(super) fn list_wide(&mut self, parents: &[u32], threads: usize) {
-        let wide = |slot: &&u32| self.slab[**slot as usize].children().len() >= listing::WIDE;
+        let children = |slot: u32| self.slab[slot as usize].children();
+        // A piece is a parent and the first of its children that is in it; of a very wide one there are many.
+        let pieces = |slot: u32| (0..children(slot).len()).step_by(listing::PIECE).map(move |from| (slot, from));
+        let wide = parents.iter().filter(|&&slot| children(slot).len() >= listing::WIDE);
+        let pieces: Vec<(u32, usize)> = wide.flat_map(|&slot| pieces(slot)).collect();
         let next = AtomicUsize::new(0);
-        let wide: Vec<u32> = parents.iter().filter(wide).copied().collect();
         let list_some = || {
             let mut listed = Vec::new();
-            while let Some(&slot) = wide.get(next.fetch_add(1, Ordering::Relaxed)) {
-                listed.push((slot, self.listing_of(slot)));
+            while let Some(&(slot, from)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let children = &children(slot)[from..];
+                listed.push((slot, from, self.listing_of(&children[..children.len().min(listing::PIECE)])));
             }
             listed
         };
-        let listed = std::thread::scope(|scope| {
+        let mut listed = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(list_some)).collect();
             let mut listed = list_some();
             others.into_iter().for_each(|other| listed.extend(other.join().expect("it does not panic")));
             listed
         });
-        for (slot, listing) in listed {
-            self.slab[slot as usize].extra_mut().listing = Some(listing);
+        listed.sort_unstable_by_key(|&(slot, from, _)| (slot, from));
+        for (slot, _, piece) in listed {
+            self.slab[slot as usize].extra_mut().listing.get_or_insert_default().append(piece);
         }
     }
 
-    fn listing_of(&self, parent: u32) -> Box<Listing> {
-        let mut listing = Box::<Listing>::default();
-        for (place, &child) in self.slab[parent as usize].children().iter().enumerate() {
+    fn listing_of(&self, children: &[u32]) -> Listing {
+        let mut listing = Listing::default();
+        for (place, &child) in children.iter().enumerate() {
             listing.push(place, self.name(&self.slab[child as usize]));
         }
         listing
@@ -114,8 +119,8 @@ impl Nodes {
             let listing = self.slab[parent as usize].extra_mut().listing.as_mut();
             listing.expect("just seen").push(place, name);
         } else if place + 1 == listing::WIDE {
-            let listing = self.listing_of(parent);
-            self.slab[parent as usize].extra_mut().listing = Some(listing);
+            let listing = self.listing_of(self.slab[parent as usize].children());
+            self.slab[parent as usize].extra_mut().listing = Some(Box::new(listing));
         }
     }
 

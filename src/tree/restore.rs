@@ -11,7 +11,7 @@ use super::index::{self, ROOT};
 use super::link::{self, OldSlots};
 use super::node::{NO_SLOT, Node, Numbers};
 use super::text::Texts;
-use super::{Tree, TreeOptions};
+use super::{Tree, TreeOptions, java_length};
 use crate::ids::Zxid;
 use crate::random::FastMap;
 use std::sync::Arc;
@@ -46,16 +46,18 @@ pub struct Decoder {
     parts: usize,
 }
 
-/// Decoded images. `place` holds the old slot and `parent` the old parent, until they are linked.
+/// Decoded images. `place` holds the old slot, `parent` the old parent and `hash` that of the name, until they are linked.
 pub struct Batch {
     nodes: Vec<Node>,
+    /// What their names and data add to the tree's size, each counted once.
+    size: i64,
 }
 
 impl Decoder {
     /// Reads a run of whole images.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<Batch, RestoreError> {
         let mut nodes = Vec::with_capacity(bytes.len() / Image::BYTES_MIN);
-        let mut rest = bytes;
+        let (mut rest, mut size) = (bytes, 0);
         while !rest.is_empty() {
             let offset = bytes.len() - rest.len();
             let Some((image, after)) = Image::read(rest) else { return wrong(offset, "not the image of a znode") };
@@ -67,9 +69,13 @@ impl Decoder {
                     None => return wrong(offset, format!("ACL {number} is nowhere")),
                 },
             };
-            if image.name.contains(&b'/') || std::str::from_utf8(image.name).is_err() {
+            let Some(name) = std::str::from_utf8(image.name).ok().filter(|_| !image.name.contains(&b'/')) else {
                 return wrong(offset, format!("not a znode's name: {:?}", String::from_utf8_lossy(image.name)));
+            };
+            if image.parent != NO_SLOT {
+                size += 1 + java_length(name);
             }
+            size += image.data.map_or(0, <[u8]>::len) as i64;
             let mut node = Node::new(image.name, image.data, &image.numbers, acl);
             let text = self.texts.insert(image.name, image.data.unwrap_or_default());
             node.text = text.in_whole(self.part, self.parts);
@@ -77,9 +83,10 @@ impl Decoder {
             node.digest = image.digest();
             node.place = image.slot;
             node.parent = image.parent;
+            node.hash = index::name_hash(image.name);
             nodes.push(node);
         }
-        Ok(Batch { nodes })
+        Ok(Batch { nodes, size })
     }
 }
 
@@ -99,10 +106,10 @@ impl Restore {
                 return wrong(0, format!("ACL {id} is there twice"));
             }
         }
-        tree.nodes.reserve(expected + 1);
         // Where the root will be.
         let slot = tree.nodes.insert_bare(Node::new(b"", None, &Numbers::default(), acl::OPEN));
         assert!(slot == ROOT as usize);
+        tree.nodes.reserve(expected);
         Ok(Restore { tree, acl_ids: Arc::new(acl_ids), old_slots: OldSlots::new(expected), has_root: false })
     }
 
@@ -115,6 +122,7 @@ impl Restore {
 
     /// Takes decoded images in.
     pub fn add(&mut self, batch: Batch) -> Result<(), RestoreError> {
+        self.tree.size += batch.size;
         for node in batch.nodes {
             let old = node.place;
             self.tree.acls.acquire_id(node.acl);
@@ -150,14 +158,13 @@ impl Restore {
         let threads = decoders.len();
         tree.nodes.adopt(decoders.into_iter().map(|decoder| decoder.texts).collect());
         let linked = link::link(&mut tree.nodes, &old_slots)?;
-        (tree.digest, tree.size) = (linked.digest, linked.size);
+        tree.digest = linked.digest;
         if let Err(slot) = tree.index.fill(&tree.nodes, &linked.hashes, threads) {
             return wrong(0, format!("{:?} is there twice", index::path_of(&tree.nodes, slot)));
         }
-        let parents = link::enlist(&mut tree.nodes, &linked.children);
-        for slot in ROOT + 1..tree.nodes.len() as u32 {
-            tree.owned.add(&mut tree.nodes, slot, tree.options.owner_rules);
-        }
+        let parents = link::enlist(&mut tree.nodes, &linked.children, |nodes, slot| {
+            tree.owned.add(nodes, slot, tree.options.owner_rules);
+        });
         tree.nodes.list_wide(&parents, threads);
         tree.size += link::count_descendants(&mut tree.nodes, &parents);
         tree.acls.sweep_all();
