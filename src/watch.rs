@@ -165,26 +165,44 @@ impl WatchTable {
             WatchKind::Persistent => (DATA_PERSISTENT | CHILD_PERSISTENT, false),
             WatchKind::Recursive => (RECURSIVE, false),
         };
+        if is_one_shot && let Some(znode) = znode {
+            self.add_at_znode(connection, path, znode, modes);
+            return;
+        }
         match self.place_of(connection, path, znode) {
             Some((place @ Place::Path(_), old)) => self.set_modes(place, connection, old, old | modes),
-            Some((place, old)) if is_one_shot => self.set_modes(place, connection, old, old | modes),
             // What stays for good needs the path, and what the connection has there already goes with it.
             Some((place, old)) => {
                 self.set_modes(place, connection, old, 0);
                 self.add_at_path(connection, path, old | modes);
             }
-            None if is_one_shot && znode.is_some() => {
-                let znode = znode.expect("just asked");
-                let place = Place::Znode(znode);
-                if self.places.is_watched(place) {
-                    self.set_modes(place, connection, 0, modes);
-                } else {
-                    self.places.insert_znode(znode, Who::only(connection, modes));
-                    self.filter.place_changed(self.places.hash(place), true);
-                    self.note_change(place, connection, 0, modes);
-                }
-            }
             None => self.add_at_path(connection, path, modes),
+        }
+    }
+
+    /// Makes room for so many one-shot watches more: their list grows once, and not by a quarter many times.
+    pub fn expect(&mut self, connection: ConnectionId, one_shot: usize) {
+        if one_shot > 0 {
+            self.watchers.entry(connection).or_default().znodes.reserve_exact(one_shot);
+        }
+    }
+
+    /// A one-shot watch on a znode that is there: a client that comes back has hundreds of them.
+    fn add_at_znode(&mut self, connection: ConnectionId, path: &str, znode: u32, modes: u8) {
+        if let Some(place) = self.places.find(path) {
+            let old = self.places.modes(place, connection);
+            if old != 0 {
+                self.set_modes(place, connection, old, old | modes);
+                return;
+            }
+        }
+        let (old, is_first) = self.places.add_at_znode(znode, connection, modes);
+        let place = Place::Znode(znode);
+        if is_first {
+            self.filter.place_changed(self.places.hash(place), true);
+        }
+        if old | modes != old {
+            self.note_change(place, connection, old, old | modes);
         }
     }
 

@@ -36,6 +36,9 @@ fn set_all(
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let since = request.relative_zxid;
+    // As many as were decoded, not as many as were announced.
+    let one_shot = [&request.data, &request.child].into_iter().flatten().map(Vec::len).sum();
+    watches.expect(asker.conn, one_shot);
     for path in request.data? {
         let path = path?;
         match tree.lookup(&path) {

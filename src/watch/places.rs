@@ -93,11 +93,6 @@ impl Places {
         }
     }
 
-    /// Whether anyone watches there.
-    pub(super) fn is_watched(&self, place: Place) -> bool {
-        self.who(place).is_some()
-    }
-
     fn who(&self, place: Place) -> Option<Who> {
         match place {
             Place::Path(at) => self.paths.get(at as usize).map(|watched| watched.who),
@@ -134,6 +129,36 @@ impl Places {
     pub(super) fn insert_znode(&mut self, znode: u32, who: Who) {
         let hash = hash_word(znode);
         self.znodes[part_of(hash as u32)].insert_unique(hash, (znode, who), |&(znode, _)| hash_word(znode));
+    }
+
+    /// Gives a connection more at a znode, in one look-up: what it had there, and whether it is the znode's first watcher.
+    pub(super) fn add_at_znode(&mut self, znode: u32, connection: ConnectionId, modes: u8) -> (u8, bool) {
+        let hash = hash_word(znode);
+        let part = &mut self.znodes[part_of(hash as u32)];
+        let Some((_, who)) = part.find_mut(hash, |&(other, _)| other == znode) else {
+            self.insert_znode(znode, Who::only(connection, modes));
+            return (0, true);
+        };
+        if who.modes() != 0 && who.number() == connection {
+            let old = who.modes();
+            *who = Who::only(connection, old | modes);
+            return (old, false);
+        }
+        if who.modes() != 0 {
+            *who = Who::crowd(self.crowds.insert(vec![*who]));
+        }
+        let crowd = &mut self.crowds[who.number() as usize];
+        match crowd.binary_search_by_key(&connection, |one| one.number()) {
+            Ok(at) => {
+                let old = crowd[at].modes();
+                crowd[at] = Who::only(connection, old | modes);
+                (old, false)
+            }
+            Err(at) => {
+                crowd.insert(at, Who::only(connection, modes));
+                (0, false)
+            }
+        }
     }
 
     /// After its last watcher.
