@@ -27,7 +27,17 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    pub fn new(listener: std::net::TcpListener, poll: &Poll, token: Token) -> std::io::Result<Acceptor> {
+    /// Accepted sockets have the listener's options on Linux: set once here, they cost nothing when thousands come back.
+    pub fn new(
+        listener: std::net::TcpListener,
+        poll: &Poll,
+        token: Token,
+        keep_alive: bool,
+    ) -> std::io::Result<Acceptor> {
+        let options = socket2::SockRef::from(&listener);
+        // Replies are small and whole; waiting to join them would only delay them.
+        options.set_tcp_nodelay(true)?;
+        options.set_keepalive(keep_alive)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, token, Interest::READABLE)?;
         Ok(Acceptor { listener, paused_until: None, reserve: File::open("/dev/null").ok() })
@@ -69,11 +79,6 @@ impl IoCore {
                     );
                 }
                 continue;
-            }
-            // Replies are small and whole; waiting to join them would only delay them.
-            let _ = socket.set_nodelay(true);
-            if self.shared.settings.tcp_keep_alive {
-                let _ = socket2::SockRef::from(&socket).set_keepalive(true);
             }
             let cores = &self.shared.cores;
             let fewest = (0..cores.len()).min_by_key(|&core| cores[core].connections.load(Ordering::Relaxed));
@@ -131,4 +136,23 @@ impl IoCore {
 /// An IPv4 client of a dual-stack socket shows as IPv4, in ACLs and on every list.
 fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
     std::net::SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn accepted_sockets_have_the_options_of_the_listener() {
+        for keep_alive in [false, true] {
+            let listener = crate::net::listen(([127, 0, 0, 1], 0).into(), 0).unwrap();
+            let address = listener.local_addr().unwrap();
+            let acceptor = Acceptor::new(listener, &Poll::new().unwrap(), LISTENER, keep_alive).unwrap();
+            let _client = TcpStream::connect(address).unwrap();
+            let (socket, _) = acceptor.listener.accept().unwrap();
+            assert!(socket.nodelay().unwrap());
+            assert_eq!(socket2::SockRef::from(&socket).keepalive().unwrap(), keep_alive);
+        }
+    }
 }

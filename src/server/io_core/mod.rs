@@ -127,7 +127,7 @@ impl IoCore {
         recorder: Recorder,
     ) -> std::io::Result<IoCore> {
         let acceptor = match acceptor {
-            Some(listener) => Some(Acceptor::new(listener, &poll, LISTENER)?),
+            Some(listener) => Some(Acceptor::new(listener, &poll, LISTENER, shared.settings.tcp_keep_alive)?),
             None => None,
         };
         let alarm = Alarm::new(&poll, ALARM)?;
