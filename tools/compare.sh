@@ -188,9 +188,9 @@ end() { # end NAME SIGNAL: and waits until it has ended
     for id in $(cat "$state/$1/pids" 2>/dev/null); do kill "-$2" "$id" 2>/dev/null; done
     while running "$1"; do
         waited=$((waited + 1))
-        if [ $waited = 200 ]; then for id in $(cat "$state/$1/pids"); do kill -KILL "$id" 2>/dev/null; done; fi
-        [ $waited -lt 1200 ] || die "$1 does not end"
-        sleep 0.05
+        if [ $waited = 1000 ]; then for id in $(cat "$state/$1/pids"); do kill -KILL "$id" 2>/dev/null; done; fi
+        [ $waited -lt 6000 ] || die "$1 does not end"
+        sleep 0.01
     done
 }
 
