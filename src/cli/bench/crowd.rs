@@ -228,6 +228,8 @@ impl Crowd {
         let mut link = Link::connect(address, Framing::Length)?;
         voice.hello(self.timeout_ms, &mut link.output);
         self.poll.registry().register(&mut link.socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+        // On this machine it stands already as a rule; else the poll tells when it does, or that it never will.
+        let _ = link.send();
         self.links[index] = Some(link);
         Ok(())
     }
@@ -284,8 +286,13 @@ impl Crowd {
         for event in self.events.iter().filter(|event| event.token() != TIMER) {
             let index = event.token().0;
             let (Some(link), voice) = (&mut self.links[index], &mut self.voices[index]) else { continue };
-            let received =
-                link.receive(&mut self.scratch, event.is_read_closed(), |frame| voice.take(frame, &mut each));
+            let closed = event.is_read_closed();
+            // Of a connection that only became writable there is nothing to receive.
+            let received = if event.is_readable() || closed || event.is_error() || event.is_write_closed() {
+                link.receive(&mut self.scratch, closed, |frame| voice.take(frame, &mut each))
+            } else {
+                Ok(())
+            };
             if let Err(error) = received.and_then(|()| flush(link, voice)) {
                 lose(&mut self.links[index], voice, error, &mut each);
             }
@@ -323,7 +330,10 @@ fn flush(link: &mut Link, voice: &mut Voice) -> io::Result<()> {
 }
 
 fn lose(link: &mut Option<Link>, voice: &mut Voice, error: io::Error, each: &mut impl FnMut(&mut Voice, News<'_>)) {
-    *link = None;
+    if let Some(link) = link.take() {
+        // Reset, so that thousands of connections to a dead server don't leave the kernel their farewells and timers.
+        let _ = socket2::SockRef::from(&link.socket).set_linger(Some(Duration::ZERO));
+    }
     voice.up = false;
     voice.output.clear();
     each(voice, News::Lost(error));
