@@ -50,6 +50,13 @@ pub const REPLAY_PIECES: usize = 16;
 pub const REPLAY_PIECE_BYTES: usize = 256 << 10;
 pub const REPLAY_PIECE_TXNS: usize = 1_024;
 
+/// After a start that replayed more bytes of the log than this, a snapshot is taken as soon as clients are served, so that the
+/// next start is quick: below it, a replay takes milliseconds.
+pub const REPLAYED_BYTES: u64 = 1 << 20;
+/// But only if it was more than this part of the snapshot's bytes. A byte of the log takes about as long as one of a snapshot,
+/// so less of it is not what a start takes its time for, and a large tree is not written for little.
+pub const REPLAYED_PART: u64 = 16;
+
 /// The leader opens a new epoch this many transactions before the counter of the old one is used up.
 pub const EPOCH_COUNTER_MARGIN: u32 = 1 << 20;
 /// Bytes of a path, whatever `jute.maxbuffer` allows: the tree keeps lengths of names in 30 bits.

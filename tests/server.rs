@@ -318,6 +318,32 @@ fn a_server_that_never_runs_for_long_has_its_snapshot_all_the_same() {
     assert!(!snapshots().is_empty(), "180 transactions and more, and no snapshot at every 100");
 }
 
+#[test]
+fn a_start_that_has_much_to_replay_is_followed_by_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = || snapshot::list(&RealDisk, &dir.path().join("version-2")).unwrap();
+    let first = server(dir.path());
+    let mut client = Raw::connect(first.address);
+    let mut last = 0;
+    for at in 0..20 {
+        last = client.call(&create(at + 1, &format!("/n{at}"), &[7; 60_000], 0)).zxid;
+    }
+    first.stop().unwrap();
+    assert_eq!(snapshots(), [], "far fewer transactions than after which one is due");
+
+    let second = server(dir.path());
+    let began = ostler::clock::now();
+    // It is written while the server goes on; only a look tells when it is done. Nobody writes meanwhile.
+    while snapshots().is_empty() {
+        assert!(ostler::clock::now().since(began).as_secs() < 30);
+        let mut raw = Raw::open(second.address);
+        raw.send(b"ruok");
+        assert_eq!(raw.rest(), b"imok");
+    }
+    second.stop().unwrap();
+    assert_eq!(snapshots(), [ostler::ids::Zxid(last as u64)]);
+}
+
 /// Writers that don't stop while snapshot after snapshot is taken; then each snapshot, with the log up to the next one
 /// replayed on top, is compared with that next one.
 #[test]

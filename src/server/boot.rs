@@ -1,7 +1,7 @@
 //! The way up and the way down: a checked configuration becomes recovered state, state becomes threads; a signal or a
 //! broken disk ends them in order.
 //!
-//! Up: lock the directory, load the newest whole snapshot, replay the log behind it, listen, start. Nothing listens before
+//! Up: lock the directory, take the port, load the newest whole snapshot while the log behind it is read, replay, listen, start. Nothing listens before
 //! the state is complete, so a client never sees half of it. Down: cores stop reading and wait for what they have handed
 //! over, the pipeline finishes it, the log writer ends last.
 //!
@@ -183,7 +183,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, snapshot_bytes: _, replayed, part } = recovered;
+    let Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, part } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -237,6 +237,7 @@ fn spawn(
     }));
     assert_eq!(log_writer.mailbox.durable(), writer.peek().zxid(), "the tree has what the log has");
     let snapshots = Arc::new(SnapshotMail::default());
+    snapshots.loaded(snapshot_bytes);
 
     let snapshotter = Snapshotter {
         disk,

@@ -14,6 +14,7 @@ mod kept;
 mod member;
 mod peers;
 mod replace;
+mod snapshots;
 mod syncs;
 
 pub use member::Member;
@@ -154,6 +155,8 @@ pub struct Pipeline {
     until_snapshot: (u64, u64),
     /// Bytes of records since the last snapshot was begun.
     logged_since_snapshot: u64,
+    /// This start has replayed so much that the next one should not have to.
+    owes_snapshot: bool,
     /// When the log is told that nothing more has come.
     settle_at: Option<Now>,
     rng: Rng,
@@ -243,6 +246,7 @@ impl Pipeline {
             snapshots,
             until_snapshot: (0, 0),
             logged_since_snapshot: 0,
+            owes_snapshot: false,
             settle_at: None,
             rng,
             recorder,
@@ -252,7 +256,7 @@ impl Pipeline {
             reconnects: Vec::new(),
         };
         pipeline.draw_next_snapshot();
-        pipeline.count_towards_snapshot(replayed.0, replayed.1);
+        pipeline.count_replayed(replayed);
         pipeline
     }
 
@@ -318,6 +322,7 @@ impl Pipeline {
             || self.peers_have_work()
             || (self.can_apply() && self.feeds_have_room() && self.snapshots.has_room(self.tree.peek()))
             || !self.shared.pipeline_reports.lock().is_empty()
+            || self.may_snapshot_for_start()
             || self.may_end()
     }
 
@@ -368,6 +373,7 @@ impl Pipeline {
         self.commit(now)?;
         // What has just been applied may be what this server's clients waited for.
         self.serve_if_ready(now);
+        self.snapshot_for_start();
         self.send_to_peers(now);
         self.answer_reports();
         Ok(())
@@ -701,49 +707,6 @@ impl Pipeline {
             };
             gather.pipeline(&self.sessions, self.tree.peek(), mode, quorum_size);
         }
-    }
-
-    fn count_towards_snapshot(&mut self, transactions: u64, bytes: u64) {
-        self.logged_since_snapshot = self.logged_since_snapshot.saturating_add(bytes);
-        self.until_snapshot.0 = self.until_snapshot.0.saturating_sub(transactions);
-        self.until_snapshot.1 = self.until_snapshot.1.saturating_sub(bytes);
-    }
-
-    fn draw_next_snapshot(&mut self) {
-        let half = (self.settings.snap_count / 2).max(1);
-        let bytes = match self.settings.snap_bytes {
-            0 => u64::MAX,
-            bytes => bytes / 2 + self.rng.below((bytes / 2).max(1)),
-        };
-        self.until_snapshot = (half + self.rng.below(half), bytes);
-    }
-
-    /// Begins a snapshot of the state as it is now: everything committed so far, applied.
-    fn snapshot_if_due(&mut self) {
-        // A learner that is being synchronised has applied what may yet be taken back: nothing for a snapshot (C-12).
-        if self.member.as_ref().is_some_and(|member| !member.serving) {
-            return;
-        }
-        // Of a large tree a snapshot costs more than to replay so much of the log.
-        let is_worth_it =
-            !self.settings.snap_count_adapts || self.logged_since_snapshot >= self.snapshots.last_bytes() / 2;
-        let is_due = self.until_snapshot.1 == 0 || (self.until_snapshot.0 == 0 && is_worth_it);
-        if !is_due || self.snapshots.is_busy() {
-            return;
-        }
-        self.snapshot_now();
-    }
-
-    fn snapshot_now(&mut self) {
-        if self.snapshots.is_busy() {
-            return;
-        }
-        self.draw_next_snapshot();
-        self.logged_since_snapshot = 0;
-        let sessions = self.sessions.timeouts();
-        // Nothing is applied between this and the next batch: the freeze is of what every reader sees now.
-        let frozen = self.tree.peek().begin_freeze();
-        self.snapshots.begin(frozen, sessions);
     }
 }
 

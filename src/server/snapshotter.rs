@@ -54,6 +54,11 @@ impl SnapshotMail {
         self.last_bytes.load(Ordering::Relaxed)
     }
 
+    /// A snapshot of so many bytes has been loaded.
+    pub fn loaded(&self, bytes: u64) {
+        self.last_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// The tree has been frozen.
     pub fn begin(&self, frozen: Frozen, sessions: Vec<(SessionId, i32)>) {
         self.busy.store(true, Ordering::SeqCst);

@@ -145,6 +145,8 @@ impl Pipeline {
         self.pending_bytes = 0;
         self.prepare.clear();
         self.replace_state(tree, &decoded.sessions);
+        // What was replayed at the start is no part of this server's history any more.
+        self.owes_snapshot = false;
         let Some(member) = &mut self.member else { return Ok(()) };
         member.committed = member.committed.min(zxid);
         member.digests_from = UNTIL_SYNCHRONISED;
