@@ -10,7 +10,7 @@
 //! started again. Or its tree goes on while it is looking for a leader, and a digest does not fit.
 //!
 //! 3.8.0 alone, too: a server that had the same tree as the others, and was killed, lacks a znode of it when it has been started
-//! again, and counts digests of its own log that do not fit, before it has heard of anybody.
+//! again; the digests in its own log do not fit from the very next transaction on, before it has heard of anybody.
 //!
 //! A run in which that happens says nothing of ostler: it is counted, shown, and done again, so many times at most.
 //!
@@ -81,16 +81,31 @@ pub fn counted_while_loading(log: &str) -> bool {
     lines.any(|line| line.contains("Digests are not matching"))
 }
 
-/// What a 3.8.0 server has done by those faults, in words.
-pub fn own_fault(cluster: &Cluster) -> Option<String> {
+/// The creation that a server has lost, if what was said of two trees that differ names it, and the server's own log did not
+/// fit, while it was being loaded, from the transaction right behind it on. `log`: since its start.
+fn lost_while_loading(log: &str, differ: &str) -> Option<u64> {
+    let decimal = |text: &str| {
+        let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        text[..end].parse::<u64>().ok()
+    };
+    let mut lines = log.lines().take_while(|line| !line.contains("Peer state changed: "));
+    let first =
+        lines.find_map(|line| decimal(line.split_once("Digests are not matching. Value is Zxid. Value:")?.1))?;
+    let of_one = differ.lines().filter(|line| line.ends_with(" / None") || line.contains(": None / Some("));
+    let mut created = of_one.filter_map(|line| decimal(line.split_once("czxid: ")?.1));
+    created.find(|created| created + 1 == first)
+}
+
+/// What a 3.8.0 server has done by those faults, in words. `failure`: what the test says.
+pub fn own_fault(cluster: &Cluster, failure: &str) -> Option<String> {
     let old = cluster.ids().filter(|id| cluster.kind(*id) == Kind::Java380);
     old.into_iter().find_map(|id| {
         let log = cluster.log_since_wiped(id);
         if let Some(zxid) = applied_without_a_leader(&log) {
             return Some(format!("3.8.0 as server {id} applied {zxid} while it was looking for a leader"));
         }
-        if counted_while_loading(&cluster.log(id)) {
-            return Some(format!("the files of 3.8.0 as server {id} do not fit the digests that are in them"));
+        if let Some(zxid) = lost_while_loading(&cluster.log(id), failure) {
+            return Some(format!("3.8.0 as server {id} lacks {zxid:#x} since its start, and its own digests say so"));
         }
         let on_disk = on_disk(cluster, id);
         let zxid = told(&log).into_iter().find(|zxid| !on_disk.contains(zxid))?;
@@ -111,7 +126,8 @@ pub fn judged(what: &str, begin: impl Fn() -> Cluster, run: impl Fn(&mut Cluster
         let Err(failure) = catch_unwind(AssertUnwindSafe(|| run(&mut cluster))) else {
             return println!("{:.0?}", ostler::clock::now().since(start));
         };
-        let Some(why) = own_fault(&cluster) else {
+        let text = failure.downcast_ref::<String>().map_or("", String::as_str);
+        let Some(why) = own_fault(&cluster, text) else {
             cluster.show();
             resume_unwind(failure);
         };
@@ -128,6 +144,19 @@ fn only_what_was_told_and_not_taken_back_counts() {
         x Truncating log to get in sync with the leader 0x500000007\n\
         x New election. My id =  1, proposed zxid=0x600000001\n";
     assert_eq!(told(log), BTreeSet::from([0x4_0000_00e4, 0x6_0000_0001]));
+}
+
+#[test]
+fn only_the_creation_right_before_the_first_digest_that_did_not_fit_is_lost_while_loading() {
+    let misfit = "x Digests are not matching. Value is Zxid. Value:12884901890\n";
+    let log = format!("x Reading snapshot\n{misfit}x Peer state changed: looking\n");
+    let differ =
+        |czxid: u64, after: &str| format!("servers 1 and 2 differ:\n/a/b: Some(Node {{ czxid: {czxid}, x }}){after}");
+    assert_eq!(lost_while_loading(&log, &differ(12_884_901_889, " / None")), Some(12_884_901_889));
+    assert_eq!(lost_while_loading(&log, &differ(12_884_901_888, " / None")), None);
+    assert_eq!(lost_while_loading(&log, &differ(12_884_901_889, " / Some(Node { czxid: 1 })")), None);
+    let later = format!("x Peer state changed: looking\n{misfit}");
+    assert_eq!(lost_while_loading(&later, &differ(12_884_901_889, " / None")), None);
 }
 
 #[test]
