@@ -9,6 +9,7 @@ use super::nodes::Nodes;
 use crate::random::{self, PARTS, part_of};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use parking_lot::Mutex;
 
 /// The root's slot, always.
 pub(super) const ROOT: u32 = 0;
@@ -129,21 +130,11 @@ impl Index {
         Index { parts: Box::new(std::array::from_fn(|_| HashTable::new())) }
     }
 
-    /// Enters every znode but the root into an empty index; each of `threads` threads has parts of its own. Slots have no
-    /// holes, and `hashes` has the hash of each: close together, since every thread looks at all. The error is the slot of a
-    /// znode that is there twice.
-    pub(super) fn fill(&mut self, nodes: &Nodes, hashes: &[u32], threads: usize) -> Result<(), u32> {
-        let each = PARTS.div_ceil(threads.clamp(1, PARTS));
-        if each == PARTS {
-            return fill_parts(&mut self.parts[..], 0, nodes, hashes);
-        }
-        std::thread::scope(|scope| {
-            let parts = self.parts.chunks_mut(each).enumerate();
-            let filling: Vec<_> =
-                parts.map(|(at, parts)| scope.spawn(move || fill_parts(parts, at * each, nodes, hashes))).collect();
-            let results = filling.into_iter().map(|thread| thread.join().expect("it does not panic"));
-            results.fold(Ok(()), Result::and)
-        })
+    /// Enters znodes into an empty index, which any number of threads may do at once. `by_part`: as `sort_by_part` has
+    /// them; `hashes`: of all, by slot.
+    pub(super) fn filling<'a>(&'a mut self, by_part: &'a [Vec<Hashed>], hashes: &'a [u32]) -> Filling<'a> {
+        let parts = self.parts.iter_mut().zip(by_part).map(|(part, some)| (part, some.as_slice())).collect();
+        Filling { parts: Mutex::new(parts), hashes, alike: Mutex::new(Vec::new()) }
     }
 
     pub(super) fn insert(&mut self, nodes: &Nodes, slot: u32) {
@@ -180,34 +171,63 @@ impl Index {
     }
 }
 
-/// The part of `Index::fill` that concerns `parts`, of which the first is number `first`.
-fn fill_parts(parts: &mut [HashTable<u32>], first: usize, nodes: &Nodes, hashes: &[u32]) -> Result<(), u32> {
-    let hash_of = |slot: u32| hashes[slot as usize];
-    let mut counts = vec![0; parts.len()];
-    let own = |hash: u32| part_of(hash).wrapping_sub(first);
-    for &hash in &hashes[ROOT as usize + 1..] {
-        if let Some(count) = counts.get_mut(own(hash)) {
-            *count += 1;
-        }
-    }
-    for (part, count) in parts.iter_mut().zip(counts) {
-        part.reserve(count, |&slot| spread(hash_of(slot)));
-    }
-    for (slot, &hash) in (ROOT + 1..).zip(&hashes[ROOT as usize + 1..]) {
-        let Some(part) = parts.get_mut(own(hash)) else { continue };
-        let same = |&other: &u32| {
-            if hash_of(other) != hash {
-                return false;
+/// An index that is being filled.
+pub(super) struct Filling<'a> {
+    /// Those that nobody has begun with.
+    parts: Mutex<Vec<(&'a mut HashTable<u32>, &'a [Hashed])>>,
+    hashes: &'a [u32],
+    alike: Mutex<Vec<(u32, u32)>>,
+}
+
+impl Filling<'_> {
+    /// Fills parts until none is left.
+    pub(super) fn work(&self) {
+        let hash_of = |slot: u32| self.hashes[slot as usize];
+        let next = || self.parts.lock().pop();
+        let mut alike = Vec::new();
+        while let Some((part, some)) = next() {
+            part.reserve(some.len(), |&slot| spread(hash_of(slot)));
+            for &Hashed { hash, slot } in some {
+                let note_alike = |&other: &u32| {
+                    // Many that are alike are one path again and again; some of them say as much.
+                    if hash_of(other) == hash && alike.len() <= self.hashes.len() {
+                        alike.push((slot, other));
+                    }
+                    false
+                };
+                match part.entry(spread(hash), note_alike, |&slot| spread(hash_of(slot))) {
+                    Entry::Vacant(vacant) => drop(vacant.insert(slot)),
+                    Entry::Occupied(_) => unreachable!("none is said to be the same"),
+                }
             }
-            let (node, other) = (&nodes[slot as usize], &nodes[other as usize]);
-            other.parent == node.parent && nodes.name(other) == nodes.name(node)
-        };
-        match part.entry(spread(hash), same, |&slot| spread(hash_of(slot))) {
-            Entry::Occupied(_) => return Err(slot),
-            Entry::Vacant(vacant) => drop(vacant.insert(slot)),
         }
+        self.alike.lock().append(&mut alike);
     }
-    Ok(())
+
+    /// Pairs of slots with equal hashes: they have the same path, or it is chance. If any path is there twice, it is among
+    /// them.
+    pub(super) fn finish(self) -> Vec<(u32, u32)> {
+        assert!(self.parts.into_inner().is_empty());
+        self.alike.into_inner()
+    }
+}
+
+/// A slot with the hash of its path.
+#[derive(Clone, Copy)]
+pub(super) struct Hashed {
+    hash: u32,
+    slot: u32,
+}
+
+/// All slots but the root's by the part that they belong to, so that what is filled fits the processor's cache.
+pub(super) fn sort_by_part(hashes: &[u32]) -> Vec<Vec<Hashed>> {
+    let mut counts = [0; PARTS];
+    hashes[ROOT as usize + 1..].iter().for_each(|&hash| counts[part_of(hash)] += 1);
+    let mut by_part: Vec<Vec<Hashed>> = counts.into_iter().map(Vec::with_capacity).collect();
+    for (slot, &hash) in (0..).zip(hashes).skip(ROOT as usize + 1) {
+        by_part[part_of(hash)].push(Hashed { hash, slot });
+    }
+    by_part
 }
 
 /// Compares names from the last to the first.
@@ -288,5 +308,29 @@ mod tests {
         hashes.extend((0..100_000u32).map(|n| child_hash(n, b"leader")));
         // 300,000 balls in 2^32 bins: about ten meet.
         assert!(hashes.len() > 299_900, "{}", hashes.len());
+    }
+
+    #[test]
+    fn an_index_filled_by_several_threads_has_every_slot_once_and_tells_those_that_are_alike() {
+        // Some hashes stand for two slots, one for three.
+        let hash_of = |slot: u32| slot.max(2).min(slot / 2 + 900).wrapping_mul(0x9e37_79b9);
+        let hashes: Vec<u32> = (0..2_000).map(hash_of).collect();
+        let by_part = sort_by_part(&hashes);
+        let mut index = Index::new();
+        let filling = index.filling(&by_part, &hashes);
+        std::thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(|| filling.work()))));
+        let mut alike = filling.finish();
+        let mut slots: Vec<u32> = index.parts.iter().flat_map(|part| part.iter().copied()).collect();
+        slots.sort_unstable();
+        assert!(slots.into_iter().eq(1..2_000));
+        let mut expected: Vec<(u32, u32)> = Vec::new();
+        for slot in 1..2_000 {
+            expected.extend((1..slot).filter(|&other| hash_of(other) == hash_of(slot)).map(|other| (slot, other)));
+        }
+        alike.sort_unstable();
+        expected.sort_unstable();
+        assert!(expected.len() > 90 && alike == expected, "{alike:?}");
+        let found = |slot: u32| index.parts[part_of(hash_of(slot))].find(spread(hash_of(slot)), |&other| other == slot);
+        assert!((1..2_000).all(|slot| found(slot) == Some(&slot)));
     }
 }

@@ -1,12 +1,12 @@
 //! Znodes that hang nowhere become a tree: parents, hashes, lists of children, what is below whom. A part of `restore`.
 //!
-//! A tree of a million znodes is a hundred megabytes, so what costs is how often all of it is looked at: `link` does in one
-//! go whatever follows from a znode's parent, `enlist` in a second what follows from a parent's children; the rest looks at
-//! those that have children, which are few. Names are elsewhere in memory: they were looked at when they were decoded.
+//! A tree of a million znodes is a hundred megabytes, so what costs is how often all of it is looked at. What this works on
+//! is kept beside the znodes, four bytes of each in a row (`Loose`), and comes into them in one go at the end, while another
+//! thread fills the index. Names are elsewhere in memory: they were looked at when they were decoded.
 
-use super::index::{self, ROOT};
+use super::index::{self, Index, ROOT};
 use super::java_length;
-use super::node::NO_SLOT;
+use super::node::{NO_SLOT, Node};
 use super::nodes::Nodes;
 use super::restore::{RestoreError, wrong};
 use crate::random::FastMap;
@@ -45,85 +45,232 @@ impl OldSlots {
     }
 }
 
-/// What is known of a tree once everyone has a parent. Vectors have an entry for each slot.
+/// Znodes that hang nowhere yet: what their place in the tree follows from, by slot. Slots have no holes.
+pub(super) struct Loose {
+    /// The old slot of the parent; then its slot.
+    parents: Vec<u32>,
+    /// The hash of the name; then that of the path.
+    hashes: Vec<u32>,
+    old_slots: OldSlots,
+}
+
+/// What is known of a tree once everyone has a place.
 pub(super) struct Linked {
-    /// Hashes of paths.
-    pub hashes: Vec<u32>,
-    /// How many children each has.
-    pub children: Vec<u32>,
-    /// The tree's digest.
+    /// Of the whole tree.
     pub digest: u64,
+    /// Slots of those that have children, in order.
+    pub parents: Vec<u32>,
+    /// Slots of those that have an owner, in order.
+    pub owned: Vec<u32>,
+}
+
+impl Loose {
+    /// `expected`: how many there will be.
+    pub(super) fn new(expected: usize) -> Loose {
+        let (mut parents, mut hashes) = (Vec::with_capacity(expected + 1), Vec::with_capacity(expected + 1));
+        parents.push(NO_SLOT);
+        hashes.push(index::root_hash());
+        Loose { parents, hashes, old_slots: OldSlots::new(expected) }
+    }
+
+    /// Takes in what `Decoder::decode` has left in a znode. `false`: its old slot is there already.
+    pub(super) fn put(&mut self, slot: u32, node: &Node) -> bool {
+        if slot != ROOT {
+            assert!(slot as usize == self.parents.len());
+            self.parents.push(node.parent);
+            self.hashes.push(node.hash);
+        }
+        self.old_slots.put(node.place, slot)
+    }
+
+    /// Gives every znode its place, enters all into the empty index, and adds up the digest. Fails unless everything hangs
+    /// below the root and nothing is there twice.
+    pub(super) fn link(mut self, nodes: &mut Nodes, index: &mut Index, threads: usize) -> Result<Linked, RestoreError> {
+        assert!(nodes.len() == self.parents.len());
+        if let Err(slot) = self.find_parents(threads) {
+            let name = nodes.name(&nodes[slot as usize]);
+            return wrong(0, format!("{:?} has no parent", String::from_utf8_lossy(name)));
+        }
+        let Loose { parents: above, mut hashes, old_slots } = self;
+        drop(old_slots);
+        let (mut children, parents) = Children::count(&above);
+        let (places, by_part) = both(
+            threads,
+            || children.fill(&above),
+            || {
+                hash_paths(&mut hashes, &above, &parents)?;
+                Ok(index::sort_by_part(&hashes))
+            },
+        );
+        let by_part = by_part?;
+        let filling = index.filling(&by_part, &hashes);
+        let mut owned = Vec::new();
+        let (mut digest, _) = both(
+            threads,
+            || {
+                let mut digest = 0u64;
+                for (slot, node) in nodes.iter_mut() {
+                    (node.parent, node.place, node.hash) = (above[slot], places[slot], hashes[slot]);
+                    digest = digest.wrapping_add(u64::from(node.digest));
+                    let children = children.of(slot);
+                    if !children.is_empty() {
+                        node.extra_mut().children = children.to_vec();
+                    }
+                    if node.owner() != 0 {
+                        owned.push(slot as u32);
+                    }
+                }
+                filling.work();
+                digest
+            },
+            || {
+                let work = || filling.work();
+                std::thread::scope(|scope| {
+                    (2..threads).for_each(|_| drop(scope.spawn(work)));
+                    work();
+                })
+            },
+        );
+        for (one, other) in filling.finish() {
+            let (node, other) = (&nodes[one as usize], &nodes[other as usize]);
+            if node.parent == other.parent && nodes.name(node) == nodes.name(other) {
+                return wrong(0, format!("{:?} is there twice", index::path_of(nodes, one)));
+            }
+        }
+        // What is below /zookeeper does not count.
+        let mut outside: Vec<u32> = Vec::new();
+        outside.extend(index.find_child(nodes, ROOT, b"zookeeper"));
+        while let Some(slot) = outside.pop() {
+            for child in nodes[slot as usize].children().to_vec() {
+                let node = &mut nodes[child as usize];
+                node.leave_out_of_tree_digest();
+                digest = digest.wrapping_sub(u64::from(node.digest));
+                outside.push(child);
+            }
+        }
+        Ok(Linked { digest, parents, owned })
+    }
+
+    /// From the old slots of parents to their slots. The error is the slot of a znode whose parent is nowhere.
+    fn find_parents(&mut self, threads: usize) -> Result<(), u32> {
+        let old_slots = &self.old_slots;
+        let find = |first: usize, parents: &mut [u32]| {
+            for (at, parent) in parents.iter_mut().enumerate() {
+                *parent = old_slots.get(*parent).ok_or((first + at) as u32)?;
+            }
+            Ok(())
+        };
+        let all = &mut self.parents[ROOT as usize + 1..];
+        let each = all.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            let find = &find;
+            let parts = all.chunks_mut(each).enumerate();
+            let finding: Vec<_> =
+                parts.map(|(at, part)| scope.spawn(move || find(ROOT as usize + 1 + at * each, part))).collect();
+            finding.into_iter().map(|thread| thread.join().expect("it does not panic")).fold(Ok(()), Result::and)
+        })
+    }
+}
+
+/// Does both, at once if there are threads for it.
+fn both<A, B: Send>(threads: usize, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+    if threads < 2 {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        (one(), other.join().expect("it does not panic"))
+    })
+}
+
+/// The children of all znodes: those of each one behind the other.
+struct Children {
+    slots: Vec<u32>,
+    /// By parent.
+    runs: Vec<Run>,
+}
+
+/// Where in the list of all children those of a parent are.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    start: u32,
+    /// Where the next one comes; in the end behind the last one.
+    end: u32,
+}
+
+impl Children {
+    /// Room for the children of all; also the slots of those that have some. `above` has the parent of each.
+    fn count(above: &[u32]) -> (Children, Vec<u32>) {
+        let mut runs = vec![Run::default(); above.len()];
+        for &parent in &above[ROOT as usize + 1..] {
+            runs[parent as usize].end += 1;
+        }
+        let (mut parents, mut start) = (Vec::new(), 0);
+        for (slot, run) in runs.iter_mut().enumerate() {
+            let count = run.end;
+            if count > 0 {
+                parents.push(slot as u32);
+            }
+            *run = Run { start, end: start };
+            start += count;
+        }
+        (Children { slots: vec![0; above.len() - 1], runs }, parents)
+    }
+
+    /// Enters everyone, in the order of slots. Returns the place of each in its parent's list.
+    fn fill(&mut self, above: &[u32]) -> Vec<u32> {
+        let mut places = vec![0; above.len()];
+        for (slot, &parent) in above.iter().enumerate().skip(ROOT as usize + 1) {
+            let run = &mut self.runs[parent as usize];
+            self.slots[run.end as usize] = slot as u32;
+            places[slot] = run.end - run.start;
+            run.end += 1;
+        }
+        places
+    }
+
+    fn of(&self, slot: usize) -> &[u32] {
+        let Run { start, end } = self.runs[slot];
+        &self.slots[start as usize..end as usize]
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Unknown,
-    /// It has its parent, and waits for the parent's hash.
+    /// It waits for its parent's hash.
     Waits,
     Done,
 }
 
-/// Gives every znode its parent and its hash, which follows from the parent's; slots have no holes. Fails unless everything
-/// hangs below the root.
-pub(super) fn link(nodes: &mut Nodes, old_slots: &OldSlots) -> Result<Linked, RestoreError> {
-    let count = nodes.len();
-    let (mut hashes, mut children) = (vec![0; count], vec![0; count]);
-    let root = &mut nodes[ROOT as usize];
-    root.hash = index::root_hash();
-    hashes[ROOT as usize] = root.hash;
-    let mut digest = u64::from(root.digest);
-    let mut marks = vec![Mark::Unknown; count];
+/// From hashes of names to those of paths: first of the `parents`, each after its own, then of all others.
+fn hash_paths(hashes: &mut [u32], above: &[u32], parents: &[u32]) -> Result<(), RestoreError> {
+    let mut marks = vec![Mark::Unknown; above.len()];
     marks[ROOT as usize] = Mark::Done;
-    // From a znode up to the first one that is done; nearly always that is its parent.
+    let step = |hashes: &mut [u32], slot: usize| {
+        hashes[slot] = index::join_hashes(hashes[above[slot] as usize], hashes[slot]);
+    };
+    // From a parent up to the first one that is done; nearly always that is its own.
     let mut way = Vec::new();
-    for start in ROOT + 1..count as u32 {
-        let mut slot = start;
-        while marks[slot as usize] != Mark::Done {
-            if marks[slot as usize] == Mark::Waits {
+    for &start in parents {
+        let mut slot = start as usize;
+        while marks[slot] != Mark::Done {
+            if marks[slot] == Mark::Waits {
                 return wrong(0, "znodes that are their own ancestors");
             }
-            marks[slot as usize] = Mark::Waits;
+            marks[slot] = Mark::Waits;
             way.push(slot);
-            let Some(parent) = old_slots.get(nodes[slot as usize].parent) else {
-                let name = nodes.name(&nodes[slot as usize]);
-                return wrong(0, format!("{:?} has no parent", String::from_utf8_lossy(name)));
-            };
-            nodes[slot as usize].parent = parent;
-            slot = parent;
+            slot = above[slot] as usize;
         }
         while let Some(slot) = way.pop() {
-            let above = nodes[slot as usize].parent as usize;
-            let parent = &nodes[above];
-            let outside = !parent.in_tree_digest() || (parent.parent == ROOT && nodes.name(parent) == b"zookeeper");
-            let parent_hash = parent.hash;
-            let node = &mut nodes[slot as usize];
-            node.hash = index::join_hashes(parent_hash, node.hash);
-            if outside {
-                node.leave_out_of_tree_digest();
-            } else {
-                digest = digest.wrapping_add(u64::from(node.digest));
-            }
-            hashes[slot as usize] = node.hash;
-            children[above] += 1;
-            marks[slot as usize] = Mark::Done;
+            step(hashes, slot);
+            marks[slot] = Mark::Done;
         }
     }
-    Ok(Linked { hashes, children, digest })
-}
-
-/// Enters every znode into its parent's list, which `children` says the length of: growing step by step would move each list
-/// again and again. `visit` is told of each znode meanwhile. Returns the parents.
-pub(super) fn enlist(nodes: &mut Nodes, children: &[u32], mut visit: impl FnMut(&mut Nodes, u32)) -> Vec<u32> {
-    let is_parent = |slot: &u32| children[*slot as usize] > 0;
-    let parents: Vec<u32> = (ROOT..nodes.len() as u32).filter(is_parent).collect();
-    for &slot in &parents {
-        nodes[slot as usize].extra_mut().children.reserve_exact(children[slot as usize] as usize);
+    for (slot, _) in marks.iter().enumerate().filter(|(_, mark)| **mark == Mark::Unknown) {
+        step(hashes, slot);
     }
-    for slot in ROOT + 1..nodes.len() as u32 {
-        nodes.enlist_slot(nodes[slot as usize].parent, slot);
-        visit(nodes, slot);
-    }
-    parents
+    Ok(())
 }
 
 /// Counts what is below each of the parents, from below, so that each is looked at once. Returns what that adds to the

@@ -34,6 +34,10 @@ impl Nodes {
         self.slab.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> slab::IterMut<'_, Node> {
+        self.slab.iter_mut()
+    }
+
     /// Takes in a znode that was made with this name and this data; gives it a slot.
     pub(super) fn insert(&mut self, mut node: Node, name: &[u8], data: Option<&[u8]>) -> usize {
         node.text = self.texts.insert(name, data.unwrap_or_default());
@@ -61,14 +65,6 @@ impl Nodes {
         let node = self.slab.remove(slot as usize);
         self.texts.remove(node.text);
         node
-    }
-
-    /// As `enlist`, but for the names of a wide parent, which `list_wide` adds for all at once.
-    pub(super) fn enlist_slot(&mut self, parent: u32, slot: u32) {
-        let children = &mut self.slab[parent as usize].extra_mut().children;
-        let place = children.len() as u32;
-        children.push(slot);
-        self.slab[slot as usize].place = place;
     }
 
     /// Lists the children of those of these parents that have many, on so many threads.

@@ -8,7 +8,7 @@
 use super::acl::{self, NumberedAcl};
 use super::freeze::Image;
 use super::index::{self, ROOT};
-use super::link::{self, OldSlots};
+use super::link::{self, Loose};
 use super::node::{NO_SLOT, Node, Numbers};
 use super::text::Texts;
 use super::{Tree, TreeOptions, java_length};
@@ -33,7 +33,7 @@ pub(super) fn wrong<T>(offset: usize, problem: impl Into<String>) -> Result<T, R
 pub struct Restore {
     tree: Tree,
     acl_ids: Arc<FastMap<u32, u32>>,
-    old_slots: OldSlots,
+    loose: Loose,
     has_root: bool,
 }
 
@@ -69,7 +69,8 @@ impl Decoder {
                     None => return wrong(offset, format!("ACL {number} is nowhere")),
                 },
             };
-            let Some(name) = std::str::from_utf8(image.name).ok().filter(|_| !image.name.contains(&b'/')) else {
+            let Some(name) = std::str::from_utf8(image.name).ok().filter(|_| index::find_slash(image.name).is_none())
+            else {
                 return wrong(offset, format!("not a znode's name: {:?}", String::from_utf8_lossy(image.name)));
             };
             if image.parent != NO_SLOT {
@@ -110,7 +111,7 @@ impl Restore {
         let slot = tree.nodes.insert_bare(Node::new(b"", None, &Numbers::default(), acl::OPEN));
         assert!(slot == ROOT as usize);
         tree.nodes.reserve(expected);
-        Ok(Restore { tree, acl_ids: Arc::new(acl_ids), old_slots: OldSlots::new(expected), has_root: false })
+        Ok(Restore { tree, acl_ids: Arc::new(acl_ids), loose: Loose::new(expected), has_root: false })
     }
 
     /// Decoders for the images of this tree, all there will be: one for each thread.
@@ -124,26 +125,26 @@ impl Restore {
     pub fn add(&mut self, batch: Batch) -> Result<(), RestoreError> {
         self.tree.size += batch.size;
         for node in batch.nodes {
-            let old = node.place;
             self.tree.acls.acquire_id(node.acl);
-            let slot = if node.parent == NO_SLOT {
-                if std::mem::replace(&mut self.has_root, true) {
-                    return wrong(0, "two roots");
-                }
-                if node.name_len() > 0 {
-                    return wrong(0, "the root has a name");
-                }
+            let is_root = node.parent == NO_SLOT;
+            if is_root && std::mem::replace(&mut self.has_root, true) {
+                return wrong(0, "two roots");
+            }
+            if is_root && node.name_len() > 0 {
+                return wrong(0, "the root has a name");
+            }
+            if self.tree.nodes.len() >= NO_SLOT as usize {
+                return wrong(0, "more znodes than a tree can have");
+            }
+            let slot = if is_root { ROOT } else { self.tree.nodes.len() as u32 };
+            if !self.loose.put(slot, &node) {
+                return wrong(0, format!("slot {} is there twice", node.place));
+            }
+            if is_root {
                 self.tree.nodes[ROOT as usize] = node;
-                ROOT
             } else {
-                let slot = self.tree.nodes.insert_bare(node);
-                if slot >= NO_SLOT as usize {
-                    return wrong(0, "more znodes than a tree can have");
-                }
-                slot as u32
-            };
-            if !self.old_slots.put(old, slot) {
-                return wrong(0, format!("slot {old} is there twice"));
+                let inserted = self.tree.nodes.insert_bare(node);
+                assert!(inserted == slot as usize, "there are no holes");
             }
         }
         Ok(())
@@ -151,22 +152,19 @@ impl Restore {
 
     /// Links everything, on as many threads as there were decoders. Fails unless the images are exactly one tree.
     pub fn finish(self, decoders: Vec<Decoder>) -> Result<Tree, RestoreError> {
-        let Restore { mut tree, old_slots, has_root, .. } = self;
+        let Restore { mut tree, loose, has_root, .. } = self;
         if !has_root {
             return wrong(0, "no root");
         }
         let threads = decoders.len();
         tree.nodes.adopt(decoders.into_iter().map(|decoder| decoder.texts).collect());
-        let linked = link::link(&mut tree.nodes, &old_slots)?;
+        let linked = loose.link(&mut tree.nodes, &mut tree.index, threads)?;
         tree.digest = linked.digest;
-        if let Err(slot) = tree.index.fill(&tree.nodes, &linked.hashes, threads) {
-            return wrong(0, format!("{:?} is there twice", index::path_of(&tree.nodes, slot)));
+        for slot in linked.owned {
+            tree.owned.add(&mut tree.nodes, slot, tree.options.owner_rules);
         }
-        let parents = link::enlist(&mut tree.nodes, &linked.children, |nodes, slot| {
-            tree.owned.add(nodes, slot, tree.options.owner_rules);
-        });
-        tree.nodes.list_wide(&parents, threads);
-        tree.size += link::count_descendants(&mut tree.nodes, &parents);
+        tree.nodes.list_wide(&linked.parents, threads);
+        tree.size += link::count_descendants(&mut tree.nodes, &linked.parents);
         tree.acls.sweep_all();
         tree.find_quotas();
         Ok(tree)
