@@ -27,7 +27,7 @@ fn header() -> RequestHeader {
 
 fn create() -> CreateRequest<'static> {
     let acl = vec![AclEntry { perms: Acl::ALL, scheme: Some("world".into()), id: Some("anyone".into()) }];
-    CreateRequest { path: Some(PATH.into()), data: Some(&VALUE), acl: Some(acl), flags: 0, ttl: -1 }
+    CreateRequest { path: Some(PATH.into()), data: Some(&VALUE), acl: Some(acl.into()), flags: 0, ttl: -1 }
 }
 
 fn set_data() -> SetDataRequest<'static> {

@@ -9,8 +9,8 @@ use super::driver::{Effect, Input, Submission};
 use super::watches::{Kind, Watcher};
 use super::{Client, Error, Event, check_path};
 use crate::wire::client::{
-    AclEntry, CreateRequest, PathMode, PathVersion, PathWatch, ReconfigRequest, SetAclRequest, SetDataRequest, flags,
-    read_acl,
+    AclEntries, AclEntry, CreateRequest, PathMode, PathVersion, PathWatch, ReconfigRequest, SetAclRequest,
+    SetDataRequest, flags, read_acl,
 };
 use crate::wire::multi::{self, MultiOp};
 use crate::wire::reader::{Malformed, Text};
@@ -206,7 +206,7 @@ fn optional(text: Option<&str>) -> Text<'_> {
     text.map(Cow::Borrowed)
 }
 
-fn entries(acl: &[Acl]) -> Option<Vec<AclEntry<'_>>> {
+fn entries(acl: &[Acl]) -> AclEntries<'_> {
     Some(acl.iter().map(|one| AclEntry { perms: one.perms, scheme: text(&one.scheme), id: text(&one.id) }).collect())
 }
 
@@ -220,7 +220,7 @@ fn read_data(reader: &mut Reader<'_>) -> Result<(Option<Vec<u8>>, Stat), Malform
 }
 
 fn read_acl_reply(reader: &mut Reader<'_>) -> Result<(Vec<Acl>, Stat), Malformed> {
-    let acl = read_acl(reader)?.unwrap_or_default().into_iter().map(|entry| Acl {
+    let acl = read_acl(reader)?.unwrap_or_default().into_owned().into_iter().map(|entry| Acl {
         perms: entry.perms,
         scheme: entry.scheme.unwrap_or_default().into_owned(),
         id: entry.id.unwrap_or_default().into_owned(),

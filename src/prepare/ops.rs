@@ -102,7 +102,7 @@ impl Prepare {
         let path = path.ok_or(fail(ErrorCode::MARSHALLING_ERROR))?;
         let parent_path = path::parent_for_create(&path).ok_or(fail(ErrorCode::BAD_ARGUMENTS))?;
         let acl = self.fix_up(context, acl.as_deref())?;
-        let View { node: parent, acl: parent_acl } =
+        let View { node: parent, acl: parent_acl, spot: parent_spot } =
             self.pending.view(tree, parent_path).ok_or(fail(ErrorCode::NO_NODE))?;
         self.permit(context, parent_acl, Acl::CREATE)?;
         let cversion = parent.numbers.cversion;
@@ -114,7 +114,8 @@ impl Prepare {
         if !path::is_valid(&path) {
             return Err(fail(ErrorCode::BAD_ARGUMENTS));
         }
-        if self.pending.view(tree, &path).is_some() {
+        let spot = self.pending.spot(&path);
+        if self.pending.has_child(tree, &parent, &path, spot) {
             return Err(fail(ErrorCode::NODE_EXISTS));
         }
         let odd_in_this_multi = parent.odd_container && parent.numbers.czxid == context.zxid;
@@ -147,6 +148,7 @@ impl Prepare {
             data_len: data_len as u32,
             text_crc: 0,
             digest: 0,
+            slot: None,
             odd_container: kind == NodeKind::Container && flags::is_ephemeral(flags),
         };
         let mut new_parent = parent;
@@ -157,8 +159,8 @@ impl Prepare {
             (new_parent.numbers.cversion, new_parent.numbers.pzxid) = (parent_cversion, context.zxid);
         }
         // A suffix doesn't change the parent; a path that ended in a slash has one slash more than its parent.
-        self.pending.stat_set(&path[..parent_path_len], &parent, new_parent, None);
-        self.pending.created(&path, node, data.unwrap_or_default(), PendingAcl::of_list(&acl));
+        self.pending.stat_set(parent_spot, &path[..parent_path_len], &parent, new_parent, None);
+        self.pending.created(spot, &path, node, data.unwrap_or_default(), PendingAcl::of_list(&acl));
         Ok(Txn::Create { op, path, data: data.map(<[u8]>::to_vec), acl, kind, parent_cversion })
     }
 
@@ -203,22 +205,22 @@ impl Prepare {
 
     /// Notes that a znode will be gone, and what that does to its parent.
     pub(super) fn delete_pending(&mut self, tree: &Tree, path: &str, zxid: Zxid) {
-        if let Some(View { node, .. }) = self.pending.view(tree, path) {
-            self.pending.deleted(path, &node);
+        if let Some(View { node, spot, .. }) = self.pending.view(tree, path) {
+            self.pending.deleted(spot, path, &node);
         }
         let parent_path = path::parent_for_create(path).unwrap_or("/");
-        if let Some(View { node: parent, .. }) = self.pending.view(tree, parent_path) {
+        if let Some(View { node: parent, spot, .. }) = self.pending.view(tree, parent_path) {
             let mut new_parent = parent;
             new_parent.children = parent.children.saturating_sub(1);
             new_parent.numbers.pzxid = parent.numbers.pzxid.max(zxid);
-            self.pending.stat_set(parent_path, &parent, new_parent, None);
+            self.pending.stat_set(spot, parent_path, &parent, new_parent, None);
         }
     }
 
     fn set_data(&mut self, tree: &Tree, context: &mut Context<'_>, request: SetDataRequest<'_>) -> Result<Txn, Fail> {
         self.check_session(context)?;
         let path = valid(request.path)?;
-        let View { node: old, acl } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
+        let View { node: old, acl, spot } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
         self.permit(context, acl, Acl::WRITE)?;
         let data_len = request.data.map_or(0, <[u8]>::len);
         self.check_quota(tree, &path, 0, data_len as i64 - old.data_len as i64)?;
@@ -229,7 +231,7 @@ impl Prepare {
         new.numbers.mzxid = context.zxid;
         new.numbers.mtime = context.time_ms;
         new.data_len = data_len as u32;
-        self.pending.data_set(&path, &old, new, request.data.unwrap_or_default());
+        self.pending.data_set(spot, &path, &old, new, request.data.unwrap_or_default());
         let data = request.data.map(<[u8]>::to_vec);
         Ok(Txn::SetData { op: OpCode::SetData, path: path.into_owned(), data, version })
     }
@@ -238,20 +240,20 @@ impl Prepare {
         self.check_session(context)?;
         let path = valid(request.path)?;
         let acl = self.fix_up(context, request.acl.as_deref())?;
-        let View { node: old, acl: old_acl } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
+        let View { node: old, acl: old_acl, spot } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
         self.permit(context, old_acl, Acl::ADMIN)?;
         let version = next_version(old.numbers.aversion, request.version)?;
         context.spend(path.len())?;
         let mut new = old;
         new.numbers.aversion = version;
-        self.pending.stat_set(&path, &old, new, Some(PendingAcl::of_list(&acl)));
+        self.pending.stat_set(spot, &path, &old, new, Some(PendingAcl::of_list(&acl)));
         Ok(Txn::SetAcl { path: path.into_owned(), acl, version })
     }
 
     fn check(&mut self, tree: &Tree, context: &mut Context<'_>, request: PathVersion<'_>) -> Result<Txn, Fail> {
         self.check_session(context)?;
         let path = valid(request.path)?;
-        let View { node, acl } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
+        let View { node, acl, .. } = self.pending.view(tree, &path).ok_or(fail(ErrorCode::NO_NODE))?;
         self.permit(context, acl, Acl::READ)?;
         // What is logged is the version after the one that was checked, as if it had been written.
         let version = next_version(node.numbers.version, request.version)?;

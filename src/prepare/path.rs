@@ -1,7 +1,7 @@
 //! Which paths a znode may have (upstream: `PathUtils`, `ZKDatabase.isSpecialPath`).
 
 use crate::limits;
-use crate::tree::find_slash;
+use crate::tree::{find_last_slash, find_slash};
 
 /// Whether a znode may be created, written or checked under this path.
 pub fn is_valid(path: &str) -> bool {
@@ -35,7 +35,7 @@ fn is_allowed(c: char) -> bool {
 /// The parent's path, for a create. `None` where there can't be one. The rest of the path is checked later, after the
 /// parent has been looked at.
 pub fn parent_for_create(path: &str) -> Option<&str> {
-    let slash = path.rfind('/')?;
+    let slash = find_last_slash(path.as_bytes())?;
     // A path's first part being empty, the parent of `/a` is the empty path: another name of the root.
     let parent = if slash == 0 { "/" } else { &path[..slash] };
     (!path.contains('\0')).then_some(parent)

@@ -10,7 +10,7 @@
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::hash_bytes;
-use crate::tree::{NodeRef, Numbers, Tree, digest_from_text_crc, in_tree_digest, text_crc};
+use crate::tree::{NodeRef, Numbers, Tree, digest_from_text_crc, find_last_slash, in_tree_digest, text_crc};
 use crate::wire::txn::{Acl, AclList};
 use hashbrown::HashTable;
 use slab::Slab;
@@ -25,6 +25,8 @@ pub(super) struct Node {
     /// CRC-32 of path and data. Meaningless, as `digest`, where the digest is off or the path has no part in it.
     pub text_crc: u32,
     pub digest: u32,
+    /// Its number in the tree, if it is there already: by which its children are found.
+    pub slot: Option<u32>,
     /// A container that a create with an ephemeral flag made: no parent for the rest of its multi.
     pub odd_container: bool,
 }
@@ -37,6 +39,7 @@ impl Node {
             data_len: node.data_len() as u32,
             text_crc: node.text_crc(),
             digest: node.digest(),
+            slot: Some(node.slot()),
             odd_container: false,
         }
     }
@@ -79,10 +82,18 @@ struct Record {
     change: Change,
 }
 
+/// Where a path is among what is pending, or would be: until the next change, it need not be looked for again.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    hash: u64,
+    number: Option<u32>,
+}
+
 /// A znode to be looked at: pending, or the tree's where nothing is pending.
 pub(super) struct View<'a> {
     pub node: Node,
     pub acl: &'a [Acl],
+    pub spot: Spot,
 }
 
 #[derive(Default)]
@@ -133,10 +144,33 @@ impl Pending {
         self.records.len()
     }
 
+    /// Where a path is.
+    pub fn spot(&self, path: &str) -> Spot {
+        let hash = hash_bytes(path.as_bytes());
+        let is_it = |&number: &u32| {
+            let record = &self.records[number as usize];
+            record.hash == hash && *record.path == *path
+        };
+        Spot { hash, number: self.by_path.find(hash, is_it).copied() }
+    }
+
     /// The znode as it will be. `None` if there will be none.
     pub fn view<'a>(&'a self, tree: &'a Tree, path: &str) -> Option<View<'a>> {
-        let of_tree = || tree.lookup(path);
-        match self.find(hash_bytes(path.as_bytes()), path) {
+        self.view_at(self.spot(path), || tree.lookup(path))
+    }
+
+    /// Whether there will be a znode at the spot of this path, whose parent will be as it was seen.
+    pub fn has_child(&self, tree: &Tree, parent: &Node, path: &str, spot: Spot) -> bool {
+        let of_tree = || match (parent.slot, find_last_slash(path.as_bytes())) {
+            // The root is nobody's child.
+            (Some(parent), Some(slash)) if slash + 1 < path.len() => tree.lookup_child(parent, &path[slash + 1..]),
+            _ => tree.lookup(path),
+        };
+        self.view_at(spot, of_tree).is_some()
+    }
+
+    fn view_at<'a>(&'a self, spot: Spot, of_tree: impl Fn() -> Option<NodeRef<'a>>) -> Option<View<'a>> {
+        match spot.number {
             Some(number) => {
                 let change = &self.records[number as usize].change;
                 let node = change.node?;
@@ -146,48 +180,48 @@ impl Pending {
                     // Not there only if what has been forgotten was never applied; then nobody is let in.
                     PendingAcl::Unchanged => of_tree()?.acl(),
                 };
-                Some(View { node, acl })
+                Some(View { node, acl, spot })
             }
-            None => of_tree().map(|node| View { node: Node::of_tree(node), acl: node.acl() }),
+            None => of_tree().map(|node| View { node: Node::of_tree(node), acl: node.acl(), spot }),
         }
     }
 
     /// A znode will be there that wasn't. `node.digest` is filled in.
-    pub fn created(&mut self, path: &str, mut node: Node, data: &[u8], acl: PendingAcl) {
+    pub fn created(&mut self, spot: Spot, path: &str, mut node: Node, data: &[u8], acl: PendingAcl) {
         if self.counts(path) {
             node.text_crc = text_crc(path, Some(data));
             node.digest = digest_from_text_crc(node.text_crc, &node.numbers);
             self.adjust(0, node.digest);
         }
-        self.put(path, Some(node), Some(acl));
+        self.put(spot, path, Some(node), Some(acl));
     }
 
     /// A znode's data will be another.
-    pub fn data_set(&mut self, path: &str, old: &Node, mut new: Node, data: &[u8]) {
+    pub fn data_set(&mut self, spot: Spot, path: &str, old: &Node, mut new: Node, data: &[u8]) {
         if self.counts(path) {
             new.text_crc = text_crc(path, Some(data));
             new.digest = digest_from_text_crc(new.text_crc, &new.numbers);
             self.adjust(old.digest, new.digest);
         }
-        self.put(path, Some(new), None);
+        self.put(spot, path, Some(new), None);
     }
 
     /// A znode's stat will be another, its data won't. `acl` where that changes too.
-    pub fn stat_set(&mut self, path: &str, old: &Node, mut new: Node, acl: Option<PendingAcl>) {
+    pub fn stat_set(&mut self, spot: Spot, path: &str, old: &Node, mut new: Node, acl: Option<PendingAcl>) {
         if self.counts(path) {
             new.text_crc = old.text_crc;
             new.digest = digest_from_text_crc(old.text_crc, &new.numbers);
             self.adjust(old.digest, new.digest);
         }
-        self.put(path, Some(new), acl);
+        self.put(spot, path, Some(new), acl);
     }
 
     /// A znode will be gone.
-    pub fn deleted(&mut self, path: &str, old: &Node) {
+    pub fn deleted(&mut self, spot: Spot, path: &str, old: &Node) {
         if self.counts(path) {
             self.adjust(old.digest, 0);
         }
-        self.put(path, None, Some(PendingAcl::Unchanged));
+        self.put(spot, path, None, Some(PendingAcl::Unchanged));
     }
 
     /// Ephemerals of a session that are pending: created, or changed since. In no order.
@@ -198,7 +232,7 @@ impl Pending {
 
     /// Whether the path will be gone, or another's, by what is pending.
     pub fn is_pending(&self, path: &str) -> bool {
-        self.find(hash_bytes(path.as_bytes()), path).is_some()
+        self.spot(path).number.is_some()
     }
 
     /// From here on everything can be taken back.
@@ -256,19 +290,11 @@ impl Pending {
         }
     }
 
-    fn find(&self, hash: u64, path: &str) -> Option<u32> {
-        let is_it = |&number: &u32| {
-            let record = &self.records[number as usize];
-            record.hash == hash && *record.path == *path
-        };
-        self.by_path.find(hash, is_it).copied()
-    }
-
     /// `acl`: `None` where it stays what it was.
-    fn put(&mut self, path: &str, node: Option<Node>, acl: Option<PendingAcl>) {
+    fn put(&mut self, Spot { hash, number }: Spot, path: &str, node: Option<Node>, acl: Option<PendingAcl>) {
         let zxid = self.current;
-        let hash = hash_bytes(path.as_bytes());
-        let (number, old) = match self.find(hash, path) {
+        debug_assert!(self.spot(path).hash == hash && self.spot(path).number == number);
+        let (number, old) = match number {
             Some(number) => {
                 self.unindex(number);
                 let change = &mut self.records[number as usize].change;

@@ -73,6 +73,22 @@ pub fn find_slash(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|&byte| byte == b'/').map(|at| words.len() * 8 + at)
 }
 
+/// Where the last slash is, looked for as `find_slash` does.
+#[inline]
+pub fn find_last_slash(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let (rest, words) = bytes.as_rchunks::<8>();
+    for (at, word) in words.iter().enumerate().rev() {
+        // Without borrows: here the highest mark has to be right.
+        let zeroed = u64::from_le_bytes(*word) ^ (0x0101_0101_0101_0101 * b'/' as u64);
+        let marks = !(((zeroed & LOW) + LOW) | zeroed | LOW);
+        if marks != 0 {
+            return Some(rest.len() + at * 8 + 7 - marks.leading_zeros() as usize / 8);
+        }
+    }
+    rest.iter().rposition(|&byte| byte == b'/')
+}
+
 /// One name onto a hash.
 #[inline]
 fn step(seed: u64, parent: u32, name: &[u8]) -> u32 {
@@ -289,15 +305,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_slash_is_found_wherever_it_is() {
+    fn the_first_and_the_last_slash_are_found_wherever_they_are() {
         for len in 0..40 {
             for at in 0..len {
                 // Beside bytes that differ from a slash in one bit only.
                 let mut bytes = vec![b'.'; len];
                 bytes[at..].fill(b'/');
                 assert_eq!(find_slash(&bytes), Some(at));
+                bytes[at + 1..].fill(b'0');
+                bytes[..at].fill(b'/');
+                assert_eq!(find_last_slash(&bytes), Some(at));
             }
-            assert_eq!(find_slash(&vec![0xaf; len]), None);
+            assert_eq!((find_slash(&vec![0xaf; len]), find_last_slash(&vec![0xaf; len])), (None, None));
         }
     }
 

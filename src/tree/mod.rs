@@ -29,7 +29,7 @@ pub use apply::{Applied, OpResult, Touched};
 pub use digest::{counts as in_tree_digest, finish as digest_from_text_crc, node_digest, text_crc};
 pub use freeze::{Frozen, Image, Progress};
 pub use grow::{AclId, Grow, Misfit};
-pub use index::find_slash;
+pub use index::{find_last_slash, find_slash};
 pub use node::Numbers;
 pub use quota::{LIMITS_NAME, QUOTA_ROOT, QuotaRef, STATS_NAME, Track};
 pub use restore::{Batch, Decoder, Restore, RestoreError};
@@ -156,6 +156,13 @@ impl Tree {
     #[inline]
     pub fn lookup(&self, path: &str) -> Option<NodeRef<'_>> {
         self.find(path).map(|slot| self.node_ref(slot))
+    }
+
+    /// Finds a child of the znode with this number (`NodeRef::slot`), which has to be there.
+    #[inline]
+    pub fn lookup_child(&self, parent: u32, name: &str) -> Option<NodeRef<'_>> {
+        let slot = self.index.find_child(&self.nodes, parent, name.as_bytes());
+        slot.map(|slot| self.node_ref(slot))
     }
 
     /// Path of the znode with this number (`NodeRef::slot`), if there is one.
@@ -306,7 +313,8 @@ impl Tree {
 
 /// Parent and name of a path that some znode may have; `None` for the root and for what has no slash.
 fn split(path: &str) -> Option<(&str, &str)> {
-    let (parent, name) = path.rsplit_once('/')?;
+    let slash = find_last_slash(path.as_bytes())?;
+    let (parent, name) = (&path[..slash], &path[slash + 1..]);
     if parent.is_empty() && name.is_empty() { None } else { Some((parent, name)) }
 }
 

@@ -150,7 +150,7 @@ impl Tree {
             if let Some(found) = self.quotas.get(prefix) {
                 return Some(found);
             }
-            prefix = &prefix[..prefix.rfind('/').unwrap_or(0)];
+            prefix = &prefix[..super::find_last_slash(prefix.as_bytes()).unwrap_or(0)];
         }
         None
     }

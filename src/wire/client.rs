@@ -6,8 +6,10 @@
 use super::error_code::ErrorCode;
 use super::opcode::OpCode;
 use super::reader::{Malformed, Reader, Text};
+use super::txn::Acl;
 use super::writer::{Frame, Jute};
 use crate::ids::SessionId;
+use std::borrow::Cow;
 
 /// xids with a meaning of their own.
 pub mod xid {
@@ -253,14 +255,24 @@ pub struct AclEntry<'a> {
     pub id: Text<'a>,
 }
 
-/// `None` is a null list.
-pub fn read_acl<'a>(r: &mut Reader<'a>) -> Result<Option<Vec<AclEntry<'a>>>, Malformed> {
+/// A client's ACL list. `None` is a null list.
+pub type AclEntries<'a> = Option<Cow<'a, [AclEntry<'a>]>>;
+
+/// `Acl::open`, which nearly all clients send.
+static OPEN: [AclEntry<'static>; 1] =
+    [AclEntry { perms: Acl::ALL, scheme: Some(Cow::Borrowed("world")), id: Some(Cow::Borrowed("anyone")) }];
+
+/// Reads a list; no allocation for the usual one.
+pub fn read_acl<'a>(r: &mut Reader<'a>) -> Result<AclEntries<'a>, Malformed> {
+    if r.skip_if(&Acl::OPEN_BYTES) {
+        return Ok(Some(Cow::Borrowed(&OPEN)));
+    }
     let Some(count) = r.count("acl")? else { return Ok(None) };
     let mut list = Vec::with_capacity(r.capacity(count, 12));
     for _ in 0..count {
         list.push(AclEntry { perms: r.int("perms")?, scheme: r.text("scheme")?, id: r.text("id")? });
     }
-    Ok(Some(list))
+    Ok(Some(list.into()))
 }
 
 /// Appends an ACL list as `read_acl` reads it; `None` is a null list.
@@ -286,7 +298,7 @@ fn put_text(out: &mut Vec<u8>, text: &Text<'_>) {
 pub struct CreateRequest<'a> {
     pub path: Text<'a>,
     pub data: Option<&'a [u8]>,
-    pub acl: Option<Vec<AclEntry<'a>>>,
+    pub acl: AclEntries<'a>,
     pub flags: i32,
     /// Milliseconds; -1 where the record has none.
     pub ttl: i64,
@@ -340,7 +352,7 @@ pub mod flags {
 #[derive(Debug, PartialEq, Eq)]
 pub struct SetAclRequest<'a> {
     pub path: Text<'a>,
-    pub acl: Option<Vec<AclEntry<'a>>>,
+    pub acl: AclEntries<'a>,
     /// -1 for any.
     pub version: i32,
 }

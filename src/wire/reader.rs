@@ -40,10 +40,12 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    /// Passes over bytes of `rest` that have been looked at.
+    /// Passes over these bytes, if they come next.
     #[inline]
-    pub fn skip(&mut self, bytes: usize) {
-        self.rest = &self.rest[bytes..];
+    pub fn skip_if(&mut self, bytes: &[u8]) -> bool {
+        let after = self.rest.strip_prefix(bytes);
+        self.rest = after.unwrap_or(self.rest);
+        after.is_some()
     }
 
     #[inline]

@@ -34,9 +34,6 @@ pub type AclList = Arc<[Acl]>;
 
 static OPEN: LazyLock<AclList> = LazyLock::new(|| Arc::from([Acl::world(Acl::ALL)]));
 
-/// `Acl::open`, encoded.
-const OPEN_BYTES: [u8; 27] = *b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
-
 impl Acl {
     pub const ALL: i32 = 31;
     pub const READ: i32 = 1;
@@ -44,6 +41,9 @@ impl Acl {
     pub const CREATE: i32 = 4;
     pub const DELETE: i32 = 8;
     pub const ADMIN: i32 = 16;
+
+    /// A list of `Acl::open`, encoded.
+    pub(super) const OPEN_BYTES: [u8; 27] = *b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
 
     /// `world:anyone` with the given permissions.
     pub fn world(perms: i32) -> Acl {
@@ -77,8 +77,7 @@ impl Acl {
 
     /// A list for a transaction: no allocation for the usual one.
     pub fn read_shared(reader: &mut Reader<'_>) -> Result<AclList, Malformed> {
-        if reader.rest().starts_with(&OPEN_BYTES) {
-            reader.skip(OPEN_BYTES.len());
+        if reader.skip_if(&Acl::OPEN_BYTES) {
             return Ok(OPEN.clone());
         }
         Acl::read_list(reader).map(AclList::from)

@@ -95,7 +95,7 @@ fn create<'a>(path: &'a str, data: &'a str, ephemeral: bool, sequential: bool) -
         (true, true) => flags::EPHEMERAL_SEQUENTIAL,
     };
     let acl = AclEntry { perms: 31, scheme: Some("world".into()), id: Some("anyone".into()) };
-    CreateRequest { path: Some(path.into()), data: Some(data.as_bytes()), acl: Some(vec![acl]), flags, ttl: -1 }
+    CreateRequest { path: Some(path.into()), data: Some(data.as_bytes()), acl: Some(vec![acl].into()), flags, ttl: -1 }
 }
 
 fn set<'a>(path: &'a str, data: &'a str, version: i32) -> SetDataRequest<'a> {
