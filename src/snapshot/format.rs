@@ -223,11 +223,12 @@ pub(super) struct ContentDigest {
 }
 
 impl ContentDigest {
-    pub(super) fn node(&mut self, image: &Image<'_>, scratch: &mut Vec<u8>) {
-        scratch.clear();
-        let place = Image { slot: 0, parent: 0, acl: 0, ..*image };
-        place.write(scratch);
-        let hash = mix((image.digest() as u64) << 32 | crc32c::crc32c(scratch) as u64);
+    /// `bytes` are the image's.
+    pub(super) fn node(&mut self, image: &Image<'_>, bytes: &[u8]) {
+        // The numbers of znode, parent and list are this server's own: as if they were 0.
+        const NUMBERS: [u8; 12] = [0; 12];
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&NUMBERS), &bytes[NUMBERS.len()..]);
+        let hash = mix((image.digest() as u64) << 32 | crc as u64);
         let sum = self.nodes.entry(image.acl).or_default();
         *sum = sum.wrapping_add(hash);
     }
@@ -260,4 +261,36 @@ fn mix(word: u64) -> u64 {
 
 pub(super) fn corrupt<T>(file: &Path, offset: u64, problem: impl Into<String>) -> Result<T, Fatal> {
     Err(Fatal::SnapshotCorrupt { file: file.to_owned(), offset, problem: problem.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Numbers;
+
+    #[test]
+    fn the_content_digest_is_that_of_the_image_without_the_numbers_that_are_a_servers_own() {
+        let numbers = Numbers { czxid: Zxid(7), pzxid: Zxid(9), version: 3, ..Numbers::default() };
+        let image = |slot, parent, acl| Image {
+            slot,
+            parent,
+            acl,
+            text_crc: 5,
+            numbers,
+            name: b"name",
+            data: Some(b"some data"),
+        };
+        let bytes_of = |image: &Image<'_>| {
+            let mut bytes = Vec::new();
+            image.write(&mut bytes);
+            bytes
+        };
+        let bare = image(0, 0, 0);
+        let expected = mix((bare.digest() as u64) << 32 | crc32c::crc32c(&bytes_of(&bare)) as u64);
+        for (slot, parent, acl) in [(0, 0, 0), (1, 2, 3), (u32::MAX, 1, 1 << 20)] {
+            let (image, mut digest) = (image(slot, parent, acl), ContentDigest::default());
+            digest.node(&image, &bytes_of(&image));
+            assert_eq!(digest.nodes.into_iter().collect::<Vec<_>>(), [(acl, expected)]);
+        }
+    }
 }

@@ -45,7 +45,6 @@ pub struct SnapshotWriter<D: Disk> {
     nodes: u64,
     acls: u64,
     digest: ContentDigest,
-    scratch: Vec<u8>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,7 +79,6 @@ impl<D: Disk> SnapshotWriter<D> {
             nodes: 0,
             acls: 0,
             digest: ContentDigest::default(),
-            scratch: Vec::new(),
         };
         match writer.write_start(sessions) {
             Ok(()) => Ok(writer),
@@ -157,7 +155,7 @@ impl<D: Disk> SnapshotWriter<D> {
         if self.slice_kind == Kind::Nodes {
             let mut rest = &slice[..];
             while let Some((image, after)) = Image::read(rest) {
-                self.digest.node(&image, &mut self.scratch);
+                self.digest.node(&image, &rest[..rest.len() - after.len()]);
                 self.nodes += 1;
                 rest = after;
             }
