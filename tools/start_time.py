@@ -3,7 +3,8 @@
 
 tools/compare.sh has started and filled it; this kills it (or stops it, with --stop), starts it again on its folder, and
 tries every millisecond to make a session and to read /zookeeper/quota, which every ZooKeeper has and which holds no data.
-Printed is the time from the start of the process to that answer, for each of the rounds, and the median.
+Printed is the time from the start of the process to that answer, for each of the rounds, and the median. Before each start
+all servers are left alone for a while: one that has just started still compiles, collects and writes.
 
     tools/start_time.py ostler zookeeper --rounds 5
 """
@@ -92,10 +93,12 @@ def main():
     parser.add_argument("names", nargs="+", choices=PORTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stop", action="store_true", help="SIGTERM in the place of SIGKILL")
+    parser.add_argument("--rest", type=float, default=5, help="seconds before each start (default: 5)")
     args = parser.parse_args()
     times = {name: [] for name in args.names}
     for _ in range(args.rounds):
         for name in args.names:
+            time.sleep(args.rest)
             times[name].append(once(name, signal.SIGTERM if args.stop else signal.SIGKILL))
     for name, found in times.items():
         rounds = ", ".join(f"{ms:.1f}" for ms in found)

@@ -89,8 +89,7 @@ impl Tree {
     pub fn begin_freeze(&self) -> Frozen {
         let mut freeze = self.freeze.lock();
         assert!(freeze.is_none(), "one snapshot at a time");
-        let end = self.nodes.iter().next_back().map_or(0, |(slot, _)| slot + 1);
-        *freeze = Some(Box::new(Freeze { cursor: 0, end, settled: Vec::new(), saved: Vec::new() }));
+        *freeze = Some(Box::new(Freeze { cursor: 0, end: self.nodes.slots(), settled: Vec::new(), saved: Vec::new() }));
         Frozen { zxid: self.zxid, digest: self.digest, nodes: self.nodes.len() as u64 }
     }
 

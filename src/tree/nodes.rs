@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Every znode of a tree.
 pub(super) struct Nodes {
     slab: Slab<Node>,
+    /// One more than the highest slot that was ever taken.
+    slots: usize,
     texts: Texts,
 }
 
 impl Nodes {
     pub(super) fn new() -> Nodes {
-        Nodes { slab: Slab::new(), texts: Texts::new() }
+        Nodes { slab: Slab::new(), slots: 0, texts: Texts::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -30,8 +32,9 @@ impl Nodes {
         self.slab.contains(slot as usize)
     }
 
-    pub(super) fn iter(&self) -> slab::Iter<'_, Node> {
-        self.slab.iter()
+    /// All slots are below. To look for the highest one in use would take long after many have gone.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
     }
 
     pub(super) fn iter_mut(&mut self) -> slab::IterMut<'_, Node> {
@@ -42,7 +45,7 @@ impl Nodes {
     pub(super) fn insert(&mut self, mut node: Node, name: &[u8], data: Option<&[u8]>) -> usize {
         node.text = self.texts.insert(name, data.unwrap_or_default());
         assert!(node.is_of(name, data));
-        self.slab.insert(node)
+        self.insert_bare(node)
     }
 
     /// Makes room for so many more.
@@ -52,7 +55,9 @@ impl Nodes {
 
     /// Takes in a znode whose name and data are in a part of the texts yet (`adopt`).
     pub(super) fn insert_bare(&mut self, node: Node) -> usize {
-        self.slab.insert(node)
+        let slot = self.slab.insert(node);
+        self.slots = self.slots.max(slot + 1);
+        slot
     }
 
     /// The parts that hold names and data of all znodes that are here.
