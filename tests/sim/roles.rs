@@ -325,7 +325,12 @@ impl Server {
             let mut batch = Batch::new();
             // The most recent committed record that is durable here; the rest comes from memory.
             let up_to = leader.committed().min(self.durable);
-            match cursor.read(up_to, 2_000, &mut batch) {
+            // Small pieces, so that much can happen between two; but whoever is far behind comes closer all the same.
+            let behind = match cursor.position().epoch() == up_to.epoch() {
+                true => up_to.counter().saturating_sub(cursor.position().counter()) as usize,
+                false => 0,
+            };
+            match cursor.read(up_to, behind.max(2_000), &mut batch) {
                 Ok(()) => {
                     if !leader.catch_up(Link(conn), batch.records(), &mut self.history) {
                         done.push(conn);
