@@ -18,7 +18,6 @@ mod places;
 pub use filter::{PathHashes, WatchFilter};
 
 use crate::random::FastMap;
-use crate::tree::find_last_slash;
 use crate::wire::client::EventKind;
 use places::{Place, Places, Who};
 use std::borrow::Cow;
@@ -480,7 +479,7 @@ fn modes_of(what: WatchType) -> u8 {
 
 /// `None` for the root, and for what is no path at all.
 fn parent(path: &str) -> Option<&str> {
-    match find_last_slash(path.as_bytes())? {
+    match path.rfind('/')? {
         0 if path.len() > 1 => Some("/"),
         0 => None,
         at => Some(&path[..at]),
