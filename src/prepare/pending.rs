@@ -25,7 +25,7 @@ pub(super) struct Node {
     /// CRC-32 of path and data. Meaningless, as `digest`, where the digest is off or the path has no part in it.
     pub text_crc: u32,
     pub digest: u32,
-    /// Its number in the tree, if it is there already: by which its children are found.
+    /// Its number in the tree, if it was there when its record began: by which its children are found.
     pub slot: Option<u32>,
     /// A container that a create with an ephemeral flag made: no parent for the rest of its multi.
     pub odd_container: bool,

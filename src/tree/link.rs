@@ -75,12 +75,13 @@ impl Loose {
 
     /// Takes in what `Decoder::decode` has left in a znode. `false`: its old slot is there already.
     pub(super) fn put(&mut self, slot: u32, node: &Node) -> bool {
-        if slot != ROOT {
+        let is_new = self.old_slots.put(node.place, slot);
+        if is_new && slot != ROOT {
             assert!(slot as usize == self.parents.len());
             self.parents.push(node.parent);
             self.hashes.push(node.hash);
         }
-        self.old_slots.put(node.place, slot)
+        is_new
     }
 
     /// Gives every znode its place, enters all into the empty index, and adds up the digest. Fails unless everything hangs
@@ -116,7 +117,8 @@ impl Loose {
                     if !children.is_empty() {
                         node.extra_mut().children = children.to_vec();
                     }
-                    if node.owner() != 0 {
+                    // The root goes with no session, whatever it says.
+                    if slot != ROOT as usize && node.owner() != 0 {
                         owned.push(slot as u32);
                     }
                 }

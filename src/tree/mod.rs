@@ -158,9 +158,12 @@ impl Tree {
         self.find(path).map(|slot| self.node_ref(slot))
     }
 
-    /// Finds a child of the znode with this number (`NodeRef::slot`), which has to be there.
+    /// Finds a child of the znode with this number (`NodeRef::slot`).
     #[inline]
     pub fn lookup_child(&self, parent: u32, name: &str) -> Option<NodeRef<'_>> {
+        if !self.nodes.contains(parent) {
+            return None;
+        }
         let slot = self.index.find_child(&self.nodes, parent, name.as_bytes());
         slot.map(|slot| self.node_ref(slot))
     }

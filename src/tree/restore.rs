@@ -170,3 +170,57 @@ impl Restore {
         Ok(tree)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Applied;
+    use super::*;
+    use crate::ids::SessionId;
+    use crate::wire::txn::{Txn, TxnHeader};
+
+    fn image(slot: u32, parent: u32, name: &str, owner: i64) -> Vec<u8> {
+        let numbers = Numbers { owner, ..Numbers::default() };
+        let mut bytes = Vec::new();
+        Image { slot, parent, acl: acl::OPEN, text_crc: 0, numbers, name: name.as_bytes(), data: None }
+            .write(&mut bytes);
+        bytes
+    }
+
+    fn begin() -> Restore {
+        Restore::new(TreeOptions::default(), Zxid(7), Vec::new(), 8).unwrap()
+    }
+
+    #[test]
+    fn after_a_slot_that_is_there_twice_the_other_threads_may_go_on_and_are_no_panic() {
+        let mut restore = begin();
+        let mut decoders = restore.decoders(1);
+        let mut batch = |images: &[Vec<u8>]| decoders[0].decode(&images.concat()).unwrap();
+        let twice = batch(&[image(0, NO_SLOT, "", 0), image(1, 0, "a", 0), image(1, 0, "b", 0)]);
+        assert!(restore.add(twice).is_err());
+        assert!(restore.add(batch(&[image(2, 0, "c", 0)])).is_ok());
+    }
+
+    #[test]
+    fn a_root_that_says_it_is_an_ephemeral_goes_with_no_session() {
+        let mut restore = begin();
+        let mut decoders = restore.decoders(1);
+        let images = [image(0, NO_SLOT, "", 5), image(1, 0, "a", 5)].concat();
+        restore.add(decoders[0].decode(&images).unwrap()).unwrap();
+        let mut tree = restore.finish(decoders).unwrap();
+        assert_eq!(tree.ephemeral_count(), 1);
+        let header = TxnHeader { session: SessionId(5), cxid: 0, zxid: Zxid(8), time: 0 };
+        tree.apply(&header, Txn::CloseSession { paths: None }, &mut Applied::default());
+        assert_eq!(tree.ephemeral_count(), 0);
+    }
+
+    #[test]
+    fn one_path_again_and_again_is_refused() {
+        let mut restore = begin();
+        let mut decoders = restore.decoders(2);
+        let mut images = image(0, NO_SLOT, "", 0);
+        (1..3_000).for_each(|slot| images.extend(image(slot, 0, "a", 0)));
+        restore.add(decoders[0].decode(&images).unwrap()).unwrap();
+        let problem = restore.finish(decoders).err().unwrap().problem;
+        assert!(problem.contains("there twice"), "{problem}");
+    }
+}
