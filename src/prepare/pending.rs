@@ -161,9 +161,10 @@ impl Pending {
 
     /// Whether there will be a znode at the spot of this path, whose parent will be as it was seen.
     pub fn has_child(&self, tree: &Tree, parent: &Node, path: &str, spot: Spot) -> bool {
+        let czxid = parent.numbers.czxid;
         let of_tree = || match (parent.slot, find_last_slash(path.as_bytes())) {
             // The root is nobody's child.
-            (Some(parent), Some(slash)) if slash + 1 < path.len() => tree.lookup_child(parent, &path[slash + 1..]),
+            (Some(slot), Some(slash)) if slash + 1 < path.len() => tree.lookup_child(slot, czxid, &path[slash + 1..]),
             _ => tree.lookup(path),
         };
         self.view_at(spot, of_tree).is_some()

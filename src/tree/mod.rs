@@ -158,10 +158,10 @@ impl Tree {
         self.find(path).map(|slot| self.node_ref(slot))
     }
 
-    /// Finds a child of the znode with this number (`NodeRef::slot`).
+    /// Finds a child of the znode with this number (`NodeRef::slot`), if that is still the one that `czxid` created.
     #[inline]
-    pub fn lookup_child(&self, parent: u32, name: &str) -> Option<NodeRef<'_>> {
-        if !self.nodes.contains(parent) {
+    pub fn lookup_child(&self, parent: u32, czxid: Zxid, name: &str) -> Option<NodeRef<'_>> {
+        if !self.nodes.contains(parent) || self.nodes[parent as usize].czxid != czxid {
             return None;
         }
         let slot = self.index.find_child(&self.nodes, parent, name.as_bytes());

@@ -49,7 +49,7 @@ pub(super) struct Extra {
     pub(super) pzxid: Zxid,
     /// As stored in `ephemeralOwner`.
     pub(super) owner: i64,
-    /// Slots, in no order; changed by `Nodes`.
+    /// Slots, in no order; changed by `Nodes`, and set by a load (`link`).
     pub(super) children: Vec<u32>,
     /// Their names, encoded, if they are many.
     pub(super) listing: Option<Box<Listing>>,

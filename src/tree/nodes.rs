@@ -53,7 +53,7 @@ impl Nodes {
         self.slab.reserve_exact(count);
     }
 
-    /// Takes in a znode whose name and data are in a part of the texts yet (`adopt`).
+    /// Takes in a znode whose name and data are kept already, or will be (`adopt`).
     pub(super) fn insert_bare(&mut self, node: Node) -> usize {
         let slot = self.slab.insert(node);
         self.slots = self.slots.max(slot + 1);
