@@ -2,8 +2,8 @@
 //! before it was checked, and no tree comes out unless all of them fit together.
 //!
 //! Decoding is most of the work. Each thread has a `Decoder` with a part of the tree's names and data of its own, so that
-//! what is done one after the other (`add`) is a copy of the znodes alone. Linking (`link`) goes once over all of them;
-//! what then follows from that is done on all threads. Slots are given out anew, without the holes that deletions left.
+//! what is done one after the other (`add`) is a copy of the znodes alone. Linking (`link`) then keeps two threads at work, filling
+//! the index and listing wide parents all of them. Slots are given out anew, without the holes that deletions left.
 
 use super::acl::{self, NumberedAcl};
 use super::freeze::Image;
