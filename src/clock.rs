@@ -37,6 +37,14 @@ pub fn now() -> Now {
     Now(start.elapsed().as_nanos() as u64)
 }
 
+/// The moment of a wall time since 1970 that was taken a little while ago, as a kernel stamps what arrives. A step of the
+/// wall clock in between moves it by as much.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn of_wall(at: Duration) -> Now {
+    let ago = SystemTime::now().duration_since(UNIX_EPOCH + at).unwrap_or_default();
+    Now(now().0.saturating_sub(ago.as_nanos() as u64))
+}
+
 /// Wall time in milliseconds since 1970, as it goes into transactions. May jump; nothing waits by it.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall_ms() -> i64 {

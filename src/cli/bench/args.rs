@@ -87,6 +87,8 @@ Examples:
       durable writes, one at a time: latency of a single client
   ostler bench mixed --rate 20000 --seconds 600
       open loop: requests are due at fixed times, and a stall of the server counts in full
+  ostler bench set --rate 20000 --burst 16
+      the same, each connection asking for sixteen things at a time
   ostler bench get --compare 127.0.0.1:2181=ostler --compare 127.0.0.1:2182=zookeeper \\
       --compare redis://127.0.0.1:6379=redis --rounds 5 --html result.html
       the same against three servers in turn: medians, ratios, and a page with plots
@@ -123,6 +125,9 @@ pub struct BenchArgs {
     /// Requests a second over all connections (open loop); latency counts from when a request was due
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Requests of one connection that are due at the same time, as a client sends that asks for several things at once (open loop)
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub burst: u32,
     /// Seconds to measure, after --warmup
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub seconds: f64,

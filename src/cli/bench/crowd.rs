@@ -39,6 +39,8 @@ pub enum News<'a> {
     Event {
         kind: Option<EventKind>,
         path: Cow<'a, str>,
+        /// When it was there: at the socket with `Crowd::stamp_arrivals`, else when it was read.
+        at: Now,
     },
     /// The connection is gone, and the requests in flight with it: `Voice::in_flight` tells which.
     Lost(io::Error),
@@ -87,7 +89,12 @@ impl Voice {
         self.ask_as(xid::PING, PING, now, |out| super::dialect::open(OpCode::Ping, xid::PING, out).close());
     }
 
-    fn take(&mut self, frame: &[u8], each: &mut impl FnMut(&mut Voice, News<'_>)) -> io::Result<()> {
+    fn take(
+        &mut self,
+        frame: &[u8],
+        arrived: Option<Duration>,
+        each: &mut impl FnMut(&mut Voice, News<'_>),
+    ) -> io::Result<()> {
         if !self.up {
             return self.greeted(frame, each);
         }
@@ -96,7 +103,7 @@ impl Voice {
         if header.xid == xid::NOTIFICATION {
             let kind = EventKind::from_wire(r.int("type").map_err(|error| invalid(error.to_string()))?);
             let path = r.int("state").and_then(|_| r.string("path")).map_err(|error| invalid(error.to_string()))?;
-            each(self, News::Event { kind, path });
+            each(self, News::Event { kind, path, at: arrived.map_or_else(clock::now, clock::of_wall) });
             return Ok(());
         }
         let (due, tag, from) = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
@@ -153,16 +160,25 @@ const TIMER: Token = Token(usize::MAX);
 /// A shorter wait than this is by the timer, which is exact; the poll's own timeout is in whole milliseconds.
 const TIMER_BELOW: Duration = Duration::from_millis(10);
 
+/// What the poll said about a connection.
+struct Ready {
+    index: usize,
+    readable: bool,
+    closed: bool,
+}
+
 /// All of them.
 pub struct Crowd {
     poll: Poll,
     timer: Timer,
     events: Events,
+    ready: Vec<Ready>,
     links: Vec<Option<Link>>,
     pub voices: Vec<Voice>,
     addresses: Vec<SocketAddr>,
     timeout_ms: u32,
     patience: Duration,
+    stamp: bool,
     scratch: Vec<u8>,
     /// When voices were last looked through for those that have to ping.
     pinged: Now,
@@ -189,14 +205,21 @@ impl Crowd {
             timer: Timer::new(&poll, TIMER)?,
             poll,
             events: Events::with_capacity(4096),
+            ready: Vec::new(),
             links: (0..count).map(|_| None).collect(),
             voices: (0..count).map(voice).collect(),
             addresses: addresses.into(),
             timeout_ms,
             patience: args.patience(),
+            stamp: false,
             scratch: vec![0; 256 << 10],
             pinged: Now::START,
         })
+    }
+
+    /// Has the kernel stamp what arrives on connections that are made from now on.
+    pub fn stamp_arrivals(&mut self) {
+        self.stamp = true;
     }
 
     /// Whether it has a connection, which may not stand yet.
@@ -226,6 +249,9 @@ impl Crowd {
         voice.spoke = now;
         voice.output.clear();
         let mut link = Link::connect(address, Framing::Length)?;
+        if self.stamp {
+            link.stamp_arrivals()?;
+        }
         voice.hello(self.timeout_ms, &mut link.output);
         self.poll.registry().register(&mut link.socket, Token(index), Interest::READABLE | Interest::WRITABLE)?;
         // On this machine it stands already as a rule; else the poll tells when it does, or that it never will.
@@ -276,27 +302,63 @@ impl Crowd {
         Ok(())
     }
 
+    /// Waits until `pause` has brought nothing new, for at most `--patience`, and only then reads. So what arrives meanwhile
+    /// wakes nobody, and its receiving takes no core from a server on the same machine. Errors: the poll's own.
+    pub fn turn_when_quiet(
+        &mut self,
+        pause: Duration,
+        mut each: impl FnMut(&mut Voice, News<'_>),
+    ) -> io::Result<()> {
+        let give_up = clock::now().plus(self.patience);
+        let mut ready = Vec::new();
+        let mut quiet = false;
+        while !quiet && clock::now() < give_up {
+            std::thread::park_timeout(pause);
+            let before = ready.len();
+            self.poll(Duration::ZERO, &mut ready)?;
+            quiet = ready.len() == before;
+        }
+        self.take_all(&mut ready, &mut each);
+        Ok(())
+    }
+
+    /// Adds which connections have something.
+    fn poll(&mut self, wait: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.poll.poll(&mut self.events, Some(wait))?;
+        ready.extend(self.events.iter().filter(|event| event.token() != TIMER).map(|event| {
+            let closed = event.is_read_closed();
+            // Of a connection that only became writable there is nothing to receive.
+            let readable = event.is_readable() || closed || event.is_error() || event.is_write_closed();
+            Ready { index: event.token().0, readable, closed }
+        }));
+        Ok(())
+    }
+
+    fn take_all(&mut self, ready: &mut Vec<Ready>, each: &mut impl FnMut(&mut Voice, News<'_>)) {
+        for Ready { index, readable, closed } in ready.drain(..) {
+            let (Some(link), voice) = (&mut self.links[index], &mut self.voices[index]) else { continue };
+            let received = if readable {
+                link.receive(&mut self.scratch, closed, |frame, arrived| voice.take(frame, arrived, each))
+            } else {
+                Ok(())
+            };
+            if let Err(error) = received.and_then(|()| flush(link, voice)) {
+                lose(&mut self.links[index], voice, error, each);
+            }
+        }
+    }
+
     /// Sends what has been asked, waits for at most `wait`, hands the news on, and sends what was asked while it did so.
     /// Sessions that have been silent for a third of their timeout ping. Errors: the poll's own.
     pub fn turn(&mut self, wait: Duration, mut each: impl FnMut(&mut Voice, News<'_>)) -> io::Result<()> {
         if wait < TIMER_BELOW && !wait.is_zero() {
             self.timer.set(wait)?;
         }
-        self.poll.poll(&mut self.events, Some(wait))?;
-        for event in self.events.iter().filter(|event| event.token() != TIMER) {
-            let index = event.token().0;
-            let (Some(link), voice) = (&mut self.links[index], &mut self.voices[index]) else { continue };
-            let closed = event.is_read_closed();
-            // Of a connection that only became writable there is nothing to receive.
-            let received = if event.is_readable() || closed || event.is_error() || event.is_write_closed() {
-                link.receive(&mut self.scratch, closed, |frame| voice.take(frame, &mut each))
-            } else {
-                Ok(())
-            };
-            if let Err(error) = received.and_then(|()| flush(link, voice)) {
-                lose(&mut self.links[index], voice, error, &mut each);
-            }
-        }
+        let mut ready = std::mem::take(&mut self.ready);
+        let polled = self.poll(wait, &mut ready);
+        self.take_all(&mut ready, &mut each);
+        self.ready = ready;
+        polled?;
         let now = clock::now();
         if now.since(self.pinged) > Duration::from_millis(200) {
             self.pinged = now;

@@ -177,7 +177,7 @@ pub fn fire_some(crowd: &mut Crowd, args: &BenchArgs, addresses: &[SocketAddr], 
     let mut failed = None;
     while due > 0 && failed.is_none() {
         crowd.turn(Duration::from_millis(50), |_, news| match news {
-            News::Event { kind: Some(EventKind::NodeDataChanged), path } if paths.iter().any(|p| *p == path) => {
+            News::Event { kind: Some(EventKind::NodeDataChanged), path, .. } if paths.iter().any(|p| *p == path) => {
                 due = due.saturating_sub(1);
             }
             news => failed = failed.take().or(problem(news)),

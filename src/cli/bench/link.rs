@@ -7,9 +7,13 @@
 //! Runs on: the thread whose poll the socket is registered with.
 
 use mio::net::TcpStream;
-use std::io::{self, ErrorKind, Read, Write};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns};
+use nix::sys::time::TimeSpec;
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// How a stream is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +33,8 @@ pub struct Link {
     /// From `sent` on: what the socket has not taken yet.
     pub output: Vec<u8>,
     sent: usize,
+    /// Room for the kernel's time of arrival, if it is wanted.
+    stamp: Option<Vec<u8>>,
 }
 
 pub fn invalid(problem: impl Into<String>) -> io::Error {
@@ -40,7 +46,15 @@ impl Link {
     pub fn connect(address: SocketAddr, framing: Framing) -> io::Result<Link> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        Ok(Link { socket, framing, input: Vec::new(), done: 0, output: Vec::new(), sent: 0 })
+        Ok(Link { socket, framing, input: Vec::new(), done: 0, output: Vec::new(), sent: 0, stamp: None })
+    }
+
+    /// Asks the kernel for the time at which it had what is received (SO_TIMESTAMPNS, socket(7)): without the time that
+    /// this program takes to come and fetch it.
+    pub fn stamp_arrivals(&mut self) -> io::Result<()> {
+        setsockopt(&self.socket, ReceiveTimestampns, &true)?;
+        self.stamp = Some(nix::cmsg_space!(TimeSpec));
+        Ok(())
     }
 
     pub fn has_output(&self) -> bool {
@@ -61,23 +75,36 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what is there and hands each frame on. `closed`: the event said that the server has closed its side, of which
+    /// Reads once; how much, and with `stamp_arrivals` the wall time since 1970 at which the last of it arrived.
+    fn read(&mut self, scratch: &mut [u8]) -> io::Result<(usize, Option<Duration>)> {
+        let Some(space) = &mut self.stamp else { return Ok((self.socket.read(scratch)?, None)) };
+        let mut room = [IoSliceMut::new(scratch)];
+        let message = recvmsg::<()>(self.socket.as_raw_fd(), &mut room, Some(space), MsgFlags::empty())?;
+        let arrived = message.cmsgs()?.find_map(|control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+            _ => None,
+        });
+        Ok((message.bytes, arrived))
+    }
+
+    /// Reads what is there and hands each frame on, with the time of `read`. `closed`: the event said that the server has closed its side, of which
     /// there will be no second event; else a short read is the end of what is there, and saves a call. Errors: the socket's, an impossible length, `each`'s; and
     /// `UnexpectedEof` when the server has closed the connection.
     pub fn receive(
         &mut self,
         scratch: &mut [u8],
         closed: bool,
-        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+        mut each: impl FnMut(&[u8], Option<Duration>) -> io::Result<()>,
     ) -> io::Result<()> {
         loop {
-            let len = match self.socket.read(scratch) {
-                Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
-                Ok(len) => len,
+            let (len, arrived) = match self.read(scratch) {
+                Ok((0, _)) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed the connection")),
+                Ok(read) => read,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            let mut each = |frame: &[u8]| each(frame, arrived);
             if self.input.is_empty() {
                 let used = cut(self.framing, &scratch[..len], &mut each)?;
                 self.input.extend_from_slice(&scratch[used..len]);
@@ -140,6 +167,7 @@ fn resp_frame(bytes: &[u8]) -> io::Result<Option<Range<usize>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn frames_are_whole_and_in_order() {
@@ -159,5 +187,30 @@ mod tests {
         assert_eq!((frames, used), (expected.map(<[u8]>::to_vec).to_vec(), 23));
         assert!(all(Framing::Resp, b"*1\r\n").is_none());
         assert!(all(Framing::Resp, b"$x\r\n").is_none());
+    }
+
+    #[test]
+    fn a_stamped_link_tells_when_bytes_arrived_and_not_when_they_were_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut link = Link::connect(listener.local_addr().unwrap(), Framing::Length).unwrap();
+        link.stamp_arrivals().unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let before = clock::now();
+        server.write_all(b"\0\0\0\x02ab").unwrap();
+        // A close that lingers returns when all has been acknowledged, so bytes and end are there.
+        socket2::SockRef::from(&server).set_linger(Some(Duration::from_secs(60))).unwrap();
+        drop(server);
+        let closed = clock::now();
+        let mut frames = Vec::new();
+        let end = link.receive(&mut [0; 64], true, |frame, arrived| {
+            frames.push((frame.to_vec(), clock::of_wall(arrived.unwrap())));
+            Ok(())
+        });
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        let (frame, arrived) = frames.pop().unwrap();
+        // The two clocks are read one after the other: the moment is right to some microseconds.
+        let slack = Duration::from_millis(5);
+        assert_eq!(frame, b"ab");
+        assert!(before <= arrived.plus(slack) && arrived <= closed.plus(slack), "{before:?} {arrived:?} {closed:?}");
     }
 }

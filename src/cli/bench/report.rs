@@ -187,11 +187,12 @@ fn column(percentile: f64) -> String {
 
 fn json(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> String {
     let mut text = format!(
-        "{{\"workload\":{},\"connections\":{},\"depth\":{},\"rate\":{},\"size\":{},\"keys\":{},\"results\":[",
+        "{{\"workload\":{},\"connections\":{},\"depth\":{},\"rate\":{},\"burst\":{},\"size\":{},\"keys\":{},\"results\":[",
         quoted(&args.workload.name()),
         args.connections(),
         args.depth,
         args.rate.map_or("null".into(), |rate| rate.to_string()),
+        args.burst,
         args.size,
         args.keys()
     );

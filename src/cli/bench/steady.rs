@@ -262,15 +262,15 @@ impl<'a> Driver<'a> {
 
     fn receive(&mut self, at: usize, closed: bool) -> io::Result<()> {
         let Connection { link, flow } = &mut self.connections[at];
-        link.receive(&mut self.scratch, closed, |frame| flow.take(frame, &mut self.answers))
+        link.receive(&mut self.scratch, closed, |frame, _| flow.take(frame, &mut self.answers))
     }
 
     fn run(&mut self, times: Times) -> io::Result<()> {
         let (plan, args) = (self.plan, &self.plan.args);
         let mut events = Events::with_capacity(1024);
-        let gap = args.rate.map(|rate| f64::from(args.threads) * 1e9 / rate as f64);
+        let gap = args.rate.map(|rate| f64::from(args.threads) * f64::from(args.burst) * 1e9 / rate as f64);
         let mut timer = gap.map(|_| Timer::new(&self.poll, TIMER)).transpose()?;
-        // Requests that have been due so far: their times follow from their number, so that no error adds up.
+        // Bursts that have been due so far: their times follow from their number, so that no error adds up.
         let mut count = 0u64;
         let due_at = |count: u64| Now(times.begin.0 + (count as f64 * gap.unwrap_or(0.0)) as u64);
         let mut turn = 0;
@@ -297,8 +297,10 @@ impl<'a> Driver<'a> {
                 while due_at(count) <= now {
                     let due = due_at(count);
                     let Connection { link, flow } = &mut self.connections[turn];
-                    if flow.ask(due, &mut link.output) && !warm {
-                        self.outcome.late(due, now);
+                    for _ in 0..args.burst {
+                        if flow.ask(due, &mut link.output) && !warm {
+                            self.outcome.late(due, now);
+                        }
                     }
                     let done = flow.done;
                     turn = (turn + 1) % self.connections.len();
