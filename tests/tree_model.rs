@@ -594,3 +594,38 @@ fn a_session_that_ends_without_a_list_of_paths_loses_them_in_the_order_of_their_
     }
     assert_same(&tree, &model);
 }
+
+#[test]
+fn a_number_that_is_free_or_another_znodes_by_now_has_no_children_of_the_one_before() {
+    let mut tree = Tree::new(options());
+    let mut zxid = 0;
+    let mut apply = |tree: &mut Tree, txn: Txn| {
+        zxid += 1;
+        let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(zxid), time: 0 };
+        tree.apply(&header, txn, &mut Applied::default());
+        Zxid(zxid)
+    };
+    let create = |path: &str| Txn::Create {
+        op: OpCode::Create,
+        path: path.into(),
+        data: None,
+        acl: Acl::open().to_vec().into(),
+        kind: NodeKind::Persistent,
+        parent_cversion: -1,
+    };
+    let delete = |path: &str| Txn::Delete { op: OpCode::Delete, path: path.into() };
+    let there = |tree: &Tree, slot, czxid| tree.lookup_child(slot, czxid, "child").map(|child| child.path());
+
+    let old = apply(&mut tree, create("/old"));
+    apply(&mut tree, create("/old/child"));
+    let slot = tree.lookup("/old").unwrap().slot();
+    assert_eq!(there(&tree, slot, old).as_deref(), Some("/old/child"));
+    apply(&mut tree, delete("/old/child"));
+    apply(&mut tree, delete("/old"));
+    assert_eq!(there(&tree, slot, old), None, "the number is free");
+    let new = apply(&mut tree, create("/new"));
+    apply(&mut tree, create("/new/child"));
+    assert_eq!(tree.lookup("/new").unwrap().slot(), slot, "the number has been given out again");
+    assert_eq!(there(&tree, slot, old), None, "to a znode with such a child of its own");
+    assert_eq!(there(&tree, slot, new).as_deref(), Some("/new/child"));
+}
