@@ -157,6 +157,53 @@ fn a_change_is_counted_once_with_all_of_its_watchers_whichever_core_has_them() {
     server.stop().unwrap();
 }
 
+/// On two processors and more the sends of such a turn are shared by two threads.
+#[test]
+fn a_change_that_hundreds_watch_reaches_each_of_them_once_whoever_has_gone_or_does_not_read() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const WATCHERS: usize = 700;
+    const REPLIES: i32 = 60;
+    let mut files = getrlimit(Resource::Nofile);
+    if files.maximum.is_some_and(|maximum| maximum < 4 * WATCHERS as u64) {
+        return eprintln!("skipped: too few open files are allowed here for {WATCHERS} connections");
+    }
+    files.current = files.maximum;
+    setrlimit(Resource::Nofile, files).expect("up to the hard limit");
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut writer = Raw::connect(server.address);
+    assert_eq!(writer.call(&create(1, "/w", b"0", 0)).err, 0);
+    assert_eq!(writer.call(&create(2, "/big", &vec![7; 900_000], 0)).err, 0);
+    let mut watchers: Vec<Raw> = (0..WATCHERS).map(|_| Raw::connect(server.address)).collect();
+    for round in 1..4 {
+        for watcher in &mut watchers {
+            watcher.send(&get(round, "/w", true));
+        }
+        for watcher in &mut watchers {
+            assert_eq!(watcher.reply().xid, round);
+        }
+        // One that has far more to read than its socket takes, and one that has gone without a word.
+        let (silent, gone) = (round as usize, watchers.len() / 2);
+        for xid in 0..REPLIES {
+            watchers[silent].send(&get(100 + xid, "/big", false));
+        }
+        let gone = watchers.remove(gone);
+        socket2::SockRef::from(&gone.socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(gone);
+        assert_eq!(writer.call(&set(10 + round, "/w", &[round as u8])).err, 0);
+        for (at, watcher) in watchers.iter_mut().enumerate().filter(|(at, _)| *at != silent) {
+            assert_eq!(watcher.reply().xid, -1, "watcher {at} in round {round}");
+            let reply = watcher.call(&get(50, "/w", false));
+            assert_eq!((reply.xid, data(&reply)), (50, vec![round as u8]), "watcher {at} in round {round}");
+        }
+        let mut xids: Vec<i32> = (0..=REPLIES).map(|_| watchers[silent].reply().xid).collect();
+        let event = xids.iter().position(|&xid| xid == -1).expect("the event is among them");
+        xids.remove(event);
+        assert!(xids.iter().copied().eq(100..100 + REPLIES), "{xids:?}");
+    }
+    server.stop().unwrap();
+}
+
 #[test]
 fn sessions_of_a_standalone_server_begin_with_1_whatever_its_number() {
     let dir = tempfile::tempdir().unwrap();

@@ -352,6 +352,7 @@ fn auth_rules(config: &Config) -> AuthRules {
 }
 
 fn settings(config: &Config) -> Settings {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Settings {
         tick_ms: config.tick_time_ms as u64,
         session_timeout_min_ms: config.min_session_timeout_ms.min(i32::MAX as u32) as i32,
@@ -361,6 +362,7 @@ fn settings(config: &Config) -> Settings {
         tcp_keep_alive: config.client_tcp_keep_alive,
         auth: auth_rules(config),
         words: Whitelist::new(config),
+        has_spare_processor: config.cores < processors && !config.pin_cores,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Settings {
     pub tcp_keep_alive: bool,
     pub auth: AuthRules,
     pub words: Whitelist,
+    /// The cores leave a processor free, and may run there.
+    pub has_spare_processor: bool,
 }
 
 /// One I/O core as the others see it.

@@ -304,11 +304,7 @@ impl Crowd {
 
     /// Waits until `pause` has brought nothing new, for at most `--patience`, and only then reads. So what arrives meanwhile
     /// wakes nobody, and its receiving takes no core from a server on the same machine. Errors: the poll's own.
-    pub fn turn_when_quiet(
-        &mut self,
-        pause: Duration,
-        mut each: impl FnMut(&mut Voice, News<'_>),
-    ) -> io::Result<()> {
+    pub fn turn_when_quiet(&mut self, pause: Duration, mut each: impl FnMut(&mut Voice, News<'_>)) -> io::Result<()> {
         let give_up = clock::now().plus(self.patience);
         let mut ready = Vec::new();
         let mut quiet = false;

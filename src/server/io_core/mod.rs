@@ -16,6 +16,7 @@ mod accept;
 mod connection;
 mod deliver;
 mod process;
+mod send;
 mod tally;
 
 pub use accept::Acceptor;
@@ -25,7 +26,7 @@ use crate::clock::{self, Now};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::metrics::Recorder;
-use crate::net::buffers::{Received, Sent, receive};
+use crate::net::buffers::{Received, receive};
 use crate::net::{Alarm, Pool};
 use crate::server::feed::FeedBatch;
 use crate::server::log_rate::LogRate;
@@ -381,12 +382,7 @@ impl IoCore {
     /// Writes to the pipeline first, so that it starts while replies are being sent.
     fn finish(&mut self) {
         self.hand_over();
-        let flush = std::mem::take(&mut self.parts.flush);
-        for &slot in &flush {
-            self.send(slot);
-        }
-        self.parts.flush = flush;
-        self.parts.flush.clear();
+        self.send_all();
         for (slot, why) in self.parts.farewells.drain(..) {
             let connection = &self.parts.connections[slot];
             if self.parts.log_rate.allows(self.parts.now) {
@@ -419,45 +415,6 @@ impl IoCore {
         let queue = &self.shared.cores[self.index].queue;
         if !self.parts.want_room.is_empty() {
             queue.core_waits.store(true, Ordering::SeqCst);
-        }
-    }
-
-    fn send(&mut self, slot: usize) {
-        let Some(connection) = self.parts.connections.get_mut(slot) else { return };
-        connection.to_flush = false;
-        if connection.blocked {
-            if connection.output.len() > limits::CONNECTION_OUTPUT_MAX {
-                tracing::warn!(
-                    "{} does not read: {} bytes wait for it; closing its connection (session {} lives on)",
-                    connection.address,
-                    connection.output.len(),
-                    connection.session
-                );
-                self.parts.doomed.push(slot);
-            }
-            return;
-        }
-        match connection.output.send(&mut connection.socket, &mut self.parts.pool) {
-            Sent::All => {}
-            Sent::Blocked => connection.blocked = true,
-            Sent::Gone => {
-                self.parts.doomed.push(slot);
-                return;
-            }
-        }
-        if connection.output.is_empty() && connection.state == State::Closing {
-            self.parts.doomed.push(slot);
-        } else if connection.output.len() < limits::CONNECTION_OUTPUT_PAUSE && connection.wait == Wait::Output {
-            connection.wait = Wait::Nothing;
-            self.parts.ready.push(slot);
-            self.take_up(slot);
-        }
-    }
-
-    /// A connection that goes on may have left bytes in its socket.
-    fn take_up(&mut self, slot: usize) {
-        if self.parts.connections[slot].readable {
-            self.readable.push(slot);
         }
     }
 
