@@ -115,6 +115,22 @@ fn sessions_come_back_with_their_watches_after_a_cut() {
     assert!(number(&json, "all_back_ms") >= number(&json, "first_back_ms"), "{json}");
 }
 
+#[test]
+fn a_command_beside_the_load_is_told_whose_turn_it_is() {
+    let (server, folder) = (server(), tempfile::tempdir().unwrap());
+    let mut command = Command::new(ostler());
+    command.args("bench get --rounds 1 --seconds 0.3 --warmup 0 --connections 1 --keys 5".split_whitespace());
+    for name in ["one", "two"] {
+        command.arg("--compare").arg(format!("{}={name}", server.address()));
+    }
+    let status = command.arg("--during").arg(format!("echo > {}/{{name}}", folder.path().display())).status();
+    assert!(status.unwrap().success());
+    for name in ["one", "two"] {
+        let there = || folder.path().join(name).exists().then_some(());
+        wait_for("what the command writes", Duration::from_secs(30), there);
+    }
+}
+
 /// Starts the generator on a server that its `--during` kills, and starts that server again as soon as it is gone, after
 /// `meanwhile`; what came out of it.
 fn through_a_crash(mut server: Server, words: &str, meanwhile: impl FnOnce(&Server)) -> (Output, String) {

@@ -173,7 +173,7 @@ pub struct BenchArgs {
     /// The timeout that sessions ask for, in milliseconds
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1..=3_600_000))]
     pub session_timeout: u32,
-    /// A command for the shell, run when a third of the time has passed (bounded loads: at once)
+    /// A command for the shell, run when a third of the time has passed (bounded loads, storm: at once); {name} is the target's name
     #[arg(long, value_name = "COMMAND")]
     pub during: Option<String>,
     /// Watches of each session (idle, storm)

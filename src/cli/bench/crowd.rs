@@ -9,7 +9,7 @@
 
 use super::args::BenchArgs;
 use super::link::{Framing, Link, invalid};
-use super::pace::Timer;
+use super::pace::{self, Timer};
 use crate::clock::{self, Now};
 use crate::ids::SessionId;
 use crate::wire::client::{ConnectRequest, ConnectResponse, EventKind, ReplyHeader, xid};
@@ -320,7 +320,7 @@ impl Crowd {
 
     /// Adds which connections have something.
     fn poll(&mut self, wait: Duration, ready: &mut Vec<Ready>) -> io::Result<()> {
-        self.poll.poll(&mut self.events, Some(wait))?;
+        pace::wait(&mut self.poll, &mut self.events, wait)?;
         ready.extend(self.events.iter().filter(|event| event.token() != TIMER).map(|event| {
             let closed = event.is_read_closed();
             // Of a connection that only became writable there is nothing to receive.

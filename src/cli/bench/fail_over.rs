@@ -86,7 +86,7 @@ fn writes(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &st
         if now >= during_at
             && let Some(command) = during.take()
         {
-            live::run(&bar, command);
+            live::run(&bar, command, &target.name);
         }
         load.over = now >= end;
         let waiting = crowd.voices.iter().any(|voice| !voice.in_flight.is_empty());

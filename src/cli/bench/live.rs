@@ -18,8 +18,9 @@ pub fn bar(name: &str, length: u64) -> ProgressBar {
 }
 
 /// Runs a command of the user's by the shell, beside the load; what it says goes to standard error. It is not waited for: it
-/// may start a server that has to go on.
-pub fn run(bar: &ProgressBar, command: &str) {
+/// may start a server that has to go on. `{name}` in it becomes the target's name.
+pub fn run(bar: &ProgressBar, command: &str, name: &str) {
+    let command = &command.replace("{name}", name);
     bar.println(format!("now: {command}"));
     let started = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     if let Err(error) = started {

@@ -6,13 +6,24 @@
 //! Runs on: the thread whose poll it is registered with.
 
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::io;
 use std::time::Duration;
+
+/// Waits for events. A signal (of a command beside the load that ends, for one) is no error, and the end of this wait.
+pub fn wait(poll: &mut Poll, events: &mut Events, wait: Duration) -> io::Result<()> {
+    match poll.poll(events, Some(wait)) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            events.clear();
+            Ok(())
+        }
+        other => other,
+    }
+}
 
 /// A kernel timer that goes off once each time that it is set.
 pub struct Timer(OwnedFd);

@@ -12,7 +12,7 @@ use super::args::{BenchArgs, Protocol, Target};
 use super::dialect::Dialect;
 use super::link::{Framing, Link, invalid};
 use super::outcome::{Busy, Outcome};
-use super::pace::Timer;
+use super::pace::{self, Timer};
 use super::setup::{self, write_hello};
 use super::workload::{Ask, Chooser, Zipf};
 use super::{live, process};
@@ -120,13 +120,13 @@ fn observe(plan: &Plan, times: Times, target: &Target, finished: impl Fn() -> bo
         if start.is_none() && now >= times.measure_from {
             start = Some(process::cpu_nanos(&target.pids));
         }
-        if finished() || times.end.is_some_and(|end| now >= end) {
-            break;
-        }
         if now >= during_at
             && let Some(command) = during.take()
         {
-            live::run(&bar, command);
+            live::run(&bar, command, &target.name);
+        }
+        if finished() || times.end.is_some_and(|end| now >= end) {
+            break;
         }
         let answered = plan.answered.load(Ordering::Relaxed);
         let since = now.since(last.0).as_secs_f64();
@@ -248,7 +248,7 @@ impl<'a> Driver<'a> {
         let mut events = Events::with_capacity(1024);
         let give_up = clock::now().plus(args.patience());
         while driver.connections.iter().any(|connection| !connection.flow.ready) {
-            driver.poll.poll(&mut events, Some(Duration::from_millis(100)))?;
+            pace::wait(&mut driver.poll, &mut events, Duration::from_millis(100))?;
             for event in &events {
                 driver.receive(event.token().0, event.is_read_closed())?;
                 driver.connections[event.token().0].link.send()?;
@@ -325,7 +325,7 @@ impl<'a> Driver<'a> {
             {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
             }
-            self.poll.poll(&mut events, Some(Duration::from_millis(50)))?;
+            pace::wait(&mut self.poll, &mut events, Duration::from_millis(50))?;
             for event in &events {
                 if event.token() == TIMER {
                     continue;

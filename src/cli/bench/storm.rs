@@ -55,7 +55,7 @@ fn storm(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str
     let begin = clock::now();
     let busy = Busy::start(begin);
     if let Some(command) = &args.during {
-        live::run(&bar, command);
+        live::run(&bar, command, &target.name);
     } else {
         (0..sessions).for_each(|index| crowd.cut(index));
     }
