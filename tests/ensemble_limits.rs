@@ -74,15 +74,10 @@ fn large_writes_through_every_server_at_once_are_all_answered() {
 
 #[test]
 fn strangers_that_say_nothing_do_not_keep_a_follower_out() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
     const STRANGERS: usize = 1_200;
-    let mut files = getrlimit(Resource::Nofile);
-    if files.maximum.is_some_and(|maximum| maximum < 3 * STRANGERS as u64) {
-        return eprintln!("skipped: too few open files are allowed here for {STRANGERS} connections");
+    if !support::files::allows(3 * STRANGERS) {
+        return;
     }
-    // For the servers too, which have it of this process.
-    files.current = files.maximum;
-    setrlimit(Resource::Nofile, files).expect("up to the hard limit");
     // Longer than the test waits: they go because there is no room for them, not because they are silent.
     let mut ensemble = Ensemble::start(Layout::of(3).with("initLimit=1000"));
     let leader = ensemble.leader();

@@ -1,6 +1,8 @@
 //! A whole server in this process, at its limits: full buffers, replies that grow too large, who may come in at all, and
 //! what an operator is told about it.
 
+#[path = "support/files.rs"]
+mod files;
 mod raw;
 
 use ostler::auth::{DigestAlgorithm, derive};
@@ -160,15 +162,11 @@ fn a_change_is_counted_once_with_all_of_its_watchers_whichever_core_has_them() {
 /// On two processors and more the sends of such a turn are shared by two threads.
 #[test]
 fn a_change_that_hundreds_watch_reaches_each_of_them_once_whoever_has_gone_or_does_not_read() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
     const WATCHERS: usize = 700;
     const REPLIES: i32 = 60;
-    let mut files = getrlimit(Resource::Nofile);
-    if files.maximum.is_some_and(|maximum| maximum < 4 * WATCHERS as u64) {
-        return eprintln!("skipped: too few open files are allowed here for {WATCHERS} connections");
+    if !files::allows(4 * WATCHERS) {
+        return;
     }
-    files.current = files.maximum;
-    setrlimit(Resource::Nofile, files).expect("up to the hard limit");
     let dir = tempfile::tempdir().unwrap();
     let server = boot::start(config(dir.path(), 1)).unwrap();
     let mut writer = Raw::connect(server.address);

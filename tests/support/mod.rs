@@ -8,6 +8,7 @@
 pub mod client;
 pub mod conn;
 pub mod ensemble;
+pub mod files;
 pub mod jute;
 pub mod servers;
 pub mod trees;

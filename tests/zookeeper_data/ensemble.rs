@@ -9,11 +9,11 @@ use super::support::servers::{Kind, wait_for};
 use super::support::trees;
 use ostler::ids::{Epoch, Zxid};
 
-/// Creates, sets and deletes below /work, in flight by the dozen.
+/// Creates, sets and deletes below /written, in flight by the dozen.
 fn write(client: &mut Client, round: u64, count: u64) {
     let mut in_flight = 0;
     for at in 0..count {
-        let path = format!("/work/n{}", at % 37);
+        let path = format!("/written/n{}", at % 37);
         let (op, body) = match at % 5 {
             0 => (op::CREATE, create(&path, b"", 0)),
             4 if at % 3 == 0 => (op::DELETE, super::support::jute::Writer::new().text(&path).int(-1)),
@@ -42,7 +42,7 @@ fn a_member_of_an_ensemble_comes_back_with_what_it_had_and_what_it_had_promised(
     let mut ensemble = Ensemble::start(layout);
     {
         let mut client = ensemble.client(0, 30_000);
-        client.create("/work", b"", 0).unwrap().unwrap();
+        client.create("/written", b"", 0).unwrap().unwrap();
         client.close();
     }
     for round in 0..3 {
@@ -52,7 +52,7 @@ fn a_member_of_an_ensemble_comes_back_with_what_it_had_and_what_it_had_promised(
         let mut client = ensemble.client(victim, 30_000);
         write(&mut client, round, 400);
         for at in 0..100 {
-            client.send(op::SET, set(&format!("/work/n{}", at % 37), b"in flight")).expect("it takes requests");
+            client.send(op::SET, set(&format!("/written/n{}", at % 37), b"in flight")).expect("it takes requests");
         }
         ensemble.kill(victim);
         let last_seen = Zxid(client.last_zxid as u64);
@@ -86,11 +86,11 @@ fn a_member_of_an_ensemble_comes_back_with_what_it_had_and_what_it_had_promised(
 
         ensemble.restart(victim);
         let mut clients: Vec<Client> = (0..3).map(|at| ensemble.client(at, 30_000)).collect();
-        let first = trees::read(&mut clients[0], "/work");
+        let first = trees::read(&mut clients[0], "/written");
         for (at, client) in clients.iter_mut().enumerate().skip(1) {
             trees::differ(
                 &first,
-                &trees::read(client, "/work"),
+                &trees::read(client, "/written"),
                 &format!("round {round}: server 1 and server {}", at + 1),
             );
         }

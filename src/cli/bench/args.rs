@@ -126,7 +126,7 @@ pub struct BenchArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
     /// Requests of one connection that are due at the same time, as a client sends that asks for several things at once (open loop)
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub burst: u32,
     /// Seconds to measure, after --warmup
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]

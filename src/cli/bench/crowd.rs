@@ -160,6 +160,9 @@ const TIMER: Token = Token(usize::MAX);
 /// A shorter wait than this is by the timer, which is exact; the poll's own timeout is in whole milliseconds.
 const TIMER_BELOW: Duration = Duration::from_millis(10);
 
+/// Who waits for quiet waits no longer than this: sessions have to ping.
+const QUIET_MAX: Duration = Duration::from_secs(1);
+
 /// What the poll said about a connection.
 struct Ready {
     index: usize,
@@ -302,10 +305,10 @@ impl Crowd {
         Ok(())
     }
 
-    /// Waits until `pause` has brought nothing new, for at most `--patience`, and only then reads. So what arrives meanwhile
-    /// wakes nobody, and its receiving takes no core from a server on the same machine. Errors: the poll's own.
+    /// Waits until `pause` has brought nothing new, for at most a second, and only then reads. So what arrives meanwhile
+    /// wakes nobody, and its receiving takes no core from a server on the same machine. Else as `turn`.
     pub fn turn_when_quiet(&mut self, pause: Duration, mut each: impl FnMut(&mut Voice, News<'_>)) -> io::Result<()> {
-        let give_up = clock::now().plus(self.patience);
+        let give_up = clock::now().plus(QUIET_MAX);
         let mut ready = Vec::new();
         let mut quiet = false;
         while !quiet && clock::now() < give_up {
@@ -315,6 +318,7 @@ impl Crowd {
             quiet = ready.len() == before;
         }
         self.take_all(&mut ready, &mut each);
+        self.ping_silent(&mut each);
         Ok(())
     }
 
@@ -355,6 +359,12 @@ impl Crowd {
         self.take_all(&mut ready, &mut each);
         self.ready = ready;
         polled?;
+        self.ping_silent(&mut each);
+        Ok(())
+    }
+
+    /// Sessions that have been silent for a third of their timeout ping.
+    fn ping_silent(&mut self, each: &mut impl FnMut(&mut Voice, News<'_>)) {
         let now = clock::now();
         if now.since(self.pinged) > Duration::from_millis(200) {
             self.pinged = now;
@@ -363,11 +373,10 @@ impl Crowd {
                 let due = voice.up && now.since(voice.spoke).as_millis() as i64 * 3 > i64::from(voice.timeout_ms);
                 if due {
                     voice.ping(now);
-                    self.send(index, now, &mut each);
+                    self.send(index, now, &mut *each);
                 }
             }
         }
-        Ok(())
     }
 
     /// Sends what a session has been told to ask.

@@ -201,6 +201,10 @@ mod tests {
         socket2::SockRef::from(&server).set_linger(Some(Duration::from_secs(60))).unwrap();
         drop(server);
         let closed = clock::now();
+        let late = closed.plus_ms(50);
+        while clock::now() < late {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         let mut frames = Vec::new();
         let end = link.receive(&mut [0; 64], true, |frame, arrived| {
             frames.push((frame.to_vec(), clock::of_wall(arrived.unwrap())));

@@ -30,8 +30,8 @@ impl IoCore {
         self.parts.flush.clear();
     }
 
-    /// Sends what sockets take, on two threads. What comes of it is looked at afterwards by `send`: it finds that nothing is
-    /// left, that the socket is full, or the error again.
+    /// Sends what sockets take, on two threads. What comes of it is `send`'s to see, afterwards: it finds that nothing is left,
+    /// or tries again and gets the same answer.
     fn send_shared(&mut self) {
         let waiting = self.parts.connections.iter_mut().map(|(_, connection)| connection);
         let mut waiting: Vec<&mut Connection> =
@@ -41,8 +41,7 @@ impl IoCore {
             loop {
                 let Some(share) = shares.lock().next() else { return };
                 for connection in share {
-                    let sent = connection.output.send(&mut connection.socket, pool);
-                    connection.blocked = sent == Sent::Blocked;
+                    connection.output.send(&mut connection.socket, pool);
                 }
             }
         };
