@@ -1,5 +1,5 @@
-//! A mapped file on the real disk: the one place of this module tree that needs `unsafe`. Everything outside sees
-//! `disk::Map`.
+//! A mapped file on the real disk: the memory it needs `unsafe` for is reached here alone. Everything outside
+//! sees `disk::Map`.
 //!
 //! What is stored between two syncs gathers in a buffer and reaches the disk in one call: `pwritev2` with `RWF_DSYNC`, of
 //! whole blocks and past the page cache where the file system can (`direct`); the mapping shows it afterwards as any reader of

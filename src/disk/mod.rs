@@ -17,6 +17,7 @@ mod direct;
 mod mapped;
 pub mod note;
 mod real;
+mod removal;
 pub mod sim;
 
 pub use real::RealDisk;
@@ -56,7 +57,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Gives `from` the name `to`, in place of a file that had it. Durable after `sync_dir`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Takes the name away. Durable after `sync_dir`.
+    /// Takes the name away. Durable after `sync_dir`. Whoever has the file open, mapped or under another name keeps its bytes.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Names of everything in a directory, sorted. Names that are not UTF-8 are left out: none of ours is.

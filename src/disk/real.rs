@@ -7,7 +7,7 @@
 
 use super::direct::{self, BLOCK};
 use super::mapped::MappedFile;
-use super::{Disk, File, fatal};
+use super::{Disk, File, fatal, removal};
 use crate::fatal::Fatal;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
@@ -120,7 +120,7 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        removal::remove(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -225,7 +225,7 @@ impl File for RealFile {
     }
 }
 
-fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
+pub(super) fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
     // NONBLOCK, or opening a pipe would wait for its other end.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = options.custom_flags(flags.bits() as i32).open(path)?;
