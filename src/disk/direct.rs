@@ -6,7 +6,8 @@
 //!
 //! Runs on: any thread.
 
-use memmap2::{Advice, MmapMut};
+use super::BACKGROUND_BYTES;
+use memmap2::MmapMut;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::fs::File;
 use std::io;
@@ -14,6 +15,12 @@ use std::os::unix::fs::FileExt;
 
 /// What is moved is a multiple of this, at a multiple of this; no disk has larger sectors.
 pub const BLOCK: usize = 4096;
+
+/// Aligned as memory that goes past the page cache has to be.
+#[repr(align(4096))]
+pub struct Blocks(pub [u8; BACKGROUND_BYTES]);
+
+pub static ZEROS: Blocks = Blocks([0; BACKGROUND_BYTES]);
 
 /// The beginning of the block that `at` is in.
 pub fn block_of(at: usize) -> usize {
@@ -34,21 +41,16 @@ pub fn set(file: &File, direct: bool) -> bool {
 
 /// Writes zeros to `from..to`, whole blocks past the page cache. Not synced. `false`: they have to be written otherwise.
 pub fn zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
-    // Nobody waits for the zeros, but the log's next write waits behind the step that the disk is at.
-    const STEP: u64 = 256 << 10;
+    const STEP: u64 = BACKGROUND_BYTES as u64;
     let whole = from.is_multiple_of(BLOCK as u64) && to.is_multiple_of(BLOCK as u64);
-    if !whole || to < from + STEP {
-        return Ok(false);
-    }
-    let zeros = Huge::zeros(STEP as usize)?;
-    if !set(file, true) {
+    if !whole || to < from + STEP || !set(file, true) {
         return Ok(false);
     }
     let mut at = from;
     let mut done = Ok(true);
     while at < to {
         let step = (to - at).min(STEP);
-        match file.write_all_at(&zeros.bytes()[..step as usize], at) {
+        match file.write_all_at(&ZEROS.0[..step as usize], at) {
             Ok(()) => at += step,
             // The file system has larger sectors, or only seemed to know it.
             Err(error) => {
@@ -61,26 +63,4 @@ pub fn zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
         return Err(io::Error::other("the file can't be used through the page cache any more"));
     }
     done
-}
-
-/// Zeros in one large page, if there is one: the disk is then given one piece of memory for a megabyte and not 256.
-struct Huge {
-    memory: MmapMut,
-    from: usize,
-    len: usize,
-}
-
-impl Huge {
-    fn zeros(len: usize) -> io::Result<Huge> {
-        let mut memory = aligned(2 * len)?;
-        let from = memory.as_ptr().align_offset(len);
-        let _ = memory.advise(Advice::HugePage);
-        // Written, so that it is memory of its own.
-        memory[from..from + len].fill(0);
-        Ok(Huge { memory, from, len })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.memory[self.from..self.from + self.len]
-    }
 }

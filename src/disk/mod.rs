@@ -16,10 +16,12 @@
 mod direct;
 mod mapped;
 pub mod note;
+mod quiet;
 mod real;
 mod removal;
 pub mod sim;
 
+pub use quiet::QuietDisk;
 pub use real::RealDisk;
 
 use crate::fatal::Fatal;
@@ -28,6 +30,10 @@ use std::path::Path;
 
 /// The unit in which a disk writes all or nothing, and the only one that recovery relies on.
 pub const SECTOR: usize = 512;
+
+/// Bytes given to the disk at a time by whoever nobody waits for. A disk works off what it is given in turn, so the log's next
+/// group waits behind one such piece (docs/log-format.md has the times).
+pub const BACKGROUND_BYTES: usize = 128 << 10;
 
 /// A file system, as far as log and snapshots need one.
 pub trait Disk: Clone + Send + Sync + 'static {
@@ -104,10 +110,10 @@ pub trait File: Send + Sync {
     /// an earlier process the memory may hold what the disk never got. Dirty pages stay.
     fn forget_cached(&self);
 
-    /// Makes all reads from here on come from the disk, and writes go there, and leaves the memory of what is cached to
-    /// others, as far as that can be had. For a file that is read once, to see whether it is sound, or written from its
-    /// beginning to its end in whole blocks, with what is left at the end in one piece.
-    fn bypass_cache(&mut self) {
+    /// Makes all reads from here on come from the disk, and writes go there, in pieces of at most `piece` bytes, and leaves
+    /// the memory of what is cached to others, as far as that can be had. For a file that is read once, to see whether it is
+    /// sound, or written from its beginning to its end in whole blocks, with what is left at the end in one piece.
+    fn bypass_cache(&mut self, _piece: usize) {
         self.forget_cached();
     }
 }

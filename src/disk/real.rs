@@ -5,7 +5,7 @@
 //!
 //! Runs on: any thread.
 
-use super::direct::{self, BLOCK};
+use super::direct::{self, BLOCK, ZEROS};
 use super::mapped::MappedFile;
 use super::{Disk, File, fatal, removal};
 use crate::fatal::Fatal;
@@ -19,8 +19,6 @@ use std::path::Path;
 
 /// The name of the lock file in a locked directory.
 pub const LOCK_FILE: &str = "ostler.lock";
-
-static ZEROS: [u8; 1 << 18] = [0; 1 << 18];
 
 /// The operating system's files.
 #[derive(Clone, Copy, Default, Debug)]
@@ -42,9 +40,6 @@ struct Window {
 }
 
 impl RealFile {
-    /// Bytes read or written past the page cache at a time.
-    const WINDOW_BYTES: usize = 1 << 20;
-
     fn new(file: fs::File) -> RealFile {
         RealFile { file, window: None }
     }
@@ -120,7 +115,7 @@ impl Disk for RealDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        removal::remove(path)
+        removal::remove(path, || ())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -215,8 +210,8 @@ impl File for RealFile {
         let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
-    fn bypass_cache(&mut self) {
-        match direct::aligned(RealFile::WINDOW_BYTES) {
+    fn bypass_cache(&mut self, piece: usize) {
+        match direct::aligned(piece.next_multiple_of(BLOCK)) {
             Ok(blocks) if direct::set(&self.file, true) => {
                 self.window = Some(Mutex::new(Window { blocks, at: 0, len: 0 }));
             }
@@ -255,8 +250,8 @@ fn zero(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
     }
     let mut at = from;
     while at < to {
-        let step = (to - at).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..step as usize], at)?;
+        let step = (to - at).min(ZEROS.0.len() as u64);
+        file.write_all_at(&ZEROS.0[..step as usize], at)?;
         at += step;
     }
     Ok(())
@@ -273,14 +268,14 @@ mod tests {
         let path = folder.path().join("file");
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let mut file = RealDisk.create(&path, 0).unwrap();
-        file.bypass_cache();
+        file.bypass_cache(1 << 18);
         file.write_at(0, &bytes[..1 << 20]).unwrap();
         file.write_at(1 << 20, &bytes[1 << 20..]).unwrap();
         file.sync().unwrap();
         assert!(fs::read(&path).unwrap() == bytes);
 
         let mut file = RealDisk.open(&path).unwrap();
-        file.bypass_cache();
+        file.bypass_cache(1 << 17);
         for (at, len) in [(0, 5), (3, 4093), (4000, 200), (1 << 20, 70_000), (7, 2_999_993), (2_999_999, 1)] {
             let mut found = vec![0; len];
             file.read_at(at as u64, &mut found).unwrap();

@@ -21,21 +21,21 @@ const STEP: u64 = 1 << 20;
 
 /// Takes the name away, and the file with it if that was its last.
 ///
-/// Whoever has the file open, as another name or in a map keeps all of it.
-pub fn remove(path: &Path) -> io::Result<()> {
+/// Whoever has the file open, mapped or under another name keeps all of it. `rest` is called after each step.
+pub fn remove(path: &Path, rest: impl Fn()) -> io::Result<()> {
     // What can't be opened like this may still lose its name; and the error of that is the one to tell.
     let large = open_regular(path, OpenOptions::new().read(true).write(true))
         .ok()
         .filter(|file| file.metadata().is_ok_and(|found| found.len() > STEP));
     remove_file(path)?;
     if let Some(file) = large {
-        shrink(&file);
+        shrink(&file, rest);
     }
     Ok(())
 }
 
 /// The name is gone: what fails here leaves to the last close what it would have done anyway.
-fn shrink(file: &File) {
+fn shrink(file: &File, rest: impl Fn()) {
     let Ok(found) = file.metadata() else { return };
     if found.nlink() != 0 || !is_ours_alone(file) {
         return;
@@ -46,6 +46,7 @@ fn shrink(file: &File) {
         if file.set_len(len).is_err() {
             return;
         }
+        rest();
     }
 }
 
@@ -78,10 +79,10 @@ mod tests {
         let path = folder.path().join("file");
         for len in [0, 1, STEP, STEP + 1, LEN as u64] {
             File::create(&path).unwrap().set_len(len).unwrap();
-            remove(&path).unwrap();
+            remove(&path, || ()).unwrap();
             assert!(!path.exists(), "{len}");
         }
-        assert_eq!(remove(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(remove(&path, || ()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
@@ -90,10 +91,10 @@ mod tests {
         let (path, other) = (folder.path().join("file"), folder.path().join("backup"));
         let bytes = large(&path);
         fs::hard_link(&path, &other).unwrap();
-        remove(&path).unwrap();
+        remove(&path, || ()).unwrap();
         assert!(fs::read(&other).unwrap() == bytes);
         // Its last name.
-        remove(&other).unwrap();
+        remove(&other, || ()).unwrap();
         assert!(!other.exists());
     }
 
@@ -103,14 +104,14 @@ mod tests {
         let path = folder.path().join("file");
         let bytes = large(&path);
         let reader = File::open(&path).unwrap();
-        remove(&path).unwrap();
+        remove(&path, || ()).unwrap();
         let mut found = vec![0; LEN];
         reader.read_exact_at(&mut found, 0).unwrap();
         assert!(found == bytes);
 
         let bytes = large(&path);
         let writer = OpenOptions::new().write(true).read(true).open(&path).unwrap();
-        remove(&path).unwrap();
+        remove(&path, || ()).unwrap();
         writer.read_exact_at(&mut found, 0).unwrap();
         assert!(found == bytes);
 
@@ -119,7 +120,7 @@ mod tests {
         // SAFETY: nobody else knows of this file. That `remove` doesn't cut it is what is tested.
         let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
         drop(file);
-        remove(&path).unwrap();
+        remove(&path, || ()).unwrap();
         assert!(map[..] == bytes[..]);
     }
 
@@ -130,16 +131,16 @@ mod tests {
         large(&path);
         let file = open_regular(&path, OpenOptions::new().read(true).write(true)).unwrap();
         // With a name it stays whole, whoever has it.
-        shrink(&file);
+        shrink(&file, || ());
         assert_eq!(file.metadata().unwrap().len(), LEN as u64);
         let reader = File::open(&path).unwrap();
         remove_file(&path).unwrap();
-        shrink(&file);
+        shrink(&file, || ());
         assert_eq!(file.metadata().unwrap().len(), LEN as u64);
         drop(reader);
         // A file system without leases never tells, and then the file stays whole for the last close.
         let left = if is_ours_alone(&file) { 0 } else { LEN as u64 };
-        shrink(&file);
+        shrink(&file, || ());
         assert_eq!(file.metadata().unwrap().len(), left);
     }
 
@@ -149,7 +150,7 @@ mod tests {
         let (path, link) = (folder.path().join("file"), folder.path().join("link"));
         let bytes = large(&path);
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        remove(&link).unwrap();
+        remove(&link, || ()).unwrap();
         assert!(fs::symlink_metadata(&link).is_err());
         assert!(fs::read(&path).unwrap() == bytes);
     }

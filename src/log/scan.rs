@@ -60,7 +60,7 @@ impl<F: File> Reader<F> {
         if at < self.start || at + count as u64 > self.start + self.piece.len() as u64 {
             if std::mem::take(&mut self.bypass) {
                 // Not for the first sector alone: what goes past the cache is read in large pieces.
-                self.file.bypass_cache();
+                self.file.bypass_cache(PIECE);
             }
             let size = (self.len - at).min(count.max(PIECE) as u64);
             // A longer piece than usual is not kept.

@@ -116,7 +116,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
         clock::now().since(began).as_millis()
     );
     let listener = port.listen(backlog)?;
-    let running = spawn(config, disk, recovered, listener, address, lock, log_lock)?;
+    let running = spawn(config, recovered, listener, address, lock, log_lock)?;
     tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
     Ok(running)
 }
@@ -176,7 +176,6 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
 
 fn spawn(
     config: Config,
-    disk: RealDisk,
     recovered: Recovered,
     listener: std::net::TcpListener,
     address: SocketAddr,
@@ -236,11 +235,9 @@ fn spawn(
         failed: false,
     }));
     assert_eq!(log_writer.mailbox.durable(), writer.peek().zxid(), "the tree has what the log has");
-    let snapshots = Arc::new(SnapshotMail::default());
-    snapshots.loaded(snapshot_bytes);
+    let snapshots = Arc::new(SnapshotMail::new(keeper.disk().clone(), snapshot_bytes));
 
     let snapshotter = Snapshotter {
-        disk,
         dir: config.snapshot_dir(),
         purge: config.purge.clone(),
         keeper,

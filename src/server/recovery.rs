@@ -7,7 +7,7 @@
 mod ahead;
 
 use crate::clock;
-use crate::disk::RealDisk;
+use crate::disk::{QuietDisk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
@@ -26,7 +26,7 @@ use std::path::Path;
 pub struct Recovered {
     pub tree: Tree,
     pub sessions: SessionTable,
-    pub keeper: Keeper<RealDisk>,
+    pub keeper: Keeper<QuietDisk>,
     pub log: Log<RealDisk>,
     /// Bytes of the snapshot, 0 if there was none.
     pub snapshot_bytes: u64,
@@ -97,7 +97,7 @@ fn read(
     // How long the news takes that a session was heard from: half a tick here, and another from a learner to its leader.
     let news_ms = if history.is_some() { tick_ms } else { tick_ms / 2 + 100 };
     let mut sessions = SessionTable::new(tick_ms as u32, news_ms, began);
-    let mut keeper = Keeper::new(*disk, snapshot_dir);
+    let mut keeper = Keeper::new(QuietDisk::default(), snapshot_dir);
     // If the names can't be read, loading says so.
     let newest = snapshot::list(disk, snapshot_dir).ok().and_then(|all| all.first().copied());
     if let Some(zxid) = newest {
@@ -149,7 +149,7 @@ fn load(
     dir: &Path,
     options: TreeOptions,
     sessions: &mut SessionTable,
-    keeper: &mut Keeper<RealDisk>,
+    keeper: &mut Keeper<QuietDisk>,
 ) -> Result<(Tree, u64), Fatal> {
     let began = clock::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -8,7 +8,7 @@
 
 use crate::clock::{self, Now};
 use crate::config::{Purge, PurgeWhen};
-use crate::disk::RealDisk;
+use crate::disk::QuietDisk;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
@@ -31,7 +31,6 @@ struct Order {
 }
 
 /// How the pipeline talks with the snapshotter.
-#[derive(Default)]
 pub struct SnapshotMail {
     order: Mutex<(Option<Order>, bool)>,
     arrived: Condvar,
@@ -41,9 +40,19 @@ pub struct SnapshotMail {
     last_bytes: AtomicU64,
     /// The pipeline waits for saved images to be written out.
     pipeline_waits: AtomicBool,
+    /// Where the snapshots are. It is in no hurry until someone waits for what is under way.
+    disk: QuietDisk,
 }
 
 impl SnapshotMail {
+    /// `last_bytes`: of the snapshot that has been loaded.
+    pub fn new(disk: QuietDisk, last_bytes: u64) -> SnapshotMail {
+        let idle = AtomicBool::new(false);
+        let (order, last_bytes) = (Mutex::default(), AtomicU64::new(last_bytes));
+        let (arrived, done, pipeline_waits) = (Condvar::new(), Condvar::new(), AtomicBool::new(false));
+        SnapshotMail { order, arrived, done, busy: idle, last_bytes, pipeline_waits, disk }
+    }
+
     /// One snapshot at a time.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst)
@@ -54,13 +63,9 @@ impl SnapshotMail {
         self.last_bytes.load(Ordering::Relaxed)
     }
 
-    /// A snapshot of so many bytes has been loaded.
-    pub fn loaded(&self, bytes: u64) {
-        self.last_bytes.store(bytes, Ordering::Relaxed);
-    }
-
     /// The tree has been frozen.
     pub fn begin(&self, frozen: Frozen, sessions: Vec<(SessionId, i32)>) {
+        self.disk.set_hurry(false);
         self.busy.store(true, Ordering::SeqCst);
         self.order.lock().0 = Some(Order { frozen, sessions });
         self.arrived.notify_one();
@@ -69,6 +74,9 @@ impl SnapshotMail {
     /// Whether more may be changed while a snapshot is read; if not, the pipeline is rung when it may.
     pub fn has_room(&self, tree: &Tree) -> bool {
         let room = || !self.is_busy() || tree.frozen_bytes() < limits::SNAPSHOT_SAVED_BYTES;
+        if self.is_busy() && tree.frozen_bytes() > limits::SNAPSHOT_SAVED_BYTES / 4 {
+            self.disk.set_hurry(true);
+        }
         if room() {
             return true;
         }
@@ -79,6 +87,7 @@ impl SnapshotMail {
 
     /// Waits until no snapshot is being written, nor old ones removed: the history that they belong to is about to change.
     pub fn wait_until_idle(&self) {
+        self.disk.set_hurry(true);
         let mut order = self.order.lock();
         while self.is_busy() {
             self.done.wait(&mut order);
@@ -92,16 +101,16 @@ impl SnapshotMail {
     }
 
     pub fn stop(&self) {
+        self.disk.set_hurry(true);
         self.order.lock().1 = true;
         self.arrived.notify_one();
     }
 }
 
 pub struct Snapshotter {
-    pub disk: RealDisk,
     pub dir: PathBuf,
     pub purge: Purge,
-    pub keeper: Keeper<RealDisk>,
+    pub keeper: Keeper<QuietDisk>,
     pub reader: tree_lock::Reader,
     pub mail: Arc<SnapshotMail>,
     pub log_writer: Arc<LogWriter>,
@@ -184,7 +193,7 @@ impl Snapshotter {
 
     /// `None` if the server is stopping.
     fn write_frozen(&self, order: Order) -> Result<Option<SnapshotInfo>, Fatal> {
-        let mut writer = match SnapshotWriter::begin(self.disk, &self.dir, order.frozen, &order.sessions) {
+        let mut writer = match SnapshotWriter::begin(self.mail.disk.clone(), &self.dir, order.frozen, &order.sessions) {
             Ok(writer) => writer,
             Err(fatal) => {
                 self.reader.read().end_freeze();

@@ -73,6 +73,11 @@ impl<D: Disk> Keeper<D> {
         Keeper { disk, dir: dir.to_owned(), verified: BTreeSet::new() }
     }
 
+    /// Where they are.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// Counts a snapshot that has just been loaded as read.
     pub fn loaded(&mut self, zxid: Zxid) {
         self.verified.insert(zxid);

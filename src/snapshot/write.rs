@@ -1,23 +1,24 @@
 //! Writes a snapshot in slices: a copy under the snapshotter's part of the lock, then a write without it.
 //!
 //! The file is `snap.tmp` until all of it is durable, and only then gets its name, so a name stands for a whole
-//! snapshot. It is synced every few megabytes: one sync of gigabytes at the end would hold up the log's.
+//! snapshot. It is synced every megabyte: a sync of much would hold up the log's, which
+//! come to the disk behind it.
 
 use super::format::{
     BLOCK_HEADER, BlockHeader, ContentDigest, Header, Kind, MAGIC, SessionRecord, SnapshotInfo, Trailer, write_acl,
     write_session,
 };
 use super::{TMP_NAME, snapshot_path};
-use crate::disk::{self, Disk, File};
+use crate::disk::{self, BACKGROUND_BYTES, Disk, File};
 use crate::fatal::Fatal;
 use crate::limits;
 use crate::tree::{Frozen, Image, Progress, Tree};
 use std::path::{Path, PathBuf};
 
 /// Bytes between two syncs.
-const SYNC_BYTES: u64 = 16 << 20;
-/// Bytes that are written at a time; a multiple of any disk's blocks.
-const PIECE_BYTES: usize = 1 << 20;
+const SYNC_BYTES: u64 = 1 << 20;
+/// Bytes that are gathered before some are written; a multiple of any disk's blocks.
+const PIECE_BYTES: usize = BACKGROUND_BYTES;
 /// ACLs in one slice.
 const SLICE_ACLS: u32 = 256;
 /// Sessions in one block.
@@ -60,7 +61,7 @@ impl<D: Disk> SnapshotWriter<D> {
     pub fn begin(disk: D, dir: &Path, frozen: Frozen, sessions: &[SessionRecord]) -> Result<Self, Fatal> {
         let tmp = dir.join(TMP_NAME);
         let mut file = disk.create(&tmp, 0).map_err(|error| disk::fatal(&tmp, 0, error))?;
-        file.bypass_cache();
+        file.bypass_cache(BACKGROUND_BYTES);
         let mut writer = SnapshotWriter {
             disk,
             dir: dir.to_owned(),

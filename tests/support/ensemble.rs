@@ -297,10 +297,13 @@ impl Ensemble {
         wait_for("a leader", SOON, || self.leading_now())
     }
 
-    /// The running participants that follow.
+    /// The running participants that follow, as soon as all that run serve: a busy machine may just have lost a leader.
     pub fn followers(&self) -> Vec<usize> {
-        let running = (0..self.len()).filter(|&at| self.members[at].child.is_some());
-        running.filter(|&at| self.mode(at).as_deref() == Some("follower")).collect()
+        let running = || (0..self.len()).filter(|&at| self.members[at].child.is_some());
+        let modes: Vec<(usize, String)> = wait_for("all that run to serve", SOON, || {
+            running().map(|at| self.mode(at).map(|mode| (at, mode))).collect()
+        });
+        modes.into_iter().filter(|(_, mode)| mode == "follower").map(|(at, _)| at).collect()
     }
 
     /// Waits until it serves.

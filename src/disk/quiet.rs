@@ -1,0 +1,207 @@
+//! The real disk for work that nobody waits for: it rests after each piece, so that whoever is waited for finds disk and
+//! processor free most of the time.
+//!
+//! Small pieces alone are not enough. A disk at work all the time makes each of the log's groups wait for the piece under
+//! way; and on a virtual machine whose processor time is limited the host's part in it counts, until the whole machine is
+//! stopped for the rest of its period (docs/performance.md, row 7).
+//!
+//! Runs on: the snapshotter.
+
+use super::mapped::MappedFile;
+use super::real::{DirLock, RealFile};
+use super::{Disk, File, RealDisk, removal};
+use crate::clock::{self, Now};
+use crate::fatal::Fatal;
+use parking_lot::Mutex;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Rests for so many times as long as it worked.
+const REST: u32 = 4;
+/// The longest rest; who can't wait any more is heard after it.
+const REST_MAX: Duration = Duration::from_millis(50);
+/// Less work than this is made up for later: a shorter rest would cost more than it gives.
+const WORK_MIN: Duration = Duration::from_micros(200);
+
+/// `RealDisk`, at rest most of the time. A clone rests together with the one it was made of.
+#[derive(Clone, Default)]
+pub struct QuietDisk {
+    inner: RealDisk,
+    pace: Arc<Pace>,
+}
+
+#[derive(Default)]
+struct Pace {
+    /// Somebody waits after all.
+    hurry: AtomicBool,
+    /// When the last rest ended. Work since then, on the disk and between two calls, is what the next one makes up for.
+    rested: Mutex<Now>,
+}
+
+impl Pace {
+    /// After each piece of work.
+    fn rest(&self) {
+        let mut rested = self.rested.lock();
+        if let Some(rest) = rest_after(clock::now().since(*rested)) {
+            if !self.hurry.load(Ordering::Relaxed) {
+                std::thread::sleep(rest);
+            }
+            *rested = clock::now();
+        }
+    }
+}
+
+/// `None`: not yet.
+fn rest_after(worked: Duration) -> Option<Duration> {
+    (worked >= WORK_MIN).then(|| worked.saturating_mul(REST).min(REST_MAX))
+}
+
+impl QuietDisk {
+    /// From here on there is no rest, or there is again.
+    pub fn set_hurry(&self, hurry: bool) {
+        self.pace.hurry.store(hurry, Ordering::Relaxed);
+    }
+
+    fn file(&self, inner: RealFile) -> QuietFile {
+        // What was done between two files is not made up for.
+        *self.pace.rested.lock() = clock::now();
+        QuietFile { inner, pace: self.pace.clone() }
+    }
+}
+
+impl Disk for QuietDisk {
+    type File = QuietFile;
+    type Map = MappedFile;
+    type Lock = DirLock;
+
+    fn create(&self, path: &Path, len: u64) -> io::Result<QuietFile> {
+        self.inner.create(path, len).map(|file| self.file(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<QuietFile> {
+        self.inner.open(path).map(|file| self.file(file))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<QuietFile> {
+        self.inner.open_to_read(path).map(|file| self.file(file))
+    }
+
+    fn map(&self, file: QuietFile) -> io::Result<MappedFile> {
+        self.inner.map(file.inner)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        *self.pace.rested.lock() = clock::now();
+        removal::remove(path, || self.pace.rest())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.inner.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, dir: &Path) -> Result<DirLock, Fatal> {
+        self.inner.lock(dir)
+    }
+}
+
+/// A file of a `QuietDisk`.
+pub struct QuietFile {
+    inner: RealFile,
+    pace: Arc<Pace>,
+}
+
+impl QuietFile {
+    fn then_rest<T>(&self, done: T) -> T {
+        self.pace.rest();
+        done
+    }
+}
+
+impl File for QuietFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.then_rest(self.inner.read_at(at, into))
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = self.inner.write_at(at, bytes);
+        self.then_rest(written)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let synced = self.inner.sync();
+        self.then_rest(synced)
+    }
+
+    fn zero(&mut self, from: u64, to: u64) -> io::Result<()> {
+        let done = self.inner.zero(from, to);
+        self.then_rest(done)
+    }
+
+    fn forget_cached(&self) {
+        self.inner.forget_cached();
+    }
+
+    fn bypass_cache(&mut self, piece: usize) {
+        self.inner.bypass_cache(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_a_multiple_of_the_work_and_neither_tiny_nor_long() {
+        assert_eq!(rest_after(Duration::ZERO), None);
+        assert_eq!(rest_after(WORK_MIN - Duration::from_nanos(1)), None);
+        assert_eq!(rest_after(WORK_MIN), Some(WORK_MIN * REST));
+        assert_eq!(rest_after(Duration::from_millis(3)), Some(Duration::from_millis(12)));
+        assert_eq!(rest_after(Duration::MAX), Some(REST_MAX));
+    }
+
+    /// What it does is what the real disk does.
+    #[test]
+    fn files_are_those_of_the_real_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        let disk = QuietDisk::default();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for hurry in [false, true] {
+            disk.set_hurry(hurry);
+            let mut file = disk.create(&path, 0).unwrap();
+            file.bypass_cache(1 << 20);
+            file.write_at(0, &bytes).unwrap();
+            file.sync().unwrap();
+            drop(file);
+            disk.rename(&path, &other).unwrap();
+            disk.sync_dir(folder.path()).unwrap();
+            let mut found = vec![0; bytes.len()];
+            RealDisk.open(&other).unwrap().read_at(0, &mut found).unwrap();
+            assert!(found == bytes);
+            disk.open_to_read(&other).unwrap().read_at(7, &mut found[7..]).unwrap();
+            assert!(found == bytes);
+            assert_eq!(disk.list(folder.path()).unwrap(), ["other"]);
+            disk.remove(&other).unwrap();
+            assert!(disk.list(folder.path()).unwrap().is_empty());
+        }
+    }
+}
