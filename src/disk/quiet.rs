@@ -12,16 +12,15 @@ use super::real::{DirLock, RealFile};
 use super::{Disk, File, RealDisk, removal};
 use crate::clock::{self, Now};
 use crate::fatal::Fatal;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Rests for so many times as long as it worked.
 const REST: u32 = 4;
-/// The longest rest; who can't wait any more is heard after it.
+/// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(50);
 /// Less work than this is made up for later: a shorter rest would cost more than it gives.
 const WORK_MIN: Duration = Duration::from_micros(200);
@@ -35,22 +34,31 @@ pub struct QuietDisk {
 
 #[derive(Default)]
 struct Pace {
+    state: Mutex<State>,
+    hurried: Condvar,
+}
+
+#[derive(Default)]
+struct State {
     /// Somebody waits after all.
-    hurry: AtomicBool,
+    hurry: bool,
     /// When the last rest ended. Work since then, on the disk and between two calls, is what the next one makes up for.
-    rested: Mutex<Now>,
+    rested: Now,
 }
 
 impl Pace {
     /// After each piece of work.
     fn rest(&self) {
-        let mut rested = self.rested.lock();
-        if let Some(rest) = rest_after(clock::now().since(*rested)) {
-            if !self.hurry.load(Ordering::Relaxed) {
-                std::thread::sleep(rest);
-            }
-            *rested = clock::now();
+        let mut state = self.state.lock();
+        if let Some(rest) = rest_after(clock::now().since(state.rested)) {
+            self.hurried.wait_while_for(&mut state, |state| !state.hurry, rest);
+            state.rested = clock::now();
         }
+    }
+
+    /// What was done until now is not made up for.
+    fn begin(&self) {
+        self.state.lock().rested = clock::now();
     }
 }
 
@@ -60,14 +68,14 @@ fn rest_after(worked: Duration) -> Option<Duration> {
 }
 
 impl QuietDisk {
-    /// From here on there is no rest, or there is again.
+    /// From here on there is no rest, and the one under way ends; or there is again.
     pub fn set_hurry(&self, hurry: bool) {
-        self.pace.hurry.store(hurry, Ordering::Relaxed);
+        self.pace.state.lock().hurry = hurry;
+        self.pace.hurried.notify_all();
     }
 
     fn file(&self, inner: RealFile) -> QuietFile {
-        // What was done between two files is not made up for.
-        *self.pace.rested.lock() = clock::now();
+        self.pace.begin();
         QuietFile { inner, pace: self.pace.clone() }
     }
 }
@@ -98,7 +106,7 @@ impl Disk for QuietDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        *self.pace.rested.lock() = clock::now();
+        self.pace.begin();
         removal::remove(path, || self.pace.rest())
     }
 
