@@ -30,12 +30,13 @@ impl Alarm {
         Ok(Alarm { timer, rings_at: None })
     }
 
-    /// Rings at `at` or before, and again later if it is asked then. Call before each sleep that may last.
-    pub fn ring_by(&mut self, at: Now, now: Now) -> io::Result<()> {
-        if self.rings_at.is_some_and(|rings_at| now < rings_at && rings_at <= at) {
+    /// Rings at `at` or before, and again later if it is asked then. Call before each sleep that may last. `woken`: a moment
+    /// since the last sleep; what has rung after it is an event of the next.
+    pub fn ring_by(&mut self, at: Now, woken: Now, now: impl FnOnce() -> Now) -> io::Result<()> {
+        if self.rings_at.is_some_and(|rings_at| woken < rings_at && rings_at <= at) {
             return Ok(());
         }
-        let wait = at.since(now);
+        let wait = at.since(now());
         // A wait of nothing would turn it off.
         let nanos = if wait.is_zero() { 1 } else { wait.subsec_nanos().into() };
         let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: nanos };
@@ -66,7 +67,7 @@ mod tests {
         let mut alarm = Alarm::new(&poll, Token(7)).unwrap();
         for wait_ms in [0, 2, 5] {
             let at = clock::now().plus_ms(wait_ms);
-            alarm.ring_by(at, clock::now()).unwrap();
+            alarm.ring_by(at, clock::now(), clock::now).unwrap();
             assert!(rings(&mut poll));
             assert!(clock::now() >= at);
         }
@@ -77,12 +78,12 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let mut alarm = Alarm::new(&poll, Token(7)).unwrap();
         let now = clock::now();
-        alarm.ring_by(now.plus_ms(3_600_000), now).unwrap();
-        alarm.ring_by(now.plus_ms(1), now).unwrap();
-        alarm.ring_by(now.plus_ms(7_200_000), now).unwrap();
+        alarm.ring_by(now.plus_ms(3_600_000), now, || now).unwrap();
+        alarm.ring_by(now.plus_ms(1), now, || now).unwrap();
+        alarm.ring_by(now.plus_ms(7_200_000), now, || now).unwrap();
         assert!(rings(&mut poll), "the earlier one stands");
         let now = clock::now();
-        alarm.ring_by(now.plus_ms(1), now).unwrap();
+        alarm.ring_by(now.plus_ms(1), now, || now).unwrap();
         assert!(rings(&mut poll));
     }
 }

@@ -43,7 +43,6 @@ use crate::zab::election_links::{ElectionLinks, LinkLimits};
 use crate::zab::ensemble::{Configs, EnsembleConfig};
 use crate::zab::{Peer, PeerSettings, Timing};
 use mio::Poll;
-use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -208,7 +207,7 @@ fn spawn(
             feed: Feed::default(),
             queue: CoreQueue::default(),
             bell: Doorbell::new(&poll, io_core::BELL).map_err(io)?,
-            arrivals: Mutex::default(),
+            arrivals: Default::default(),
             connections: Default::default(),
             watches: Default::default(),
         });

@@ -299,7 +299,7 @@ impl Pipeline {
         let pending = self.has_work();
         let at = self.next_deadline();
         if let (false, Some(at)) = (pending, at) {
-            self.alarm.ring_by(at, clock::now())?;
+            self.alarm.ring_by(at, clock::now(), clock::now)?;
         }
         let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {

@@ -135,8 +135,9 @@ impl Doorbell {
         self.asleep.store(true, Ordering::SeqCst);
     }
 
+    /// Whoever does not see it yet wakes it once for nothing.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// Call after the queue has been filled.

@@ -37,10 +37,35 @@ pub struct CoreLink {
     pub queue: CoreQueue,
     pub bell: Doorbell,
     /// Connections that the acceptor has chosen this core for.
-    pub arrivals: Mutex<Vec<(mio::net::TcpStream, SocketAddr)>>,
+    pub arrivals: Arrivals,
     /// Open connections, arrivals included: a new one goes to the core with the fewest.
     pub connections: AtomicUsize,
     pub watches: Arc<crate::watch::WatchFilter>,
+}
+
+/// Accepted connections on their way to a core, which looks in each of its turns.
+#[derive(Default)]
+pub struct Arrivals {
+    waiting: AtomicBool,
+    list: Mutex<Vec<Arrival>>,
+}
+
+pub type Arrival = (mio::net::TcpStream, SocketAddr);
+
+impl Arrivals {
+    pub fn push(&self, arrival: Arrival) {
+        self.list.lock().push(arrival);
+        self.waiting.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub fn take(&self) -> Vec<Arrival> {
+        self.waiting.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.list.lock())
+    }
 }
 
 pub struct Shared {

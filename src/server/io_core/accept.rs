@@ -84,16 +84,23 @@ impl IoCore {
             let fewest = (0..cores.len()).min_by_key(|&core| cores[core].connections.load(Ordering::Relaxed));
             let core = &cores[fewest.expect("there is a core")];
             core.connections.fetch_add(1, Ordering::Relaxed);
-            core.arrivals.lock().push((socket, address));
+            core.arrivals.push((socket, address));
             core.bell.ring();
         }
         // There may be more: look again in the next turn.
         acceptor.paused_until = Some(self.parts.now);
     }
 
+    /// In each turn, and nearly always for nothing: that much is not worth a call.
+    #[inline]
     pub(super) fn adopt_arrivals(&mut self) {
-        let arrivals = std::mem::take(&mut *self.link().arrivals.lock());
-        for (socket, address) in arrivals {
+        if !self.link().arrivals.is_empty() {
+            self.adopt();
+        }
+    }
+
+    fn adopt(&mut self) {
+        for (socket, address) in self.link().arrivals.take() {
             self.parts.generation = self.parts.generation.wrapping_add(1);
             let generation = self.parts.generation;
             let entry = self.parts.connections.vacant_entry();

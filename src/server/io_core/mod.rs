@@ -211,13 +211,13 @@ impl IoCore {
         let pending = (!self.readable.is_empty() && !self.shared.is_stopping())
             || !self.parts.ready.is_empty()
             || !link.feed.is_empty()
-            || !link.arrivals.lock().is_empty()
+            || !link.arrivals.is_empty()
             // Room that came before the pipeline was told that somebody waits for it.
             || (!self.parts.want_room.is_empty() && link.queue.has_room())
             || (self.shared.is_stopping() && drain_until.is_none());
         let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
         if let (false, Some(at)) = (pending, at) {
-            self.alarm.ring_by(at, clock::now())?;
+            self.alarm.ring_by(at, self.parts.now, clock::now)?;
         }
         let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {
