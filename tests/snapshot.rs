@@ -38,7 +38,7 @@ fn snapshot(disk: &SimDisk, tree: &Tree, sessions: &[SessionRecord]) -> Result<S
     loop {
         let progress = writer.take(tree);
         if let Err(fatal) = writer.store() {
-            writer.abandon(tree);
+            writer.abandon(tree).discard();
             return Err(fatal);
         }
         if progress == Progress::Done {

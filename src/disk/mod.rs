@@ -21,7 +21,7 @@ mod real;
 mod removal;
 pub mod sim;
 
-pub use quiet::QuietDisk;
+pub use quiet::{Hurry, QuietDisk};
 pub use real::RealDisk;
 
 use crate::fatal::Fatal;
@@ -41,6 +41,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     type Map: Map;
     /// Holds the lock of a directory until it is dropped.
     type Lock: Send;
+    /// Bytes of a large file that are read or written at a time.
+    const PIECE_BYTES: usize = 1 << 20;
+    /// Bytes of a large file that are written between two syncs of it: one sync of gigabytes would hold up all others.
+    const SYNC_BYTES: u64 = 16 << 20;
 
     /// Makes an empty file, in place of one that has this name, and fills it with `len` zeros: reserved first, then
     /// written, so that a later sync of stores into it carries no change of metadata. Nothing is synced.

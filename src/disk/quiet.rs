@@ -5,11 +5,11 @@
 //! way; and on a virtual machine whose processor time is limited the host's part in it counts, until the whole machine is
 //! stopped for the rest of its period (docs/performance.md, row 7).
 //!
-//! Runs on: the snapshotter.
+//! Runs on: the snapshotter. Others may set `Hurry`.
 
 use super::mapped::MappedFile;
 use super::real::{DirLock, RealFile};
-use super::{Disk, File, RealDisk, removal};
+use super::{BACKGROUND_BYTES, Disk, File, RealDisk, removal};
 use crate::clock::{self, Now};
 use crate::fatal::Fatal;
 use parking_lot::{Condvar, Mutex};
@@ -32,6 +32,19 @@ pub struct QuietDisk {
     pace: Arc<Pace>,
 }
 
+/// Why work that nobody waits for is to be done soon after all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hurry {
+    /// Somebody waits for its end.
+    Awaited,
+    /// What it takes memory for comes to be much.
+    Room,
+}
+
+impl Hurry {
+    const COUNT: usize = 2;
+}
+
 #[derive(Default)]
 struct Pace {
     state: Mutex<State>,
@@ -40,8 +53,8 @@ struct Pace {
 
 #[derive(Default)]
 struct State {
-    /// Somebody waits after all.
-    hurry: bool,
+    /// Why there is no rest now.
+    hurry: [bool; Hurry::COUNT],
     /// When the last rest ended. Work since then, on the disk and between two calls, is what the next one makes up for.
     rested: Now,
 }
@@ -51,7 +64,7 @@ impl Pace {
     fn rest(&self) {
         let mut state = self.state.lock();
         if let Some(rest) = rest_after(clock::now().since(state.rested)) {
-            self.hurried.wait_while_for(&mut state, |state| !state.hurry, rest);
+            self.hurried.wait_while_for(&mut state, |state| !state.hurry.contains(&true), rest);
             state.rested = clock::now();
         }
     }
@@ -68,9 +81,9 @@ fn rest_after(worked: Duration) -> Option<Duration> {
 }
 
 impl QuietDisk {
-    /// From here on there is no rest, and the one under way ends; or there is again.
-    pub fn set_hurry(&self, hurry: bool) {
-        self.pace.state.lock().hurry = hurry;
+    /// From here on there is no rest, and the one under way ends; or there is again, but for the other reason.
+    pub fn set_hurry(&self, why: Hurry, hurry: bool) {
+        self.pace.state.lock().hurry[why as usize] = hurry;
         self.pace.hurried.notify_all();
     }
 
@@ -84,6 +97,9 @@ impl Disk for QuietDisk {
     type File = QuietFile;
     type Map = MappedFile;
     type Lock = DirLock;
+    const PIECE_BYTES: usize = BACKGROUND_BYTES;
+    // The log's next sync may have to wait for as much to reach the disk.
+    const SYNC_BYTES: u64 = 1 << 20;
 
     fn create(&self, path: &Path, len: u64) -> io::Result<QuietFile> {
         self.inner.create(path, len).map(|file| self.file(file))
@@ -194,7 +210,7 @@ mod tests {
         let disk = QuietDisk::default();
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         for hurry in [false, true] {
-            disk.set_hurry(hurry);
+            disk.set_hurry(Hurry::Awaited, hurry);
             let mut file = disk.create(&path, 0).unwrap();
             file.bypass_cache(1 << 20);
             file.write_at(0, &bytes).unwrap();

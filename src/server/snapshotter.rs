@@ -8,7 +8,7 @@
 
 use crate::clock::{self, Now};
 use crate::config::{Purge, PurgeWhen};
-use crate::disk::QuietDisk;
+use crate::disk::{Hurry, QuietDisk};
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
@@ -30,9 +30,27 @@ struct Order {
     sessions: Vec<(SessionId, i32)>,
 }
 
+#[derive(Default)]
+struct Mail {
+    order: Option<Order>,
+    stop: bool,
+    /// The history is about to change: nothing begins.
+    held: bool,
+}
+
+/// As long as it lives, no snapshot is written, and none is removed but by its holder.
+pub struct Held<'a>(&'a SnapshotMail);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.mail.lock().held = false;
+        self.0.arrived.notify_one();
+    }
+}
+
 /// How the pipeline talks with the snapshotter.
 pub struct SnapshotMail {
-    order: Mutex<(Option<Order>, bool)>,
+    mail: Mutex<Mail>,
     arrived: Condvar,
     done: Condvar,
     busy: AtomicBool,
@@ -48,9 +66,9 @@ impl SnapshotMail {
     /// `last_bytes`: of the snapshot that has been loaded.
     pub fn new(disk: QuietDisk, last_bytes: u64) -> SnapshotMail {
         let idle = AtomicBool::new(false);
-        let (order, last_bytes) = (Mutex::default(), AtomicU64::new(last_bytes));
+        let (mail, last_bytes) = (Mutex::default(), AtomicU64::new(last_bytes));
         let (arrived, done, pipeline_waits) = (Condvar::new(), Condvar::new(), AtomicBool::new(false));
-        SnapshotMail { order, arrived, done, busy: idle, last_bytes, pipeline_waits, disk }
+        SnapshotMail { mail, arrived, done, busy: idle, last_bytes, pipeline_waits, disk }
     }
 
     /// One snapshot at a time.
@@ -65,9 +83,10 @@ impl SnapshotMail {
 
     /// The tree has been frozen.
     pub fn begin(&self, frozen: Frozen, sessions: Vec<(SessionId, i32)>) {
-        self.disk.set_hurry(false);
+        self.disk.set_hurry(Hurry::Awaited, false);
+        let mut mail = self.mail.lock();
         self.busy.store(true, Ordering::SeqCst);
-        self.order.lock().0 = Some(Order { frozen, sessions });
+        mail.order = Some(Order { frozen, sessions });
         self.arrived.notify_one();
     }
 
@@ -75,7 +94,7 @@ impl SnapshotMail {
     pub fn has_room(&self, tree: &Tree) -> bool {
         let room = || !self.is_busy() || tree.frozen_bytes() < limits::SNAPSHOT_SAVED_BYTES;
         if self.is_busy() && tree.frozen_bytes() > limits::SNAPSHOT_SAVED_BYTES / 4 {
-            self.disk.set_hurry(true);
+            self.disk.set_hurry(Hurry::Room, true);
         }
         if room() {
             return true;
@@ -85,26 +104,39 @@ impl SnapshotMail {
         room()
     }
 
+    /// Somebody waits for what is under way.
+    pub fn hurry(&self) {
+        self.disk.set_hurry(Hurry::Awaited, true);
+    }
+
     /// Waits until no snapshot is being written, nor old ones removed: the history that they belong to is about to change.
-    pub fn wait_until_idle(&self) {
-        self.disk.set_hurry(true);
-        let mut order = self.order.lock();
+    pub fn hold(&self) -> Held<'_> {
+        self.hurry();
+        let mut mail = self.mail.lock();
         while self.is_busy() {
-            self.done.wait(&mut order);
+            self.done.wait(&mut mail);
         }
+        mail.held = true;
+        Held(self)
     }
 
     fn finished(&self) {
-        let _order = self.order.lock();
-        self.busy.store(false, Ordering::SeqCst);
+        let mail = self.mail.lock();
+        self.busy.store(mail.order.is_some(), Ordering::SeqCst);
         self.done.notify_all();
     }
 
     pub fn stop(&self) {
-        self.disk.set_hurry(true);
-        self.order.lock().1 = true;
+        self.hurry();
+        self.mail.lock().stop = true;
         self.arrived.notify_one();
     }
+}
+
+enum Task {
+    Write(Order),
+    Purge,
+    Stop,
 }
 
 pub struct Snapshotter {
@@ -126,27 +158,40 @@ impl Snapshotter {
             PurgeWhen::Never | PurgeWhen::AfterSnapshot => None,
         };
         loop {
-            if let (Some(at), PurgeWhen::EveryHours(hours)) = (next_purge, self.purge.when)
-                && at <= clock::now()
-            {
-                self.remove_old()?;
-                next_purge = Some(clock::now().plus(Duration::from_secs(3600 * u64::from(hours))));
-            }
-            let order = {
-                let mut mail = self.mail.order.lock();
-                while mail.0.is_none() && !mail.1 && next_purge.is_none_or(|at| at > clock::now()) {
-                    match next_purge {
-                        Some(at) => drop(self.mail.arrived.wait_for(&mut mail, at.since(clock::now()))),
-                        None => self.mail.arrived.wait(&mut mail),
+            match self.next_task(next_purge) {
+                Task::Stop => return Ok(()),
+                Task::Write(order) => self.write(order)?,
+                Task::Purge => {
+                    let removed = self.remove_old();
+                    self.mail.finished();
+                    self.shared.pipeline_bell.ring();
+                    removed?;
+                    if let PurgeWhen::EveryHours(hours) = self.purge.when {
+                        next_purge = Some(clock::now().plus(Duration::from_secs(3600 * u64::from(hours))));
                     }
                 }
-                if mail.1 {
-                    return Ok(());
+            }
+        }
+    }
+
+    /// Waits for something to do. Whoever gets it is busy.
+    fn next_task(&self, next_purge: Option<Now>) -> Task {
+        let mut mail = self.mail.mail.lock();
+        loop {
+            if mail.stop {
+                return Task::Stop;
+            }
+            if let Some(order) = mail.order.take() {
+                return Task::Write(order);
+            }
+            match next_purge.filter(|_| !mail.held).map(|at| at.since(clock::now())) {
+                Some(Duration::ZERO) => {
+                    self.mail.disk.set_hurry(Hurry::Awaited, false);
+                    self.mail.busy.store(true, Ordering::SeqCst);
+                    return Task::Purge;
                 }
-                mail.0.take()
-            };
-            if let Some(order) = order {
-                self.write(order)?;
+                Some(wait) => drop(self.mail.arrived.wait_for(&mut mail, wait)),
+                None => self.mail.arrived.wait(&mut mail),
             }
         }
     }
@@ -203,22 +248,32 @@ impl Snapshotter {
         loop {
             let progress = writer.take(&self.reader.read());
             if let Err(fatal) = writer.store() {
-                writer.abandon(&self.reader.read());
+                self.give_up(writer);
                 return Err(fatal);
             }
             if self.mail.pipeline_waits.swap(false, Ordering::SeqCst) {
                 self.shared.pipeline_bell.ring();
             }
             if progress == Progress::Done {
+                // No image is saved any more.
+                self.mail.disk.set_hurry(Hurry::Room, false);
                 // So that a lost end of the log can't be taken for an older one that the snapshot has gone beyond.
                 self.log_writer.with_log(|log| log.settle())?;
                 return writer.finish().map(Some);
             }
             if self.shared.is_stopping() {
-                writer.abandon(&self.reader.read());
+                self.give_up(writer);
                 return Ok(None);
             }
         }
+    }
+
+    fn give_up(&self, writer: SnapshotWriter<QuietDisk>) {
+        // The room may be needed, and a stop waits.
+        self.mail.hurry();
+        let abandoned = writer.abandon(&self.reader.read());
+        self.mail.disk.set_hurry(Hurry::Room, false);
+        abandoned.discard();
     }
 
     /// Old snapshots, and the log before the oldest that stays.

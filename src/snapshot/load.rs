@@ -8,7 +8,7 @@ use super::format::{
     read_sessions,
 };
 use super::{snapshot_path, snapshot_zxid};
-use crate::disk::{self, BACKGROUND_BYTES, Disk, File};
+use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::tree::{Image, Restore, Tree, TreeOptions};
@@ -115,8 +115,7 @@ impl<'a, F: File> Opened<'a, F> {
         let io = |error| disk::fatal(path, 0, error);
         let mut file = disk.open(path).map_err(io)?;
         if whole {
-            // Once, and while the server is at work.
-            file.bypass_cache(BACKGROUND_BYTES);
+            file.bypass_cache(D::PIECE_BYTES);
         }
         let len = file.len().map_err(io)?;
         let start = MAGIC.len() as u64;

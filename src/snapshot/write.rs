@@ -1,24 +1,19 @@
 //! Writes a snapshot in slices: a copy under the snapshotter's part of the lock, then a write without it.
 //!
 //! The file is `snap.tmp` until all of it is durable, and only then gets its name, so a name stands for a whole
-//! snapshot. It is synced every megabyte: a sync of much would hold up the log's, which
-//! come to the disk behind it.
+//! snapshot. It is synced on the way, as often as the disk wants it.
 
 use super::format::{
     BLOCK_HEADER, BlockHeader, ContentDigest, Header, Kind, MAGIC, SessionRecord, SnapshotInfo, Trailer, write_acl,
     write_session,
 };
 use super::{TMP_NAME, snapshot_path};
-use crate::disk::{self, BACKGROUND_BYTES, Disk, File};
+use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::limits;
 use crate::tree::{Frozen, Image, Progress, Tree};
 use std::path::{Path, PathBuf};
 
-/// Bytes between two syncs.
-const SYNC_BYTES: u64 = 1 << 20;
-/// Bytes that are gathered before some are written; a multiple of any disk's blocks.
-const PIECE_BYTES: usize = BACKGROUND_BYTES;
 /// ACLs in one slice.
 const SLICE_ACLS: u32 = 256;
 /// Sessions in one block.
@@ -48,6 +43,17 @@ pub struct SnapshotWriter<D: Disk> {
     digest: ContentDigest,
 }
 
+/// A snapshot that was given up.
+#[must_use]
+pub struct Abandoned<D: Disk>(SnapshotWriter<D>);
+
+impl<D: Disk> Abandoned<D> {
+    /// Takes the file away. Without the guard: it may be large.
+    pub fn discard(self) {
+        self.0.discard();
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Nodes,
@@ -60,8 +66,10 @@ impl<D: Disk> SnapshotWriter<D> {
     /// Begins the file for a tree that has just been frozen, with the sessions of the same moment. `dir` exists.
     pub fn begin(disk: D, dir: &Path, frozen: Frozen, sessions: &[SessionRecord]) -> Result<Self, Fatal> {
         let tmp = dir.join(TMP_NAME);
+        // Of a server that was killed: large, perhaps.
+        let _ = disk.remove(&tmp);
         let mut file = disk.create(&tmp, 0).map_err(|error| disk::fatal(&tmp, 0, error))?;
-        file.bypass_cache(BACKGROUND_BYTES);
+        file.bypass_cache(D::PIECE_BYTES);
         let mut writer = SnapshotWriter {
             disk,
             dir: dir.to_owned(),
@@ -71,7 +79,7 @@ impl<D: Disk> SnapshotWriter<D> {
             slice: Vec::new(),
             slice_kind: Kind::Nodes,
             slice_bytes: limits::READ_GUARD_BYTES,
-            piece_bytes: PIECE_BYTES,
+            piece_bytes: D::PIECE_BYTES,
             stage: Stage::Nodes,
             blocks: 0,
             bytes: 0,
@@ -84,7 +92,7 @@ impl<D: Disk> SnapshotWriter<D> {
         match writer.write_start(sessions) {
             Ok(()) => Ok(writer),
             Err(fatal) => {
-                writer.remove_tmp();
+                writer.discard();
                 Err(fatal)
             }
         }
@@ -167,9 +175,6 @@ impl<D: Disk> SnapshotWriter<D> {
         // Saved images may have come as one large buffer: that isn't kept.
         slice.shrink_to(2 * limits::READ_GUARD_BYTES);
         self.slice = slice;
-        if self.bytes - self.synced >= SYNC_BYTES {
-            self.sync()?;
-        }
         Ok(())
     }
 
@@ -180,7 +185,7 @@ impl<D: Disk> SnapshotWriter<D> {
         assert!(self.nodes == self.frozen.nodes, "every znode was seen once");
         let finished = self.write_end();
         if finished.is_err() {
-            self.remove_tmp();
+            self.discard();
         }
         finished
     }
@@ -191,8 +196,8 @@ impl<D: Disk> SnapshotWriter<D> {
         let trailer = Trailer { blocks: self.blocks as u64 + 1, bytes, acls: self.acls, content_digest };
         self.write_block(Kind::Trailer, &trailer.write())?;
         assert!(self.bytes == bytes);
-        self.write_piece(self.piece.len())?;
-        self.sync()?;
+        self.write_pieces(self.piece.len())?;
+        self.file.sync().map_err(|error| disk::sync_failed(&self.dir.join(TMP_NAME), error))?;
         let path = snapshot_path(&self.dir, self.frozen.zxid);
         self.disk.rename(&self.dir.join(TMP_NAME), &path).map_err(|error| disk::fatal(&path, 0, error))?;
         self.disk.sync_dir(&self.dir).map_err(|error| disk::sync_failed(&self.dir, error))?;
@@ -206,17 +211,21 @@ impl<D: Disk> SnapshotWriter<D> {
         })
     }
 
-    /// Gives up: thaws the tree and takes the file away (a full disk needs the room).
-    pub fn abandon(self, tree: &Tree) {
+    /// Gives up: thaws the tree, for under the guard. The file is left for `discard`.
+    pub fn abandon(mut self, tree: &Tree) -> Abandoned<D> {
         if self.stage != Stage::Done {
             tree.end_freeze();
+            self.stage = Stage::Done;
         }
-        self.remove_tmp();
+        Abandoned(self)
     }
 
-    /// A full disk needs the room. What stays behind is overwritten by the next snapshot.
-    fn remove_tmp(&self) {
-        let _ = self.disk.remove(&self.dir.join(TMP_NAME));
+    /// A full disk needs the room. What stays behind is removed before the next snapshot.
+    fn discard(self) {
+        let SnapshotWriter { disk, dir, file, .. } = self;
+        // Not open any more, so that all of the room is there again when this returns.
+        drop(file);
+        let _ = disk.remove(&dir.join(TMP_NAME));
     }
 
     fn write_block(&mut self, kind: Kind, body: &[u8]) -> Result<(), Fatal> {
@@ -230,23 +239,26 @@ impl<D: Disk> SnapshotWriter<D> {
         self.piece.extend_from_slice(bytes);
         self.bytes += bytes.len() as u64;
         if self.piece.len() >= self.piece_bytes {
-            self.write_piece(self.piece.len() / self.piece_bytes * self.piece_bytes)?;
+            self.write_pieces(self.piece.len() / self.piece_bytes * self.piece_bytes)?;
         }
         Ok(())
     }
 
-    fn write_piece(&mut self, count: usize) -> Result<(), Fatal> {
-        let at = self.bytes - self.piece.len() as u64;
-        let written = self.file.write_at(at, &self.piece[..count]);
-        written.map_err(|error| disk::fatal(&self.dir.join(TMP_NAME), count as u64, error))?;
+    /// Writes the first `count` bytes that were gathered, and takes them off.
+    fn write_pieces(&mut self, count: usize) -> Result<(), Fatal> {
+        let mut at = self.bytes - self.piece.len() as u64;
+        // A slice with many saved images has more than one.
+        for piece in self.piece[..count].chunks(self.piece_bytes) {
+            let written = self.file.write_at(at, piece);
+            written.map_err(|error| disk::fatal(&self.dir.join(TMP_NAME), piece.len() as u64, error))?;
+            at += piece.len() as u64;
+            if at - self.synced >= D::SYNC_BYTES {
+                self.file.sync().map_err(|error| disk::sync_failed(&self.dir.join(TMP_NAME), error))?;
+                self.synced = at;
+            }
+        }
         self.piece.drain(..count);
-        self.piece.shrink_to(2 * PIECE_BYTES);
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), Fatal> {
-        self.file.sync().map_err(|error| disk::sync_failed(&self.dir.join(TMP_NAME), error))?;
-        self.synced = self.bytes - self.piece.len() as u64;
+        self.piece.shrink_to(2 * self.piece_bytes);
         Ok(())
     }
 }

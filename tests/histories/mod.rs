@@ -111,7 +111,7 @@ pub fn write_snapshot(disk: &SimDisk, zxid: Zxid, tag: i64) -> Result<SnapshotIn
     loop {
         let progress = writer.take(&tree);
         if let Err(fatal) = writer.store() {
-            writer.abandon(&tree);
+            writer.abandon(&tree).discard();
             return Err(fatal);
         }
         if progress == Progress::Done {

@@ -271,7 +271,7 @@ impl Storage {
 
     pub fn abandon_snapshot(&mut self, tree: &Tree) {
         if let Some(writer) = self.snapshot.take() {
-            writer.abandon(tree);
+            writer.abandon(tree).discard();
         }
     }
 

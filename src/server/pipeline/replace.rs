@@ -75,7 +75,8 @@ impl Pipeline {
             "the leader's history goes another way from {to} on; this server takes back what it has behind it"
         );
         let applied = self.tree.peek().zxid();
-        self.snapshots.wait_until_idle();
+        let snapshots = self.snapshots.clone();
+        let _held = snapshots.hold();
         let dirs = self.dirs.clone();
         let truncated = self.log_writer.with_log(|log| storage::truncate(&RealDisk, &dirs, log, to));
         match truncated {
@@ -127,7 +128,8 @@ impl Pipeline {
             }
         };
         let nodes = decoded.tree.node_count();
-        self.snapshots.wait_until_idle();
+        let snapshots = self.snapshots.clone();
+        let _held = snapshots.hold();
         let (tree, dirs) = (decoded.tree, self.dirs.clone());
         let install = self.log_writer.with_log(|log| Install::begin(RealDisk, &dirs, log, zxid))?;
         let mut writer = SnapshotWriter::begin(RealDisk, &dirs.snapshots, tree.begin_freeze(), &decoded.sessions)?;
@@ -200,7 +202,11 @@ impl Pipeline {
     fn begin_snapshots(&mut self) {
         let waits = |sender: &SnapSender| matches!(sender.sending, Sending::Snapshot);
         let Some(member) = &mut self.member else { return };
-        if !member.sending.iter().any(waits) || self.snapshots.is_busy() {
+        if !member.sending.iter().any(waits) {
+            return;
+        }
+        if self.snapshots.is_busy() {
+            self.snapshots.hurry();
             return;
         }
         let Role::Leading(leader) = &mut member.peer.role else { return };
@@ -216,7 +222,10 @@ impl Pipeline {
                     sender.sending = Sending::Tree(outflow::of_snapshot(path, &self.shared));
                 }
             }
-            None => self.snapshot_now(),
+            None => {
+                self.snapshot_now();
+                self.snapshots.hurry();
+            }
         }
     }
 
