@@ -38,6 +38,19 @@ struct Mail {
     held: bool,
 }
 
+impl Mail {
+    /// What is to be done now. `to_purge`: how long until a purge is due.
+    fn take(&mut self, to_purge: Option<Duration>) -> Option<Task> {
+        if self.stop {
+            return Some(Task::Stop);
+        }
+        if let Some(order) = self.order.take() {
+            return Some(Task::Write(order));
+        }
+        (to_purge == Some(Duration::ZERO)).then_some(Task::Purge)
+    }
+}
+
 /// As long as it lives, no snapshot is written, and none is removed but by its holder.
 pub struct Held<'a>(&'a SnapshotMail);
 
@@ -120,6 +133,25 @@ impl SnapshotMail {
         Held(self)
     }
 
+    /// Waits for something to do. Whoever gets it is busy, until `finished`.
+    fn next(&self, next_purge: Option<Now>) -> Task {
+        let mut mail = self.mail.lock();
+        loop {
+            let to_purge = next_purge.filter(|_| !mail.held).map(|at| at.since(clock::now()));
+            if let Some(task) = mail.take(to_purge) {
+                if matches!(task, Task::Purge) {
+                    self.disk.set_hurry(Hurry::Awaited, false);
+                    self.busy.store(true, Ordering::SeqCst);
+                }
+                return task;
+            }
+            match to_purge {
+                Some(wait) => drop(self.arrived.wait_for(&mut mail, wait)),
+                None => self.arrived.wait(&mut mail),
+            }
+        }
+    }
+
     fn finished(&self) {
         let mail = self.mail.lock();
         self.busy.store(mail.order.is_some(), Ordering::SeqCst);
@@ -158,7 +190,7 @@ impl Snapshotter {
             PurgeWhen::Never | PurgeWhen::AfterSnapshot => None,
         };
         loop {
-            match self.next_task(next_purge) {
+            match self.mail.next(next_purge) {
                 Task::Stop => return Ok(()),
                 Task::Write(order) => self.write(order)?,
                 Task::Purge => {
@@ -170,28 +202,6 @@ impl Snapshotter {
                         next_purge = Some(clock::now().plus(Duration::from_secs(3600 * u64::from(hours))));
                     }
                 }
-            }
-        }
-    }
-
-    /// Waits for something to do. Whoever gets it is busy.
-    fn next_task(&self, next_purge: Option<Now>) -> Task {
-        let mut mail = self.mail.mail.lock();
-        loop {
-            if mail.stop {
-                return Task::Stop;
-            }
-            if let Some(order) = mail.order.take() {
-                return Task::Write(order);
-            }
-            match next_purge.filter(|_| !mail.held).map(|at| at.since(clock::now())) {
-                Some(Duration::ZERO) => {
-                    self.mail.disk.set_hurry(Hurry::Awaited, false);
-                    self.mail.busy.store(true, Ordering::SeqCst);
-                    return Task::Purge;
-                }
-                Some(wait) => drop(self.mail.arrived.wait_for(&mut mail, wait)),
-                None => self.mail.arrived.wait(&mut mail),
             }
         }
     }
@@ -289,5 +299,58 @@ impl Snapshotter {
             tracing::info!("removed {} old snapshots", kept.removed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::TreeOptions;
+
+    fn mail() -> SnapshotMail {
+        SnapshotMail::new(QuietDisk::default(), 0)
+    }
+
+    /// The purge by the hour is nobody's order, so it has to keep out of a change of history by itself.
+    #[test]
+    fn nothing_is_purged_while_the_history_is_held_and_a_purge_under_way_is_waited_for() {
+        let mail = mail();
+        let held = mail.hold();
+        std::thread::scope(|scope| {
+            let snapshotter = scope.spawn(|| {
+                // Due since long ago.
+                let task = mail.next(Some(Now::START));
+                assert!(matches!(task, Task::Purge));
+                assert!(!mail.mail.lock().held, "it begins when the history has been changed");
+                assert!(mail.is_busy());
+                mail.finished();
+            });
+            drop(held);
+            snapshotter.join().unwrap();
+        });
+        assert!(matches!(mail.next(Some(Now::START)), Task::Purge));
+        std::thread::scope(|scope| {
+            let changer = scope.spawn(|| {
+                drop(mail.hold());
+                assert!(!mail.is_busy());
+            });
+            mail.finished();
+            changer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_order_that_comes_during_a_purge_is_still_to_be_done_after_it() {
+        let mail = mail();
+        assert!(matches!(mail.next(Some(Now::START)), Task::Purge));
+        let tree = Tree::new(TreeOptions::default());
+        mail.begin(tree.begin_freeze(), Vec::new());
+        mail.finished();
+        assert!(mail.is_busy());
+        assert!(matches!(mail.next(None), Task::Write(_)));
+        mail.finished();
+        assert!(!mail.is_busy());
+        mail.stop();
+        assert!(matches!(mail.next(Some(Now::START)), Task::Stop));
     }
 }
