@@ -14,13 +14,22 @@ pub type Tree = BTreeMap<String, (Vec<u8>, Stat)>;
 
 /// Everything below a path and itself, as this client's server has it after a sync. Nobody may write meanwhile.
 pub fn read(client: &mut Client, top: &str) -> Tree {
+    read_beside(client, top, &mut [])
+}
+
+/// As `read`; the others' sessions are kept alive meanwhile, since hundreds of thousands of znodes may take their time.
+fn read_beside(client: &mut Client, top: &str, others: &mut [Client]) -> Tree {
+    const PINGS_EVERY: usize = 50;
     client.sync().expect("a sync");
     let mut tree = Tree::new();
     let mut level = vec![top.to_owned()];
     // All of one level in flight at once: servers share few cores.
     while !level.is_empty() {
         let mut next = Vec::new();
-        for paths in level.chunks(200) {
+        for (chunk, paths) in level.chunks(200).enumerate() {
+            if chunk % PINGS_EVERY == PINGS_EVERY - 1 {
+                others.iter_mut().for_each(|other| other.ping().expect("it takes a ping"));
+            }
             for path in paths {
                 client.send(op::GET, Writer::new().text(path).bool(false)).expect("it takes requests");
                 client.send(op::CHILDREN, Writer::new().text(path).bool(false)).expect("it takes requests");
@@ -57,10 +66,17 @@ fn digests(ensemble: &Ensemble, at: usize) -> BTreeMap<String, String> {
 pub fn compare(ensemble: &Ensemble, servers: &[usize]) -> (Tree, usize) {
     // Closing sessions write: every reader is there before the first looks.
     let mut clients: Vec<Client> = servers.iter().map(|&at| ensemble.client(at, 30_000)).collect();
-    let first = read(&mut clients[0], "/");
-    for (client, at) in clients.iter_mut().zip(servers).skip(1) {
-        let other = read(client, "/");
-        differ(&first, &other, &format!("server {} and server {}", servers[0] + 1, at + 1));
+    let mut first = Tree::new();
+    for (nth, at) in servers.iter().enumerate() {
+        let (client, others) = clients[nth..].split_first_mut().expect("one for each server");
+        let tree = read_beside(client, "/", others);
+        if nth == 0 {
+            first = tree;
+        } else {
+            differ(&first, &tree, &format!("server {} and server {}", servers[0] + 1, at + 1));
+        }
+        // Closing writes, so those that have read stay until the last one has.
+        clients[..=nth].iter_mut().for_each(|client| client.ping().expect("it takes a ping"));
     }
     clients.into_iter().for_each(Client::close);
     let known: Vec<_> = servers.iter().map(|&at| digests(ensemble, at)).collect();
