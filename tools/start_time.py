@@ -93,7 +93,8 @@ def main():
     parser.add_argument("names", nargs="+", choices=PORTS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stop", action="store_true", help="SIGTERM in the place of SIGKILL")
-    parser.add_argument("--rest", type=float, default=10, help="seconds before each start, in which ostler takes the snapshot that the last one has left to do (default: 10)")
+    rest = "seconds before each start, in which ostler takes the snapshot that the last one has left to do (default: 10)"
+    parser.add_argument("--rest", type=float, default=10, help=rest)
     args = parser.parse_args()
     times = {name: [] for name in args.names}
     for _ in range(args.rounds):

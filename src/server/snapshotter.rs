@@ -39,6 +39,11 @@ struct Mail {
 }
 
 impl Mail {
+    /// How long until a purge that is due at a time. `None`: none is, or not before the history is let go.
+    fn until_purge(&self, due: Option<Now>) -> Option<Duration> {
+        due.filter(|_| !self.held).map(|at| at.since(clock::now()))
+    }
+
     /// What is to be done now. `to_purge`: how long until a purge is due.
     fn take(&mut self, to_purge: Option<Duration>) -> Option<Task> {
         if self.stop {
@@ -137,7 +142,7 @@ impl SnapshotMail {
     fn next(&self, next_purge: Option<Now>) -> Task {
         let mut mail = self.mail.lock();
         loop {
-            let to_purge = next_purge.filter(|_| !mail.held).map(|at| at.since(clock::now()));
+            let to_purge = mail.until_purge(next_purge);
             if let Some(task) = mail.take(to_purge) {
                 if matches!(task, Task::Purge) {
                     self.disk.set_hurry(Hurry::Awaited, false);
@@ -316,6 +321,7 @@ mod tests {
     fn nothing_is_purged_while_the_history_is_held_and_a_purge_under_way_is_waited_for() {
         let mail = mail();
         let held = mail.hold();
+        assert_eq!(mail.mail.lock().until_purge(Some(Now::START)), None);
         std::thread::scope(|scope| {
             let snapshotter = scope.spawn(|| {
                 // Due since long ago.
