@@ -27,7 +27,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use client::{Client, Tree, difference, digest, tree_of};
+use client::{Client, Tree, difference, digest};
 use cluster::{Cluster, Kind, PATIENCE, java_kinds};
 use load::{Load, judge};
 use support::servers::{pause, wait_for};
@@ -65,7 +65,7 @@ fn how(cluster: &Cluster, id: u8) -> How {
 /// All that run have the same tree; that tree. Nobody may write meanwhile.
 fn equal_trees(cluster: &Cluster) -> Tree {
     let running: Vec<u8> = cluster.ids().filter(|id| cluster.is_running(*id)).collect();
-    let mut trees = running.iter().map(|id| tree_of(cluster.member(*id).client_port));
+    let mut trees = running.iter().map(|id| cluster.tree(*id));
     let first = trees.next().expect("one runs");
     for (id, tree) in running[1..].iter().zip(trees) {
         let differ = difference(&first, &tree);

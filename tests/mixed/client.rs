@@ -34,7 +34,14 @@ pub mod op {
 
 /// No answer has come: it may have been done or not.
 #[derive(Debug)]
-pub struct Lost;
+pub enum Lost {
+    /// There is no connection, or sending on it has failed.
+    Unsent,
+    /// The server has closed the connection.
+    Closed,
+    /// The server has said nothing within the time allowed.
+    Silent,
+}
 
 pub struct Answer {
     pub error: i32,
@@ -113,14 +120,14 @@ impl Client {
     /// Sends without waiting; the xid.
     pub fn send(&mut self, op: i32, body: Writer) -> Result<i32, Lost> {
         self.xid += 1;
-        let conn = self.conn.as_mut().ok_or(Lost)?;
+        let conn = self.conn.as_mut().ok_or(Lost::Unsent)?;
         let xid = match op {
             op::AUTH => -4,
             _ => self.xid,
         };
         if conn.send(&request(xid, op, body)).is_err() {
             self.conn = None;
-            return Err(Lost);
+            return Err(Lost::Unsent);
         }
         Ok(xid)
     }
@@ -132,10 +139,11 @@ impl Client {
 
     pub fn receive_within(&mut self, limit: Duration) -> Result<(i32, Answer), Lost> {
         loop {
-            let Next::Frame(frame) = self.conn.as_mut().ok_or(Lost)?.next(limit) else {
+            let next = self.conn.as_mut().ok_or(Lost::Unsent)?.next(limit);
+            let Next::Frame(frame) = next else {
                 self.conn = None;
                 self.at = (self.at + 1) % self.ports.len();
-                return Err(Lost);
+                return Err(if next == Next::End { Lost::Closed } else { Lost::Silent });
             };
             let mut reader = Reader(&frame);
             let (Some(xid), Some(zxid), Some(error)) = (reader.int(), reader.long(), reader.int()) else {
@@ -196,10 +204,10 @@ pub type Tree = BTreeMap<String, Node>;
 
 /// All that a server has, after a sync. What each server keeps for itself (its configuration, counts of quotas' use that no
 /// transaction carries) is left out as far as it may differ. Nobody may write meanwhile.
-pub fn tree_of(port: u16) -> Tree {
+pub fn tree_of(port: u16) -> Result<Tree, Lost> {
     let mut client = Client::of(port);
-    assert_eq!(client.auth("digest", "super:secret").expect("it answers").error, 0);
-    assert_eq!(client.sync().expect("it answers").error, 0);
+    assert_eq!(client.auth("digest", "super:secret")?.error, 0);
+    assert_eq!(client.sync()?.error, 0);
     let mut tree = Tree::new();
     let mut level = vec!["/".to_owned()];
     while !level.is_empty() {
@@ -207,12 +215,13 @@ pub fn tree_of(port: u16) -> Tree {
         // Not so many at once that both sides wait for the other to read.
         for paths in level.chunks(100) {
             for path in paths {
-                client.send(op::GET_CHILDREN2, Writer::new().text(path).bool(false)).expect("connected");
-                client.send(op::GET_DATA, Writer::new().text(path).bool(false)).expect("connected");
-                client.send(op::GET_ACL, Writer::new().text(path)).expect("connected");
+                client.send(op::GET_CHILDREN2, Writer::new().text(path).bool(false))?;
+                client.send(op::GET_DATA, Writer::new().text(path).bool(false))?;
+                client.send(op::GET_ACL, Writer::new().text(path))?;
             }
             for path in paths {
-                let [children, data, acl] = [0; 3].map(|_| client.receive_within(LONG).expect("it answers").1);
+                let mut answer = || Ok(client.receive_within(LONG)?.1);
+                let [children, data, acl] = [answer()?, answer()?, answer()?];
                 assert_eq!((children.error, data.error, acl.error), (0, 0, 0), "{path}");
                 let names = Reader(&children.body).list(|reader| reader.bytes()?).flatten().expect("names");
                 for name in names {
@@ -234,7 +243,7 @@ pub fn tree_of(port: u16) -> Tree {
         level = below;
     }
     client.close();
-    tree
+    Ok(tree)
 }
 
 /// The digest that ZooKeeper's transactions carry (version 2), worked out from what a client sees.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ostler::random::Rng;
 
-use super::client::{Client, difference, digest, op, tree_of};
+use super::client::{Client, difference, digest, op};
 use super::cluster::{Cluster, Kind, PATIENCE, java_kinds};
 use super::scalpel::{Cut, Order, Scalpel, Side, timed};
 use crate::support::jute::{Acl, Writer};
@@ -115,8 +115,7 @@ impl Bench {
     }
 
     fn compare(&mut self) {
-        let ports = [LEARNER, LEADER].map(|id| self.cluster.member(id).client_port);
-        let trees = ports.map(tree_of);
+        let trees = [LEARNER, LEADER].map(|id| self.cluster.tree(id));
         let differ = difference(&trees[0], &trees[1]);
         assert!(
             differ.is_empty(),

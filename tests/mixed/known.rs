@@ -12,7 +12,10 @@
 //! 3.8.0 alone, too: a server that had the same tree as the others, and was killed, lacks a znode of it when it has been started
 //! again; the digests in its own log do not fit from the very next transaction on, before it has heard of anybody.
 //!
-//! A run in which that happens says nothing of ostler: it is counted, shown, and done again, so many times at most.
+//! 3.8.0 alone, too: ZOOKEEPER-4537 (mended since): a server with one client may leave that one's requests without an answer
+//! until somebody else's transaction is committed, such as another session's beginning. Who reads its tree then asks again.
+//!
+//! A run in which one of the others happens says nothing of ostler: it is counted, shown, and done again, so many times at most.
 //!
 //! Runs on: the test's thread.
 

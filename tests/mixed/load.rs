@@ -182,7 +182,7 @@ impl LoadClient {
             }
             match self.write() {
                 Ok(()) => note_acknowledged(switches),
-                Err(Lost) => self.record.unknown += 1,
+                Err(_) => self.record.unknown += 1,
             }
             pause(Duration::from_millis(4));
         }
