@@ -186,9 +186,21 @@ impl MappedFile {
 }
 
 /// Writes all of `bytes` at `at`, durably. `direct`: past the page cache, as long as the file system lets it.
-fn write_through(file: &File, mut bytes: &[u8], mut at: u64, direct: &mut bool) -> io::Result<()> {
+fn write_through(file: &File, bytes: &[u8], at: u64, direct: &mut bool) -> io::Result<()> {
+    let durably = |bytes: &[u8], at| rustix::io::pwritev2(file, &[IoSlice::new(bytes)], at, ReadWriteFlags::DSYNC);
+    write_all_through(durably, file, bytes, at, direct)
+}
+
+/// With `durably`, which writes some of its bytes and says how many.
+fn write_all_through(
+    mut durably: impl FnMut(&[u8], u64) -> Result<usize, Errno>,
+    file: &File,
+    mut bytes: &[u8],
+    mut at: u64,
+    direct: &mut bool,
+) -> io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::pwritev2(file, &[IoSlice::new(bytes)], at, ReadWriteFlags::DSYNC) {
+        match durably(bytes, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
                 bytes = &bytes[count..];
@@ -348,6 +360,53 @@ mod tests {
         expected[..BLOCK + 700].fill(5);
         expected[2 * BLOCK + 1..][..10].fill(5);
         assert!(std::fs::read(&path).unwrap() == expected);
+    }
+
+    /// What the kernel may answer, call for call: so many bytes at most, or an error. What follows writes all.
+    #[test]
+    fn what_is_taken_in_parts_is_written_whole_or_said_not_to_be() {
+        const WHOLE: usize = usize::MAX;
+        let cases: &[(&[Result<usize, Errno>], io::Result<()>, bool)] = &[
+            (&[Ok(BLOCK), Ok(2 * BLOCK)], Ok(()), true),
+            (&[Err(Errno::INTR), Ok(BLOCK), Err(Errno::INTR)], Ok(()), true),
+            // The rest begins within a block, which only the page cache takes.
+            (&[Ok(BLOCK), Ok(700), Ok(1)], Ok(()), false),
+            (&[Ok(700), Err(Errno::INTR)], Ok(()), false),
+            (&[Ok(BLOCK), Err(Errno::INVAL)], Ok(()), false),
+            (&[Ok(BLOCK), Err(Errno::OPNOTSUPP)], Ok(()), false),
+            (&[Err(Errno::INVAL), Ok(700), Err(Errno::INVAL)], Ok(()), false),
+            (&[Err(Errno::NOSYS)], Ok(()), false),
+            (&[Ok(BLOCK), Err(Errno::NOSPC), Ok(WHOLE)], Err(Errno::NOSPC.into()), true),
+            (&[Ok(700), Err(Errno::IO), Ok(WHOLE)], Err(Errno::IO.into()), false),
+            (&[Ok(BLOCK), Ok(0), Ok(WHOLE)], Err(io::ErrorKind::WriteZero.into()), true),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("segment");
+        let mut memory = direct::aligned(4 * BLOCK).unwrap();
+        memory.iter_mut().zip(1..).for_each(|(byte, at): (_, u32)| *byte = (at % 251) as u8);
+        for (number, (answers, outcome, stays_direct)) in cases.iter().enumerate() {
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+            file.set_len(6 * BLOCK as u64).unwrap();
+            // The flag stands for what the file is open with; that a write refuses is for the answers to say.
+            let mut direct = true;
+            let mut answers = answers.iter().copied();
+            let durably = |bytes: &[u8], at| {
+                let count = answers.next().unwrap_or(Ok(WHOLE))?.min(bytes.len());
+                file.write_all_at(&bytes[..count], at).unwrap();
+                Ok(count)
+            };
+            let written = write_all_through(durably, &file, &memory, BLOCK as u64, &mut direct);
+            let kind = |result: &io::Result<()>| result.as_ref().map_err(io::Error::kind).copied();
+            assert_eq!(kind(&written), kind(outcome), "case {number}");
+            assert_eq!(direct, *stays_direct, "case {number}");
+            let found = std::fs::read(&path).unwrap();
+            if written.is_ok() {
+                assert!(found[BLOCK..5 * BLOCK] == memory[..], "case {number}");
+            } else {
+                assert_eq!(answers.next(), Some(Ok(WHOLE)), "case {number}: nothing is written behind an error");
+            }
+            assert!(found[..BLOCK].iter().chain(&found[5 * BLOCK..]).all(|&byte| byte == 0), "case {number}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::real::{DirLock, RealFile};
 use super::{BACKGROUND_BYTES, Disk, File, RealDisk, removal};
 use crate::clock::{self, Now};
 use crate::fatal::Fatal;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,9 +64,14 @@ impl Pace {
     fn rest(&self) {
         let mut state = self.state.lock();
         if let Some(rest) = rest_after(clock::now().since(state.rested)) {
-            self.hurried.wait_while_for(&mut state, |state| !state.hurry.contains(&true), rest);
+            self.wait(&mut state, rest);
             state.rested = clock::now();
         }
+    }
+
+    /// Until the time is over or there is a hurry. Returns whether there is one.
+    fn wait(&self, state: &mut MutexGuard<'_, State>, rest: Duration) -> bool {
+        !self.hurried.wait_while_for(state, |state| !state.hurry.contains(&true), rest).timed_out()
     }
 
     /// What was done until now is not made up for.
@@ -200,6 +205,27 @@ mod tests {
         assert_eq!(rest_after(WORK_MIN), Some(WORK_MIN * REST));
         assert_eq!(rest_after(Duration::from_millis(3)), Some(Duration::from_millis(12)));
         assert_eq!(rest_after(Duration::MAX), Some(REST_MAX));
+    }
+
+    #[test]
+    fn a_rest_ends_when_somebody_begins_to_wait() {
+        for why in [Hurry::Awaited, Hurry::Room] {
+            let disk = QuietDisk::default();
+            let (began, begun) = std::sync::mpsc::channel();
+            let pace = disk.pace.clone();
+            let resting = std::thread::spawn(move || {
+                let mut state = pace.state.lock();
+                // Whoever hears it and gets the lock finds this one at rest.
+                began.send(()).unwrap();
+                let hurried = pace.wait(&mut state, Duration::from_secs(60));
+                hurried && pace.wait(&mut state, Duration::from_secs(60))
+            });
+            begun.recv().unwrap();
+            disk.set_hurry(why, true);
+            assert!(resting.join().unwrap(), "{why:?}");
+            disk.set_hurry(why, false);
+            assert!(!disk.pace.wait(&mut disk.pace.state.lock(), Duration::from_millis(1)), "there is a rest again");
+        }
     }
 
     /// What it does is what the real disk does.
