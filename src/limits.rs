@@ -12,11 +12,17 @@ pub const CONNECTION_OUTPUT_PAUSE: usize = 256 << 10;
 /// Unsent bytes after which a connection is closed (its session lives on): watch events can't be held back.
 pub const CONNECTION_OUTPUT_MAX: usize = 64 << 20;
 
+/// Bytes of a reply's body: a frame's length is an i32.
+pub const REPLY_MAX: usize = i32::MAX as usize - 1024;
+
 /// Writes that one connection may have in the pipeline before no more are taken from it.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
 
 /// Identities that one connection may gather with auth packets; one more is refused as failed.
 pub const CONNECTION_AUTH_IDS: usize = 1_000;
+/// Their bytes together. A learner sends all of them with each of the connection's writes, and they are a part of each znode
+/// that is made with the ACL of whoever makes it.
+pub const CONNECTION_AUTH_BYTES: usize = 64 << 10;
 
 /// Bytes and requests of one core that wait for the pipeline; a core above either stops handing over writes.
 pub const CORE_TO_PIPELINE_BYTES: usize = 16 << 20;

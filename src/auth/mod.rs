@@ -106,12 +106,15 @@ impl AuthIds {
         self.0.is_super
     }
 
-    /// Adds one; nothing if it is there already. `false` when the set is full (`limits::CONNECTION_AUTH_IDS`).
+    /// Adds one; nothing if it is there already. `false` when the set is full (`limits::CONNECTION_AUTH_*`).
     pub fn add(&mut self, scheme: &str, id: &str) -> bool {
         if self.iter().any(|known| known.scheme == scheme && known.id == id) {
             return true;
         }
-        if self.0.list.len() >= limits::CONNECTION_AUTH_IDS {
+        let bytes: usize = self.iter().map(|known| known.scheme.len() + known.id.len()).sum();
+        let is_full = self.0.list.len() >= limits::CONNECTION_AUTH_IDS
+            || bytes + scheme.len() + id.len() > limits::CONNECTION_AUTH_BYTES;
+        if is_full {
             return false;
         }
         self.insert(scheme, id.to_owned());

@@ -74,6 +74,24 @@ fn a_connection_cannot_gather_ids_without_bound() {
 }
 
 #[test]
+fn nor_can_it_gather_long_ones() {
+    let mut ids = peer("127.0.0.1");
+    let rules = AuthRules::default();
+    // Without a colon all of it is the user. What is no text is longer than it came.
+    for long in [vec![b'u'; limits::CONNECTION_AUTH_BYTES], vec![0xff; limits::CONNECTION_AUTH_BYTES / 2]] {
+        assert_eq!(ids.authenticate(Some("digest"), Some(&long), &rules), Err(ErrorCode::AUTH_FAILED));
+    }
+    let mut user = vec![b'u'; limits::CONNECTION_AUTH_BYTES / 4];
+    let mut outcomes = [(); 5].map(|()| {
+        user[0] += 1;
+        ids.authenticate(Some("digest"), Some(&user), &rules).is_ok()
+    });
+    assert_eq!(outcomes, [true, true, true, false, false]);
+    outcomes[0] = ids.authenticate(Some("digest"), Some(b"bob:pw"), &rules).is_ok();
+    assert!(outcomes[0], "a short one has room");
+}
+
+#[test]
 fn access_is_decided_entry_by_entry() {
     let rules = AuthRules::default();
     let stranger = peer("10.1.2.3");

@@ -27,6 +27,8 @@ pub(super) struct Reader<'a> {
 
 /// The default number of I/O cores can't grow beyond what the tree's lock is split into.
 const CORES_MAX: usize = 256;
+/// The least of `jute.maxbuffer.extrasize`, as upstream: the head of a record, and what a follower sends with a request.
+const JUTE_EXTRA_MIN: i32 = 1024;
 
 /// Shorter epochs would hardly get beyond their own sessions.
 const EPOCH_TRANSACTIONS_MIN: u32 = 100;
@@ -242,7 +244,7 @@ impl Reader<'_> {
         let buffer = self.number::<i32>("jute.maxbuffer", defaults.jute_max_buffer as i32);
         config.jute_max_buffer = buffer.max(0) as usize;
         let extra = self.number::<i32>("jute.maxbuffer.extrasize", buffer);
-        config.jute_max_buffer_extra = extra.max(0) as usize;
+        config.jute_max_buffer_extra = extra.max(JUTE_EXTRA_MIN) as usize;
         config.global_outstanding_limit = self.number::<i32>("globalOutstandingLimit", 1_000).max(1) as u32;
         config.large_request_max_bytes = self.number::<i32>("largeRequestMaxBytes", 100 << 20).max(0) as u32;
         let threshold = self.number::<i32>("largeRequestThreshold", -1);

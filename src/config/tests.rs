@@ -110,7 +110,9 @@ fn every_key_reaches_its_field() {
         ("jute.maxbuffer=0x400000", |config| {
             (config.jute_max_buffer, config.jute_max_buffer_extra) == (4 << 20, 4 << 20)
         }),
-        ("jute.maxbuffer.extrasize=9", |config| config.jute_max_buffer_extra == 9),
+        ("jute.maxbuffer.extrasize=9000", |config| config.jute_max_buffer_extra == 9_000),
+        // What a follower sends with a request has to fit.
+        ("jute.maxbuffer.extrasize=9", |config| config.jute_max_buffer_extra == 1_024),
         ("globalOutstandingLimit=5", |config| config.global_outstanding_limit == 5),
         ("largeRequestMaxBytes=5", |config| config.large_request_max_bytes == 5),
         ("largeRequestThreshold=5", |config| config.large_request_threshold == Some(5)),

@@ -366,7 +366,8 @@ mod tests {
     #[test]
     fn what_is_taken_in_parts_is_written_whole_or_said_not_to_be() {
         const WHOLE: usize = usize::MAX;
-        let cases: &[(&[Result<usize, Errno>], io::Result<()>, bool)] = &[
+        type Case<'a> = (&'a [Result<usize, Errno>], io::Result<()>, bool);
+        let cases: &[Case<'_>] = &[
             (&[Ok(BLOCK), Ok(2 * BLOCK)], Ok(()), true),
             (&[Err(Errno::INTR), Ok(BLOCK), Err(Errno::INTR)], Ok(()), true),
             // The rest begins within a block, which only the page cache takes.

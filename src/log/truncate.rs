@@ -80,11 +80,16 @@ impl<D: Disk> Log<D> {
         self.give_up_after(to);
         let housekeeper = self.housekeeper.clone();
         let (dir, sizes) = (housekeeper.dir(), housekeeper.sizes());
-        let opened = housekeeper.exclusively(|shared, _| {
+        let first = self.closed.first().map_or(self.live.number, |segment| segment.number);
+        let oldest = self.oldest();
+        let mut opened = housekeeper.exclusively(|shared, _| {
             note.store(&shared.disk, dir)?;
             note.carry_out(&shared.disk, dir)?;
             Recovery::open(shared.disk.clone(), dir, to, sizes)?.finish_again()
         })?;
+        // What was purged may have its files yet, which `Purge::run` is going to take away.
+        opened.closed.retain(|segment| segment.number >= first);
+        opened.holdings.forget(oldest);
         assert_eq!(opened.holdings.last(), to, "the log ends where it was cut");
         self.reopened(opened);
         Ok(())

@@ -69,6 +69,8 @@ pub fn answer(
     let frame = Frame::reply(out, xid, zxid);
     let body_start = frame.bytes.len();
     let (code, keep_body) = match record(op, body, tree, watches, asker, frame.bytes) {
+        // Whole paths of ephemerals, of which the tree has only the names. No client could read so much.
+        Ok(()) if frame.bytes.len() - body_start > limits::REPLY_MAX => (ErrorCode::MARSHALLING_ERROR, false),
         Ok(()) => (ErrorCode::OK, true),
         Err(Refusal::Code(code)) => (code, false),
         Err(Refusal::CodeWithBody(code)) => (code, true),
@@ -176,8 +178,8 @@ fn record(
         }
         OpCode::GetEphemerals => {
             let prefix = read_path(r)?.unwrap_or_default();
-            // Blank, as Java's trim has it: nothing above the space character.
-            let all = prefix.chars().all(|c| c <= ' ') || prefix == "/";
+            // As Java's trim has it: without what is not above the space character.
+            let all = matches!(prefix.trim_matches(|c| c <= ' '), "" | "/");
             let start = out.len();
             out.put_int(0);
             let mut count = 0i32;

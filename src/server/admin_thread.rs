@@ -149,14 +149,14 @@ impl AdminThread {
                 admin::dump(&self.dump(answers))
             }
             Word::Wchs => {
-                let watches = self.gather(Wants { watches: true, ..Wants::default() })?.watches;
+                let answers = self.gather(Wants { watches: true, ..Wants::default() })?;
                 admin::wchs(&WatchSummary {
-                    connections: by_session(&watches).len() as u64,
-                    paths: by_path(&watches).len() as u64,
-                    watches: watches.len() as u64,
+                    connections: by_session(&answers).len() as u64,
+                    paths: by_path(&answers.watches).len() as u64,
+                    watches: answers.watches.len() as u64,
                 })
             }
-            Word::Wchc => admin::wchc(&by_session(&self.gather(Wants { watches: true, ..Wants::default() })?.watches)),
+            Word::Wchc => admin::wchc(&by_session(&self.gather(Wants { watches: true, ..Wants::default() })?)),
             Word::Wchp => admin::wchp(&by_path(&self.gather(Wants { watches: true, ..Wants::default() })?.watches)),
         })
     }
@@ -240,9 +240,11 @@ fn file_bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-fn by_session(watches: &[(String, SessionId)]) -> Vec<SessionWatches> {
-    let mut sessions: BTreeMap<SessionId, Vec<String>> = BTreeMap::new();
-    for (path, session) in watches {
+/// Those too that have no watch any more, as upstream.
+fn by_session(answers: &Answers) -> Vec<SessionWatches> {
+    let mut sessions: BTreeMap<SessionId, Vec<String>> =
+        answers.watchers.iter().map(|session| (*session, Vec::new())).collect();
+    for (path, session) in &answers.watches {
         sessions.entry(*session).or_default().push(path.clone());
     }
     sessions.into_iter().map(|(session, paths)| SessionWatches { session, paths }).collect()

@@ -232,6 +232,7 @@ fn spawn(
         slow_sync_ms: config.fsync_warning_threshold_ms,
         recorder: recorder(),
         failed: false,
+        rolled_for: None,
     }));
     assert_eq!(log_writer.mailbox.durable(), writer.peek().zxid(), "the tree has what the log has");
     let snapshots = Arc::new(SnapshotMail::new(keeper.disk().clone(), snapshot_bytes));

@@ -100,6 +100,8 @@ pub struct Writer {
     pub recorder: Recorder,
     /// Something did not get into the log: nothing may follow it.
     pub failed: bool,
+    /// The last purge for which a new segment was begun.
+    pub rolled_for: Option<Zxid>,
 }
 
 impl Writer {
@@ -120,6 +122,26 @@ impl Writer {
             self.helper.prepare_segment(self.log.housekeeper().clone());
         }
         Ok(durable)
+    }
+
+    /// Lets go what is in the oldest snapshot that is kept, and closes the segment for the next time: once for each snapshot,
+    /// or a server that purges by the hour would have a segment for each.
+    fn purge(&mut self, up_to: Zxid) -> Result<(), Fatal> {
+        if self.rolled_for.is_none_or(|rolled_for| rolled_for < up_to) {
+            self.failed = true;
+            match self.log.roll() {
+                Ok(()) => self.rolled_for = Some(up_to),
+                // Nothing has changed: the present segment has room, and what is purged may make some.
+                Err(full @ Fatal::DiskFull { .. }) => {
+                    tracing::error!("{full}; the log goes on in its present segment. {}", full.advice());
+                }
+                Err(other) => return Err(other),
+            }
+            self.failed = false;
+        }
+        let purge = self.log.purge(up_to);
+        self.helper.purge(purge);
+        Ok(())
     }
 }
 
@@ -210,12 +232,38 @@ impl LogWriter {
                 writer.failed = false;
             }
             if let Some(up_to) = purge {
-                writer.failed = true;
-                writer.log.roll()?;
-                writer.failed = false;
-                let purge = writer.log.purge(up_to);
-                writer.helper.purge(purge);
+                writer.purge(up_to)?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Recovery, Sizes};
+    use crate::metrics::Metrics;
+    use crate::server::helper::helper;
+
+    #[test]
+    fn a_purge_again_and_again_for_one_snapshot_begins_one_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes { first: 8 << 10, segment: 16 << 10 };
+        let log = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, sizes).unwrap().finish().unwrap();
+        let recorder = Metrics::new(1).1.remove(0);
+        let mut writer =
+            Writer { log, helper: helper().0, slow_sync_ms: 1_000, recorder, failed: false, rolled_for: None };
+        let mut segments = Vec::new();
+        for zxid in 1..=6 {
+            let mut batch = Batch::new();
+            batch.push(Zxid(zxid), b"record");
+            writer.write(&batch).unwrap();
+            // A snapshot at 3.
+            writer.purge(Zxid(if zxid < 4 { 1 } else { 3 })).unwrap();
+            segments.push(writer.log.segments());
+        }
+        // What was closed for 1 had nothing behind it and has gone; what was closed for 3 has 4.
+        assert_eq!(segments, [1, 1, 1, 2, 2, 2]);
+        assert!(!writer.failed);
     }
 }

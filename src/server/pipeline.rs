@@ -58,8 +58,16 @@ struct Pending {
     zxid: Zxid,
     effect: Effect,
     reply: Option<ReplyTo>,
-    /// Of its record in the log; 0 without one.
+    /// Of its record in the log, or of what a sync echoes; counted in `Pipeline::pending_bytes`.
     bytes: usize,
+}
+
+impl Pending {
+    /// Something without a transaction.
+    fn waiting(zxid: Zxid, effect: Effect, reply: Option<ReplyTo>) -> Pending {
+        let bytes = if let Effect::Sync { record, .. } = &effect { record.len() } else { 0 };
+        Pending { zxid, effect, reply, bytes }
+    }
 }
 
 enum Effect {
@@ -161,7 +169,8 @@ pub struct Pipeline {
     settle_at: Option<Now>,
     rng: Rng,
     recorder: Recorder,
-    batches: Vec<Batch>,
+    /// What each core has handed over and there was no room for yet.
+    batches: Vec<VecDeque<Batch>>,
     first_core: usize,
     feeds: Vec<FeedBatch>,
     applied: Applied,
@@ -218,6 +227,7 @@ impl Pipeline {
         } = from;
         let last = tree.peek().zxid();
         let now = clock::now();
+        let batches = shared.cores.iter().map(|_| VecDeque::new()).collect();
         let mut pipeline = Pipeline {
             leading: Leading::new(vec![settings.server_id], last),
             feeds: shared.cores.iter().map(|_| FeedBatch::default()).collect(),
@@ -250,7 +260,7 @@ impl Pipeline {
             settle_at: None,
             rng,
             recorder,
-            batches: Vec::new(),
+            batches,
             first_core: 0,
             applied: Applied::default(),
             reconnects: Vec::new(),
@@ -316,7 +326,7 @@ impl Pipeline {
             Some(member) => member.peer.last_durable(),
             None => self.leading.committed(),
         };
-        (room && self.may_take_requests() && self.shared.cores.iter().any(|core| !core.queue.is_empty()))
+        (room && self.may_take_requests() && self.has_requests())
             || self.log_writer.mailbox.durable() > durable
             || self.member.as_ref().is_some_and(|member| member.has_work(self.tree.peek().zxid()))
             || self.peers_have_work()
@@ -326,9 +336,22 @@ impl Pipeline {
             || self.may_end()
     }
 
-    /// Everything that the cores had read is answered, or there is nobody who could answer it.
+    fn has_requests(&self) -> bool {
+        self.batches.iter().any(|batches| !batches.is_empty())
+            || self.shared.cores.iter().any(|core| !core.queue.is_empty())
+    }
+
+    /// Everything that the cores had read is answered, or there is nobody who could answer it. In an ensemble others' requests
+    /// may never end.
     fn may_end(&self) -> bool {
-        self.shared.cores_have_ended() && (self.pending.is_empty() || !self.shared.is_serving())
+        let is_ours = |pending: &Pending| {
+            pending.reply.is_some() || matches!(pending.effect, Effect::Open { .. } | Effect::Attach(_))
+        };
+        let answers_somebody = || match &self.member {
+            None => !self.pending.is_empty(),
+            Some(_) => self.pending.iter().any(is_ours),
+        };
+        self.shared.cores_have_ended() && (!self.shared.is_serving() || !answers_somebody())
     }
 
     /// Whether clients' requests may be taken: a learner has to be able to hand them on.
@@ -409,32 +432,41 @@ impl Pipeline {
         self.first_core = (self.first_core + 1) % self.shared.cores.len();
         let cores = self.shared.cores.len();
         for at in 0..cores {
-            if !self.may_take_requests() {
-                return;
-            }
             // When there is not room for all, each is the first in its turn.
             let core = (self.first_core + at) % cores;
-            let mut batches = std::mem::take(&mut self.batches);
+            let mut batches = std::mem::take(&mut self.batches[core]);
             self.shared.cores[core].queue.take(&mut batches);
-            for mut batch in batches.drain(..) {
-                let mut items = std::mem::take(&mut batch.items);
-                let count = items.len();
-                let is_stale = self.is_stale(batch.term);
-                for item in items.drain(..) {
-                    match item {
-                        Item::Write { .. } | Item::Sync { .. } | Item::StillHere { .. } if is_stale => {}
-                        item => self.item(item, &batch, now, time_ms),
-                    }
+            while self.may_take_requests()
+                && let Some(mut batch) = batches.pop_front()
+            {
+                if !self.work_off(&mut batch, now, time_ms) {
+                    batches.push_front(batch);
+                    break;
                 }
-                batch.items = items;
                 let queue = &self.shared.cores[core].queue;
-                queue.recycle(batch, count);
+                queue.recycle(batch);
                 if queue.core_waits.swap(false, Ordering::SeqCst) {
                     self.shared.cores[core].bell.ring();
                 }
             }
-            self.batches = batches;
+            self.batches[core] = batches;
         }
+    }
+
+    /// As long as there is room: what a record becomes may be much larger than it is. Returns whether it is done with all.
+    fn work_off(&mut self, batch: &mut Batch, now: Now, time_ms: i64) -> bool {
+        let mut items = std::mem::take(&mut batch.items);
+        let is_stale = self.is_stale(batch.term);
+        while self.may_take_requests()
+            && let Some(item) = items.pop_front()
+        {
+            match item {
+                Item::Write { .. } | Item::Sync { .. } | Item::StillHere { .. } if is_stale => {}
+                item => self.item(item, batch, now, time_ms),
+            }
+        }
+        batch.items = items;
+        batch.items.is_empty()
     }
 
     fn item(&mut self, item: Item, batch: &Batch, now: Now, time_ms: i64) {
@@ -547,7 +579,9 @@ impl Pipeline {
     /// Gives something without a transaction its place in the order: behind all that has been proposed.
     fn wait_in_line(&mut self, effect: Effect, reply: Option<ReplyTo>) {
         let zxid = self.end_of_line();
-        self.pending.push_back(Pending { zxid, effect, reply, bytes: 0 });
+        let waiting = Pending::waiting(zxid, effect, reply);
+        self.pending_bytes += waiting.bytes;
+        self.pending.push_back(waiting);
     }
 
     fn sync(&mut self, session: SessionId, reply: ReplyTo, record: Vec<u8>, now: Now) {
@@ -580,7 +614,10 @@ impl Pipeline {
             // A learner's client may know that it has a session before this server has applied it.
             match self.opening.get_mut(&session) {
                 Some(opened) => opened.closing = true,
-                None => return,
+                // Its connection is about to be closed.
+                None if reply.is_some() => return,
+                // The learner waits for a transaction with this number, and nothing else answers it.
+                None => {}
             }
         }
         let Some(zxid) = self.next_zxid() else { return };

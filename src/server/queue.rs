@@ -11,6 +11,7 @@ use crate::limits;
 use crate::session::OwnerHandle;
 use crate::wire::OpCode;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -96,7 +97,9 @@ pub struct Batch {
     /// `Shared::serving_term` when its requests were read.
     pub term: u64,
     pub bytes: Vec<u8>,
-    pub items: Vec<Item>,
+    pub items: VecDeque<Item>,
+    /// Items that were handed over.
+    count: usize,
 }
 
 impl Batch {
@@ -105,6 +108,11 @@ impl Batch {
         let start = self.bytes.len() as u32;
         self.bytes.extend_from_slice(body);
         start..self.bytes.len() as u32
+    }
+
+    /// What one turn gathers is bounded like what waits for the pipeline.
+    pub fn is_full(&self) -> bool {
+        self.items.len() >= limits::CORE_TO_PIPELINE_REQUESTS || self.bytes.len() >= limits::CORE_TO_PIPELINE_BYTES
     }
 
     pub fn record(&self, range: &Range<u32>) -> &[u8] {
@@ -170,20 +178,22 @@ impl CoreQueue {
 
     /// Hands a batch over and leaves an empty one in its place.
     pub fn push(&self, batch: &mut Batch) {
-        self.requests.fetch_add(batch.items.len(), Ordering::Relaxed);
+        batch.count = batch.items.len();
+        self.requests.fetch_add(batch.count, Ordering::Relaxed);
         self.bytes.fetch_add(batch.bytes.len(), Ordering::Relaxed);
         let next = self.empty.lock().pop().unwrap_or_default();
         self.full.lock().push(std::mem::replace(batch, next));
     }
 
     /// Appends all batches in order to `into`.
-    pub fn take(&self, into: &mut Vec<Batch>) {
-        into.append(&mut self.full.lock());
+    pub fn take(&self, into: &mut VecDeque<Batch>) {
+        into.extend(self.full.lock().drain(..));
     }
 
-    /// Gives a batch back whose items, so many, have been worked off.
-    pub fn recycle(&self, mut batch: Batch, items: usize) {
-        self.requests.fetch_sub(items, Ordering::SeqCst);
+    /// Gives a batch back whose items have been worked off.
+    pub fn recycle(&self, mut batch: Batch) {
+        assert!(batch.items.is_empty(), "there are requests left in it");
+        self.requests.fetch_sub(batch.count, Ordering::SeqCst);
         self.bytes.fetch_sub(batch.bytes.len(), Ordering::SeqCst);
         batch.clear();
         let mut empty = self.empty.lock();
@@ -221,10 +231,10 @@ mod tests {
         batch.keep(&vec![0; limits::CORE_TO_PIPELINE_BYTES]);
         queue.push(&mut batch);
         assert!(!queue.has_room());
-        let mut taken = Vec::new();
+        let mut taken = VecDeque::new();
         queue.take(&mut taken);
         assert!(!queue.has_room(), "taken is not yet done");
-        queue.recycle(taken.pop().unwrap(), 0);
+        queue.recycle(taken.pop_front().unwrap());
         assert!(queue.has_room());
     }
 }

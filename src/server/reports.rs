@@ -39,6 +39,8 @@ pub struct Answers {
     pub connection_count: u64,
     /// (path, session) of each data watch.
     pub watches: Vec<(String, SessionId)>,
+    /// Sessions whose connections have or had such a watch.
+    pub watchers: Vec<SessionId>,
     pub watch_count: u64,
     pub in_flight: u64,
     pub zxid: Zxid,
@@ -117,6 +119,9 @@ impl Gather {
                     let watchers = watchers.filter(|connection| connection.state != State::Closing);
                     answers.watches.extend(watchers.map(|connection| (path.to_string(), connection.session)));
                 }
+                let watchers = parts.watches.data_watchers().filter_map(|conn| parts.connections.get(conn as usize));
+                let watchers = watchers.filter(|connection| connection.state != State::Closing);
+                answers.watchers.extend(watchers.map(|connection| connection.session));
             }
         });
     }

@@ -273,7 +273,10 @@ impl Snapshotter {
                 // No image is saved any more.
                 self.mail.disk.set_hurry(Hurry::Room, false);
                 // So that a lost end of the log can't be taken for an older one that the snapshot has gone beyond.
-                self.log_writer.with_log(|log| log.settle())?;
+                if let Err(fatal) = self.log_writer.with_log(|log| log.settle()) {
+                    self.give_up(writer);
+                    return Err(fatal);
+                }
                 return writer.finish().map(Some);
             }
             if self.shared.is_stopping() {

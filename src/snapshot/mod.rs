@@ -47,6 +47,11 @@ pub fn is_snapshot_file(name: &str) -> bool {
     name == TMP_NAME || snapshot_zxid(name).is_some()
 }
 
+/// Removes what a crash has left of an unfinished snapshot. What can't be removed now is written over by the next one.
+pub fn discard_unfinished<D: Disk>(disk: &D, dir: &Path) {
+    let _ = disk.remove(&dir.join(TMP_NAME));
+}
+
 /// What a purge left.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {

@@ -43,6 +43,8 @@ impl Dirs {
 /// Finishes or undoes what a crash has interrupted. Before anything of the history is read, snapshots too; both
 /// directories exist and are locked. Does nothing after an orderly end.
 pub fn resume<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<(), Fatal> {
+    // A full disk may need the room for what follows.
+    snapshot::discard_unfinished(disk, &dirs.snapshots);
     quarantine::resume_setting_aside(disk, dirs, sizes)?;
     install::resume(disk, dirs, sizes)
 }

@@ -249,6 +249,9 @@ pub struct SessionTimeout {
 }
 
 impl SessionTimeout {
+    /// Of one in a packet.
+    pub const BYTES: usize = 12;
+
     pub fn write(&self, out: &mut Vec<u8>) {
         out.put_long(self.session.0);
         out.put_int(self.timeout_ms);
@@ -260,7 +263,7 @@ impl SessionTimeout {
 
     /// All that are in the answer to a PING; one that is cut off at the end is `Malformed::Short`.
     pub fn read_all(data: &[u8]) -> impl Iterator<Item = Result<SessionTimeout, Malformed>> {
-        data.chunks(12).map(|chunk| SessionTimeout::read(&mut Reader::new(chunk)))
+        data.chunks(SessionTimeout::BYTES).map(|chunk| SessionTimeout::read(&mut Reader::new(chunk)))
     }
 }
 

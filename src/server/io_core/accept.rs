@@ -116,6 +116,7 @@ impl IoCore {
                 input: Input::default(),
                 output: Output::default(),
                 auth: AuthIds::of_peer(address.ip()),
+                pushed: 0,
                 in_flight: 0,
                 readable: true,
                 half_closed: false,

@@ -62,6 +62,8 @@ pub struct Connection {
     pub received_in: u32,
     /// The output waits for the socket to have room.
     pub blocked: bool,
+    /// Bytes of output that did not wait for the client to read (events, replies of the pipeline), since all was sent last.
+    pub pushed: usize,
     /// In `IoCore::flush` already.
     pub to_flush: bool,
     /// The round of reports (see `IoCore::heard`) in which this session was noted last.

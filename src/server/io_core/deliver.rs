@@ -35,7 +35,7 @@ impl Parts {
                     connection.session = session;
                     connection.timeout_ms = timeout_ms;
                     self.append(conn.slot(), batch.frame(&frame));
-                    self.answered(conn.slot(), OpCode::CreateSession, 0, Zxid::ZERO, received);
+                    self.answered(conn.slot(), OpCode::CreateSession, 0, tree.zxid(), received);
                     self.go_on(conn.slot());
                 }
                 Entry::Refused { conn, frame } => {
@@ -51,7 +51,7 @@ impl Parts {
                         self.doomed.push(conn.slot());
                     }
                     // It went by itself. Whoever asks waits for the answer all the same.
-                    None => self.outgoing.items.push(Item::Closed { conn, session: SessionId::NONE }),
+                    None => self.outgoing.items.push_back(Item::Closed { conn, session: SessionId::NONE }),
                 },
                 Entry::CloseAll => {
                     self.take_back_requests(|_| true);
@@ -126,7 +126,7 @@ impl Parts {
                 }
                 // Before whatever it asks from here on.
                 let (conn, session) = (connection.id, connection.session);
-                self.outgoing.items.push(Item::StillHere { conn, session });
+                self.outgoing.items.push_back(Item::StillHere { conn, session });
             }
             self.go_on(slot);
         }
@@ -138,7 +138,9 @@ impl Parts {
     }
 
     fn append(&mut self, slot: usize, bytes: &[u8]) {
-        self.connections[slot].output.buffer(&mut self.pool).extend_from_slice(bytes);
+        let connection = &mut self.connections[slot];
+        connection.output.buffer(&mut self.pool).extend_from_slice(bytes);
+        connection.pushed += bytes.len();
         self.wants_flush(slot);
     }
 
@@ -159,7 +161,10 @@ impl Parts {
         }
         self.tally.response(frame.len());
         self.append(conn.slot(), frame);
-        let xid = i32::from_be_bytes(frame[4..8].try_into().expect("a reply has a header"));
+        let int = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("a reply has a header"));
+        let xid = int(4);
+        // Upstream a write that has failed is noted as no operation at all; a multi's failure is in its body.
+        let op = if int(16) != 0 && op.is_write() && op != OpCode::Multi { OpCode::Error } else { op };
         self.answered(conn.slot(), op, xid, zxid, received);
         if go_on {
             self.go_on(conn.slot());
@@ -203,7 +208,10 @@ impl Parts {
             if !may_know || !matches!(connection.state, State::Open | State::Ending) {
                 return;
             }
-            write_event(connection.output.buffer(pool), kind, path, zxid.to_wire());
+            let output = connection.output.buffer(pool);
+            let before = output.len();
+            write_event(output, kind, path, zxid.to_wire());
+            connection.pushed += output.len() - before;
             connection.facts.sent += 1;
             tally.sent();
             if !connection.to_flush {

@@ -427,7 +427,7 @@ impl IoCore {
         connection.input.release(&mut self.parts.pool);
         connection.output.release(&mut self.parts.pool);
         if connection.state != State::Fresh && connection.state != State::FourLetter {
-            self.parts.outgoing.items.push(Item::Closed { conn: connection.id, session: connection.session });
+            self.parts.outgoing.items.push_back(Item::Closed { conn: connection.id, session: connection.session });
         }
         if self.parts.connections.is_empty() {
             self.parts.pool.trim();
@@ -452,7 +452,7 @@ impl IoCore {
                 self.next_report = None;
                 self.parts.heard_round = self.parts.heard_round.wrapping_add(1);
                 let sessions = std::mem::take(&mut self.parts.heard);
-                self.parts.outgoing.items.push(Item::Heard { sessions });
+                self.parts.outgoing.items.push_back(Item::Heard { sessions });
                 self.hand_over();
             }
         }

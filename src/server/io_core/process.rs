@@ -209,7 +209,7 @@ impl Parts {
         connection.state = State::Connecting;
         connection.session = request.session;
         let password = self.outgoing.keep(request.password.unwrap_or_default());
-        self.outgoing.items.push(Item::Connect {
+        self.outgoing.items.push_back(Item::Connect {
             conn: connection.id,
             session: request.session,
             password,
@@ -252,7 +252,7 @@ impl Parts {
                 if connection.in_flight as usize >= limits::CONNECTION_IN_FLIGHT_MAX {
                     return Step::Wait(Wait::Writes);
                 }
-                if !shared.cores[self.index].queue.has_room() {
+                if !shared.cores[self.index].queue.has_room() || self.outgoing.is_full() {
                     return Step::Wait(Wait::Room);
                 }
                 self.note_request(slot);
@@ -333,7 +333,7 @@ impl Parts {
         let body = self.outgoing.keep(body);
         connection.in_flight += 1;
         let (conn, session, received) = (connection.id, connection.session, self.now);
-        self.outgoing.items.push(match op {
+        self.outgoing.items.push_back(match op {
             OpCode::Sync => Item::Sync { conn, session, xid, body, received },
             _ => Item::Write { conn, session, xid, op, body, auth: connection.auth.clone(), received },
         });
@@ -373,6 +373,8 @@ impl Parts {
         let frame = Frame::reply(connection.output.buffer(&mut self.pool), xid, Zxid::ZERO);
         frame.bytes.put_null();
         frame.close();
+        connection.facts.sent += 1;
+        self.tally.sent();
         self.wants_flush(slot);
         Step::Done
     }

@@ -57,7 +57,8 @@ impl IoCore {
         let Some(connection) = self.parts.connections.get_mut(slot) else { return };
         connection.to_flush = false;
         if connection.blocked {
-            if connection.output.len() > limits::CONNECTION_OUTPUT_MAX {
+            // One reply to a read may be larger; it is the client's to take its time.
+            if connection.output.len().min(connection.pushed) > limits::CONNECTION_OUTPUT_MAX {
                 tracing::warn!(
                     "{} does not read: {} bytes wait for it; closing its connection (session {} lives on)",
                     connection.address,
@@ -69,7 +70,7 @@ impl IoCore {
             return;
         }
         match connection.output.send(&mut connection.socket, &mut self.parts.pool) {
-            Sent::All => {}
+            Sent::All => connection.pushed = 0,
             Sent::Blocked => connection.blocked = true,
             Sent::Gone => {
                 self.parts.doomed.push(slot);

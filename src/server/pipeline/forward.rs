@@ -102,7 +102,8 @@ impl Forwards {
     /// lost, and what cores had read by then (`CORE_TO_PIPELINE_*`).
     pub fn has_room(&self) -> bool {
         let (requests, bytes) = self.owed.asked();
-        requests + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX && bytes < limits::FORWARDED_BYTES
+        requests + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX
+            && bytes + self.syncs.bytes() < limits::FORWARDED_BYTES
     }
 
     /// A connection has closed.
@@ -216,8 +217,9 @@ impl Pipeline {
             Some(at) => self.pending[at].zxid.min(member.committed),
             None => member.committed,
         };
-        let effect = Effect::Sync { record, confirmed: true };
-        self.pending.insert(at, Pending { zxid, effect, reply: Some(reply), bytes: 0 });
+        let confirmed = Pending::waiting(zxid, Effect::Sync { record, confirmed: true }, Some(reply));
+        self.pending_bytes += confirmed.bytes;
+        self.pending.insert(at, confirmed);
     }
 
     /// A new client, on a learner.

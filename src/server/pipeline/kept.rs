@@ -24,6 +24,7 @@ use crate::server::queue::ConnId;
 use crate::wire::OpCode;
 use crate::wire::txn::{Txn, TxnHeader};
 use crate::zab::Role;
+use std::collections::VecDeque;
 
 /// Until when, and for whom.
 #[derive(Clone, Copy)]
@@ -75,6 +76,7 @@ impl Pipeline {
             };
             self.pending.push_back(Pending { zxid, effect, reply, bytes });
         }
+        self.pending_bytes = self.pending.iter().map(|pending| pending.bytes).sum();
         if keeps {
             member.forwards.hold();
         } else {
@@ -92,11 +94,12 @@ impl Pipeline {
         for Forwarded { reply, refused, body, .. } in std::mem::take(&mut member.forwards.passed_over) {
             match refused {
                 Some(code) if is_answer => {
-                    let effect = Effect::Refused(code);
-                    self.pending.push_back(Pending { zxid, effect, reply: Some(reply), bytes: 0 });
+                    self.pending.push_back(Pending::waiting(zxid, Effect::Refused(code), Some(reply)));
                 }
                 None if is_answer && reply.op == OpCode::Sync => {
-                    self.pending.push_back(sync_before(zxid, reply, body));
+                    let sync = sync_before(zxid, reply, body);
+                    self.pending_bytes += sync.bytes;
+                    self.pending.push_back(sync);
                 }
                 // A leader answers in order, so no answer will come; or the client is on another server.
                 _ => self.tell(reply.conn, Entry::Close { conn: reply.conn }),
@@ -106,8 +109,7 @@ impl Pipeline {
 
     /// Everything behind `to` never happened. What a client asked of it could be asked again, but has been forgotten.
     pub(super) fn cut_the_line(&mut self, to: Zxid) {
-        while self.pending.back().is_some_and(|pending| pending.zxid > to) {
-            let Pending { reply, bytes, .. } = self.pending.pop_back().expect("just looked");
+        for Pending { reply, bytes, .. } in cut(&mut self.pending, to) {
             self.pending_bytes -= bytes;
             if let Some(ReplyTo { conn, .. }) = reply {
                 self.tell(conn, Entry::Close { conn });
@@ -197,13 +199,21 @@ impl Pipeline {
     }
 }
 
+/// Takes out what is behind `to`, wherever it stands: a learner's sync may stand at the end for what was committed when it was
+/// confirmed, behind proposals that are not.
+fn cut(line: &mut VecDeque<Pending>, to: Zxid) -> VecDeque<Pending> {
+    let (kept, cut) = std::mem::take(line).into_iter().partition(|pending| pending.zxid <= to);
+    *line = kept;
+    cut
+}
+
 /// A sync that a lost leader was asked before a write of the same session that it has made into a transaction. If that is
 /// committed, everything that was acknowledged to anyone before the sync was asked has a smaller zxid: that leader was no
 /// former one when it made the transaction, or the next one's history, which was fixed before anything was acknowledged in a
 /// later epoch, would not have it.
 fn sync_before(zxid: Zxid, reply: ReplyTo, record: Vec<u8>) -> Pending {
     let effect = Effect::Sync { record, confirmed: true };
-    Pending { zxid, effect, reply: Some(ReplyTo { after_sync: 0, ..reply }), bytes: 0 }
+    Pending::waiting(zxid, effect, Some(ReplyTo { after_sync: 0, ..reply }))
 }
 
 /// Whether a transaction says where its session's client is: it was made for a request of it, on the server that it is on.
@@ -215,5 +225,23 @@ pub(super) fn tells_of_its_client(txn: &Txn) -> bool {
         Txn::Error { .. } => false,
         Txn::Multi(parts) => !parts.iter().any(|part| matches!(part, Txn::Error { .. })),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ErrorCode;
+
+    #[test]
+    fn what_is_taken_back_leaves_the_line_also_from_before_a_sync_that_stays() {
+        let place = |counter, effect| Pending::waiting(Zxid::new(Epoch(1), counter), effect, None);
+        let other = |counter| place(counter, Effect::Refused(ErrorCode::NO_NODE));
+        let sync = |counter| place(counter, Effect::Sync { record: Vec::new(), confirmed: true });
+        let mut line = VecDeque::from([other(4), other(5), sync(4), other(6), sync(6), sync(4)]);
+        let counters = |line: &VecDeque<Pending>| line.iter().map(|pending| pending.zxid.counter()).collect::<Vec<_>>();
+        let taken = cut(&mut line, Zxid::new(Epoch(1), 4));
+        assert_eq!((counters(&line), counters(&taken)), (vec![4, 4, 4], vec![5, 6, 6]));
+        assert!(cut(&mut line, Zxid::new(Epoch(1), 9)).is_empty());
     }
 }

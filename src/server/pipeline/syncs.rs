@@ -22,6 +22,8 @@ pub struct Asked {
 pub struct Syncs {
     asked: u64,
     under_way: VecDeque<Asked>,
+    /// Of their records.
+    bytes: usize,
     /// Number of the last one under way of each session that has any.
     last: FastMap<SessionId, u64>,
 }
@@ -31,16 +33,22 @@ impl Syncs {
         self.under_way.len()
     }
 
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The leader is being asked.
     pub fn push(&mut self, session: SessionId, reply: ReplyTo, record: Vec<u8>) {
         self.asked += 1;
         self.last.insert(session, self.asked);
+        self.bytes += record.len();
         self.under_way.push_back(Asked { number: self.asked, session, reply, record });
     }
 
     /// The leader has answered the oldest one.
     pub fn pop(&mut self) -> Option<Asked> {
         let oldest = self.under_way.pop_front()?;
+        self.bytes -= oldest.record.len();
         if self.last.get(&oldest.session) == Some(&oldest.number) {
             self.last.remove(&oldest.session);
         }
@@ -58,6 +66,7 @@ impl Syncs {
         let (its, others): (VecDeque<Asked>, _) =
             all.into_iter().partition(|sync| sync.reply.conn == conn && sync.number <= up_to);
         self.under_way = others;
+        self.bytes -= its.iter().map(|sync| sync.record.len()).sum::<usize>();
         if !its.is_empty() {
             // The session may have moved, and have earlier ones from another connection.
             self.last = self.under_way.iter().map(|sync| (sync.session, sync.number)).collect();
@@ -68,6 +77,7 @@ impl Syncs {
     /// Nobody will answer them.
     pub fn drain(&mut self) -> impl Iterator<Item = Asked> {
         self.last.clear();
+        self.bytes = 0;
         self.under_way.drain(..)
     }
 }
