@@ -232,6 +232,13 @@ fn four_letter_words_are_answered_and_the_connection_closed() {
     assert_eq!(ask(b"wchs"), "1 connections watching 1 paths\nTotal watches:1\n");
     assert_eq!(ask(b"wchp"), format!("/a\n\t{}\n\n", client.session));
     assert_eq!(ask(b"wchc"), format!("{}\n\t/a\n\n", client.session));
+    // One whose watch has fired is named still, as by ZooKeeper 3.9.5; and a write that has failed is no operation.
+    let mut other = Raw::connect(server.address);
+    other.call(&set(1, "/a", b"new"));
+    other.call(&set(2, "/none", b"new"));
+    assert_eq!(ask(b"wchs"), "1 connections watching 0 paths\nTotal watches:0\n");
+    assert_eq!(ask(b"wchc"), format!("{}\n\n", client.session));
+    assert!(ask(b"cons").contains(&format!("sid={},lop=NA,", other.session)));
     assert!(ask(b"dump").contains(&format!("Sessions with Ephemerals (1):\n{}:\n\t/a\n", client.session)));
     assert!(ask(b"cons").contains("lop=GETD"));
     assert!(ask(b"conf").contains(&format!("clientPort={}\n", server.address.port())));

@@ -137,6 +137,29 @@ fn segments_grow_fourfold_up_to_their_full_size_and_a_batch_that_needs_more_gets
 }
 
 #[test]
+fn what_is_purged_and_has_its_files_yet_does_not_come_back_with_a_truncation() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+    for first in (1..1000).step_by(10) {
+        log.append(&batch(first..first + 10, 100)).unwrap();
+        log.sync().unwrap();
+    }
+    let purge = log.purge(Zxid(500));
+    assert!(purge.len() > 2);
+    let (oldest, segments) = (log.oldest(), log.segments());
+    log.truncate(Zxid(997)).unwrap();
+    assert_eq!((log.oldest(), log.segments()), (oldest, segments));
+    assert!(!log.view().holdings().reaches(Zxid(oldest.0 - 1)));
+    purge.run().unwrap();
+    log.append(&batch(998..999, 100)).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (log, records) = open(dir.path(), oldest).unwrap();
+    assert_eq!(zxids(&records), (oldest.0 + 1..=998).collect::<Vec<_>>());
+    assert_eq!(log.oldest(), oldest);
+}
+
+#[test]
 fn purged_segments_are_used_again_and_history_reaches_back_to_the_oldest_left() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();

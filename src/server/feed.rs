@@ -25,7 +25,8 @@ pub enum Entry {
     /// The reply to a write or a sync: a whole frame.
     Reply { conn: ConnId, op: OpCode, frame: Range<u32>, zxid: Zxid, received: Now, then_close: bool },
     /// The answer to a connect request: a whole frame; the connection has a session now.
-    Connected { conn: ConnId, frame: Range<u32>, session: SessionId, timeout_ms: i32, received: Now },
+    /// `began`: when the session was asked for that has begun with it; `None` where it has been taken up again.
+    Connected { conn: ConnId, frame: Range<u32>, session: SessionId, timeout_ms: i32, began: Option<Now> },
     /// The refusal of a connect request: a whole frame, then the connection is closed.
     Refused { conn: ConnId, frame: Range<u32> },
     /// The connection is closed without a word: its session moved, or is over.

@@ -214,6 +214,10 @@ impl LogWriter {
                 }
             }
             let mut writer = self.writer.lock();
+            if writer.failed {
+                // The pipeline has seen the error, and stops the server.
+                return Ok(());
+            }
             let (purge, settle, stop) = {
                 let mut mail = self.mailbox.mail.lock();
                 std::mem::swap(&mut mail.batch, &mut batch);

@@ -501,15 +501,7 @@ impl Pipeline {
                     self.open_session(conn, timeout_ms, read_only, received, time_ms);
                 } else {
                     let password = batch.record(&password).to_vec();
-                    self.reconnect(Reconnect {
-                        conn,
-                        session,
-                        password,
-                        timeout_ms,
-                        read_only,
-                        received,
-                        old: ConnId::NONE,
-                    });
+                    self.reconnect(Reconnect { conn, session, password, timeout_ms, read_only, old: ConnId::NONE });
                 }
             }
             Item::Closed { conn, session } => self.connection_closed(conn, session),

@@ -8,7 +8,6 @@ use crate::ids::{SessionId, Zxid};
 use crate::server::io_core::{Connection, Parts, State};
 use crate::session::SessionTable;
 use crate::tree::{Track, Tree};
-use crate::wire::OpCode;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -189,11 +188,11 @@ fn status(connection: &Connection) -> ConnectionStatus {
     let facts = &connection.facts;
     let session = (connection.session != SessionId::NONE).then(|| SessionConnection {
         id: connection.session,
-        last_operation: facts.last_op.map_or("NA", OpCode::short_name),
+        last_operation: facts.last_op,
         established_ms: facts.established,
         timeout_ms: connection.timeout_ms,
         last_cxid: facts.last_cxid,
-        last_zxid: facts.last_zxid.map_or(-1, Zxid::to_wire),
+        last_zxid: facts.last_zxid,
         last_response_ms: facts.last_response,
         last_latency_ms: facts.last_latency_ms,
         latency: facts.latency,

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// ACLs in one slice.
 const SLICE_ACLS: u32 = 256;
+/// A slice with what has been saved may be large; a block ends with the image that makes it this large.
+const BLOCK_BYTES: usize = 64 << 20;
 /// Sessions in one block.
 const BLOCK_SESSIONS: usize = 4096;
 
@@ -31,6 +33,7 @@ pub struct SnapshotWriter<D: Disk> {
     slice_kind: Kind,
     slice_bytes: usize,
     piece_bytes: usize,
+    block_bytes: usize,
     stage: Stage,
     blocks: u32,
     /// Of the file so far, with what is in `piece`.
@@ -80,6 +83,7 @@ impl<D: Disk> SnapshotWriter<D> {
             slice_kind: Kind::Nodes,
             slice_bytes: limits::READ_GUARD_BYTES,
             piece_bytes: D::PIECE_BYTES,
+            block_bytes: BLOCK_BYTES,
             stage: Stage::Nodes,
             blocks: 0,
             bytes: 0,
@@ -118,10 +122,10 @@ impl<D: Disk> SnapshotWriter<D> {
         Ok(())
     }
 
-    /// About how many bytes a slice has, instead of what the guard allows, and what is written at a time. Tests take small
-    /// ones.
+    /// About how many bytes a slice has, instead of what the guard allows, a block, and what is written at a time. Tests take
+    /// small ones.
     pub fn slices_of(mut self, bytes: usize) -> Self {
-        (self.slice_bytes, self.piece_bytes) = (bytes, bytes);
+        (self.slice_bytes, self.piece_bytes, self.block_bytes) = (bytes, bytes, bytes);
         self
     }
 
@@ -161,16 +165,24 @@ impl<D: Disk> SnapshotWriter<D> {
             return Ok(());
         }
         let mut slice = std::mem::take(&mut self.slice);
+        let mut from = 0;
         if self.slice_kind == Kind::Nodes {
             let mut rest = &slice[..];
             while let Some((image, after)) = Image::read(rest) {
                 self.digest.node(&image, &rest[..rest.len() - after.len()]);
                 self.nodes += 1;
                 rest = after;
+                let at = slice.len() - rest.len();
+                if at - from >= self.block_bytes {
+                    self.write_block(self.slice_kind, &slice[from..at])?;
+                    from = at;
+                }
             }
             assert!(rest.is_empty(), "the tree gives whole images");
         }
-        self.write_block(self.slice_kind, &slice)?;
+        if from < slice.len() {
+            self.write_block(self.slice_kind, &slice[from..])?;
+        }
         slice.clear();
         // Saved images may have come as one large buffer: that isn't kept.
         slice.shrink_to(2 * limits::READ_GUARD_BYTES);

@@ -128,10 +128,12 @@ pub struct Facts {
     pub sent: u64,
     /// Wall time in milliseconds.
     pub established: i64,
-    pub last_op: Option<OpCode>,
+    /// As `cons` names it.
+    pub last_op: &'static str,
     /// Negative: none to show.
     pub last_cxid: i32,
-    pub last_zxid: Option<Zxid>,
+    /// As on the wire.
+    pub last_zxid: i64,
     /// Milliseconds of the monotonic clock.
     pub last_response: u64,
     pub last_latency_ms: u64,
@@ -144,9 +146,10 @@ impl Facts {
             received: 0,
             sent: 0,
             established,
-            last_op: None,
-            last_cxid: -1,
-            last_zxid: None,
+            // What upstream shows of a client that has taken its session up again and asked for nothing yet.
+            last_op: "null",
+            last_cxid: 0,
+            last_zxid: 0,
             last_response: 0,
             last_latency_ms: 0,
             latency: Totals::default(),
@@ -156,12 +159,12 @@ impl Facts {
     #[inline]
     pub fn answered(&mut self, op: OpCode, xid: i32, zxid: Zxid, now: Now, latency_ms: u64) {
         self.sent += 1;
-        self.last_op = Some(op);
+        self.last_op = op.short_name();
         // Pings and their like leave the last ordinary one.
         if xid >= 0 {
             self.last_cxid = xid;
         }
-        self.last_zxid = Some(zxid);
+        self.last_zxid = zxid.to_wire();
         self.last_response = now.millis();
         self.last_latency_ms = latency_ms;
         self.latency.observe(latency_ms, 1);
@@ -169,6 +172,6 @@ impl Facts {
 
     /// `crst`.
     pub fn reset(&mut self) {
-        *self = Facts::new(self.established);
+        *self = Facts { last_op: "NA", last_cxid: -1, last_zxid: -1, ..Facts::new(self.established) };
     }
 }

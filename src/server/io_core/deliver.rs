@@ -29,13 +29,19 @@ impl Parts {
                 Entry::Reply { conn, op, frame, zxid, received, then_close } => {
                     self.deliver_reply(conn, op, batch.frame(&frame), zxid, received, then_close);
                 }
-                Entry::Connected { conn, frame, session, timeout_ms, received } => {
+                Entry::Connected { conn, frame, session, timeout_ms, began } => {
                     let Some(connection) = self.get(conn) else { continue };
                     connection.state = State::Open;
                     connection.session = session;
                     connection.timeout_ms = timeout_ms;
                     self.append(conn.slot(), batch.frame(&frame));
-                    self.answered(conn.slot(), OpCode::CreateSession, 0, tree.zxid(), received);
+                    match began {
+                        Some(asked) => self.answered(conn.slot(), OpCode::CreateSession, 0, tree.zxid(), asked),
+                        None => {
+                            self.connections[conn.slot()].facts.sent += 1;
+                            self.tally.sent();
+                        }
+                    }
                     self.go_on(conn.slot());
                 }
                 Entry::Refused { conn, frame } => {

@@ -100,7 +100,7 @@ impl Pipeline {
                     Effect::Open { header, timeout_ms, conn, read_only, received } => {
                         apply(&mut tree, &header, Txn::CreateSession { timeout_ms }, applied, shared, feeds);
                         sessions.add(header.session, timeout_ms, Some(conn.into()), now);
-                        connect::connected(feeds, conn, header.session, timeout_ms, read_only, received);
+                        connect::connected(feeds, conn, header.session, timeout_ms, read_only, Some(received));
                     }
                     Effect::Sync { record, confirmed } => {
                         if !confirmed {

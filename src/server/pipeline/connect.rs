@@ -20,7 +20,6 @@ pub(super) struct Reconnect {
     pub password: Vec<u8>,
     pub timeout_ms: i32,
     pub read_only: Option<bool>,
-    pub received: Now,
     /// The connection that has to be shut first; none if there is none.
     pub old: ConnId,
 }
@@ -105,12 +104,12 @@ impl Pipeline {
         if !right || !self.sessions.reopen(reconnect.session, reconnect.timeout_ms, reconnect.conn.into(), now) {
             return self.refuse(&reconnect);
         }
-        let Reconnect { conn, session, timeout_ms, read_only, received, .. } = reconnect;
+        let Reconnect { conn, session, timeout_ms, read_only, .. } = reconnect;
         if let Some(member) = &mut self.member {
             member.unclaimed.remove(&session);
             member.forwards.forget_others(session, conn);
         }
-        connected(&mut self.feeds, conn, session, timeout_ms, read_only, received);
+        connected(&mut self.feeds, conn, session, timeout_ms, read_only, None);
     }
 
     pub(super) fn refuse(&mut self, reconnect: &Reconnect) {
@@ -134,7 +133,7 @@ pub(super) fn connected(
     session: SessionId,
     timeout_ms: i32,
     read_only: Option<bool>,
-    received: Now,
+    began: Option<Now>,
 ) {
     let response = ConnectResponse {
         timeout_ms,
@@ -146,5 +145,5 @@ pub(super) fn connected(
     let start = feed.bytes.len() as u32;
     response.write(&mut feed.bytes);
     let frame = start..feed.bytes.len() as u32;
-    feed.entries.push(Entry::Connected { conn, frame, session, timeout_ms, received });
+    feed.entries.push(Entry::Connected { conn, frame, session, timeout_ms, began });
 }
