@@ -817,6 +817,14 @@ fn a_cut_gives_up_what_is_behind_it_and_keeps_the_files() {
     let kept = disk.list(dir()).unwrap().iter().filter(|name| name.starts_with("cut.")).count();
     assert_eq!(kept, segments(&whole).len() - 1, "the cut one and all behind it");
 
+    // A second cut, of segments whose numbers have been used again, leaves alone what the first has set aside.
+    let twice = copy(&disk);
+    let aside = |name: &str| twice.contents(&dir().join(format!("{name}segment.{:016x}", 2)));
+    let first = aside("cut.").unwrap();
+    inspect::cut(&twice, dir(), Zxid(last_good.0 - 1)).unwrap();
+    assert_eq!(recovered(&twice), last_good.0 - 1);
+    assert!(aside("cut.").unwrap() == first && aside("cut.2.").is_some_and(|second| second != first));
+
     for count in 0..=operations {
         let disk = copy(&whole);
         disk.stop_after(disk.operations() + count);

@@ -3,7 +3,7 @@
 //!
 //! A server that finds damage stops and changes nothing. What to give up is then an operator's decision, made with the
 //! list of `survey` and carried out by `cut`, which keeps everything up to one zxid and sets the rest aside: files are
-//! renamed or copied to `cut.<name>`, never deleted. While a cut is under way a file `cut` says so, and recovery refuses
+//! renamed or copied to `cut.<name>`, those of a second cut to `cut.2.<name>`, never deleted. While a cut is under way a file `cut` says so, and recovery refuses
 //! the log: half a cut is neither the old history nor the new one.
 //!
 //! Runs on: the command's thread; the caller holds the lock of the directory.
@@ -200,9 +200,10 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     let path = segment_path(dir, number);
     let sync_dir = || disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e));
     let io = |e| disk::fatal(&path, 0, e);
-    disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n").as_bytes())?;
+    let round = round(disk, dir)?;
+    disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n{round}\n").as_bytes())?;
 
-    let aside = dir.join(format!("cut.{}", name(&path)));
+    let aside = aside_path(dir, round, &path);
     if disk.open(&aside).is_err() {
         // A copy: the part that stays is needed here.
         let bytes = disk.open(&path).and_then(|file| disk::read_whole(&file, u64::MAX)).map_err(io)?;
@@ -212,7 +213,7 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     // Latest first, so that the log has no gap on the way.
     for &later in numbers.iter().rev().filter(|&&later| later > number) {
         let later = segment_path(dir, later);
-        let aside = dir.join(format!("cut.{}", name(&later)));
+        let aside = aside_path(dir, round, &later);
         disk.rename(&later, &aside).map_err(|e| disk::fatal(&later, 0, e))?;
         sync_dir()?;
     }
@@ -222,6 +223,31 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     file.sync().map_err(|e| disk::sync_failed(&path, e))?;
     disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
     sync_dir()
+}
+
+/// Where a segment is set aside: numbers are used again, so each cut has names of its own.
+fn aside_path(dir: &Path, round: u32, segment: &Path) -> PathBuf {
+    match round {
+        1 => dir.join(format!("cut.{}", name(segment))),
+        _ => dir.join(format!("cut.{round}.{}", name(segment))),
+    }
+}
+
+/// Which cut of this directory it is: the one that was interrupted, or the first that has nothing set aside.
+fn round<D: Disk>(disk: &D, dir: &Path) -> Result<u32, Fatal> {
+    let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
+    if names.iter().any(|name| name == CUT) {
+        let path = dir.join(CUT);
+        let note =
+            disk.open(&path).and_then(|file| disk::read_whole(&file, 4096)).map_err(|e| disk::fatal(&path, 0, e))?;
+        // An older note has the zxid only.
+        return Ok(String::from_utf8_lossy(&note).lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(1));
+    }
+    let is_taken = |round: &u32| {
+        let path = aside_path(dir, *round, Path::new("segment."));
+        names.iter().any(|taken| taken.starts_with(&name(&path)))
+    };
+    Ok((1..).find(|round| !is_taken(round)).expect("a directory has fewer files"))
 }
 
 /// The segment that holds the record `up_to`, and the offset behind it.

@@ -186,7 +186,7 @@ fn namespaces(tree: &Tree) -> Vec<NamespaceStatus> {
 
 fn status(connection: &Connection) -> ConnectionStatus {
     let facts = &connection.facts;
-    let session = (connection.session != SessionId::NONE).then(|| SessionConnection {
+    let session = (connection.session != SessionId::NONE).then_some(SessionConnection {
         id: connection.session,
         last_operation: facts.last_op,
         established_ms: facts.established,
