@@ -6,6 +6,7 @@ mod files;
 mod raw;
 
 use ostler::auth::{DigestAlgorithm, derive};
+use ostler::clock;
 use ostler::server::boot;
 use ostler::wire::OpCode;
 use ostler::wire::client::xid::AUTH;
@@ -97,6 +98,32 @@ fn a_multi_read_of_more_than_any_client_takes_is_refused_and_harms_nobody() {
     let reply = client.call(&reads(40_000));
     assert_eq!((reply.err, reply.body.len()), (-5, 0));
     assert_eq!(client.call(&ping()).xid, -2);
+    server.stop().unwrap();
+}
+
+/// Also where an answer costs nothing and nothing else holds it back.
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_whatever_it_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let sasl = request(7, OpCode::Sasl.to_wire(), |out| out.put_buffer(Some(b"")));
+    for (what, frame) in [("auth", auth("ip", b"")), ("sasl", sasl)] {
+        let mut stream = Raw::connect(server.address).socket;
+        let frames = frame.repeat(4096);
+        stream.set_nonblocking(true).unwrap();
+        let mut written: usize = 0;
+        let mut stuck = clock::now();
+        // Until nothing goes out for a second: then its requests stand in the kernel's buffers.
+        while clock::now().since(stuck).as_millis() < 1_000 {
+            match stream.write(&frames[written % frames.len()..]) {
+                // It is a test of where it ends: without an end it would go on for ever.
+                Ok(count) => (written, stuck) = (written + count, clock::now()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) => panic!("{what}: {error}"),
+            }
+            assert!(written < 64 << 20, "{what}: a client that does not read is answered without end");
+        }
+    }
     server.stop().unwrap();
 }
 

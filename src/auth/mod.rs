@@ -37,6 +37,8 @@ pub struct AuthRules {
     /// `enforce.auth.schemes` (or `sasl` for `sessionRequireClientSASLAuth`): one of them is needed for any request but
     /// auth and sasl. Empty when nothing is enforced.
     pub required_schemes: Vec<String>,
+    /// What the identities of a connection may have in bytes: they have to fit a packet to the leader.
+    pub bytes_max: usize,
 }
 
 impl Default for AuthRules {
@@ -46,6 +48,7 @@ impl Default for AuthRules {
             digest: Some(DigestAlgorithm::Sha1),
             super_digest: None,
             required_schemes: Vec::new(),
+            bytes_max: limits::CONNECTION_AUTH_BYTES,
         }
     }
 }
@@ -108,13 +111,17 @@ impl AuthIds {
 
     /// Adds one; nothing if it is there already. `false` when the set is full (`limits::CONNECTION_AUTH_*`).
     pub fn add(&mut self, scheme: &str, id: &str) -> bool {
+        self.add_within(limits::CONNECTION_AUTH_BYTES, scheme, id)
+    }
+
+    fn add_within(&mut self, bytes_max: usize, scheme: &str, id: &str) -> bool {
+        /// Of two lengths.
+        const FIXED: usize = 8;
         if self.iter().any(|known| known.scheme == scheme && known.id == id) {
             return true;
         }
-        let bytes: usize = self.iter().map(|known| known.scheme.len() + known.id.len()).sum();
-        let is_full = self.0.list.len() >= limits::CONNECTION_AUTH_IDS
-            || bytes + scheme.len() + id.len() > limits::CONNECTION_AUTH_BYTES;
-        if is_full {
+        let bytes: usize = self.iter().map(|known| known.scheme.len() + known.id.len() + FIXED).sum();
+        if self.0.list.len() >= limits::CONNECTION_AUTH_IDS || bytes + scheme.len() + id.len() + FIXED > bytes_max {
             return false;
         }
         self.insert(scheme, id.to_owned());
@@ -142,7 +149,8 @@ impl AuthIds {
             (Some("digest"), Some(algorithm), Some(auth)) => {
                 let id = derive(&String::from_utf8_lossy(auth), algorithm);
                 let is_super = rules.super_digest.as_ref().is_some_and(|it| same(it.as_bytes(), id.as_bytes()));
-                let added = (!is_super || self.add(SUPER, "")) && self.add("digest", &id);
+                let most = rules.bytes_max;
+                let added = (!is_super || self.add_within(most, SUPER, "")) && self.add_within(most, "digest", &id);
                 if added { Ok(()) } else { Err(ErrorCode::AUTH_FAILED) }
             }
             _ => Err(ErrorCode::AUTH_FAILED),

@@ -89,6 +89,10 @@ fn nor_can_it_gather_long_ones() {
     assert_eq!(outcomes, [true, true, true, false, false]);
     outcomes[0] = ids.authenticate(Some("digest"), Some(b"bob:pw"), &rules).is_ok();
     assert!(outcomes[0], "a short one has room");
+    let small = AuthRules { bytes_max: 100, ..AuthRules::default() };
+    let mut ids = peer("127.0.0.1");
+    let outcomes = [b"u1:p", b"u2:p", b"u3:p"].map(|auth| ids.authenticate(Some("digest"), Some(auth), &small).is_ok());
+    assert_eq!(outcomes, [true, false, false], "as many as a packet takes");
 }
 
 #[test]

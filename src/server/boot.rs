@@ -345,6 +345,7 @@ fn auth_rules(config: &Config) -> AuthRules {
         digest: DigestAlgorithm::from_name(&config.digest_alg).filter(|_| config.digest_auth_enabled),
         super_digest: config.super_digest.clone(),
         required_schemes: config.required_auth_schemes.clone(),
+        bytes_max: limits::CONNECTION_AUTH_BYTES.min(config.jute_max_buffer + config.jute_max_buffer_extra),
     }
 }
 

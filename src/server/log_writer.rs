@@ -129,10 +129,11 @@ impl Writer {
     fn purge(&mut self, up_to: Zxid) -> Result<(), Fatal> {
         if self.rolled_for.is_none_or(|rolled_for| rolled_for < up_to) {
             self.failed = true;
+            let segments = self.log.segments();
             match self.log.roll() {
                 Ok(()) => self.rolled_for = Some(up_to),
                 // Nothing has changed: the present segment has room, and what is purged may make some.
-                Err(full @ Fatal::DiskFull { .. }) => {
+                Err(full @ Fatal::DiskFull { .. }) if self.log.segments() == segments => {
                     tracing::error!("{full}; the log goes on in its present segment. {}", full.advice());
                 }
                 Err(other) => return Err(other),

@@ -170,7 +170,7 @@ impl Parts {
         let int = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("a reply has a header"));
         let xid = int(4);
         // Upstream a write that has failed is noted as no operation at all; a multi's failure is in its body.
-        let op = if int(16) != 0 && op.is_write() && op != OpCode::Multi { OpCode::Error } else { op };
+        let op = if int(16) != 0 && op.is_write() { OpCode::Error } else { op };
         self.answered(conn.slot(), op, xid, zxid, received);
         if go_on {
             self.go_on(conn.slot());

@@ -240,8 +240,7 @@ impl Parts {
                 if connection.in_flight > 0 {
                     return Step::Wait(Wait::Writes);
                 }
-                if connection.output.len() > limits::CONNECTION_OUTPUT_PAUSE {
-                    self.wants_flush(slot);
+                if self.has_much_output(slot) {
                     return Step::Wait(Wait::Output);
                 }
                 self.note_request(slot);
@@ -260,10 +259,16 @@ impl Parts {
                 self.queue_write(slot, op, header.xid, body)
             }
             Some(OpCode::Auth) => {
+                if self.has_much_output(slot) {
+                    return Step::Wait(Wait::Output);
+                }
                 self.note_request(slot);
                 self.authenticate(slot, header.xid, body, shared)
             }
             Some(OpCode::Sasl) => {
+                if self.has_much_output(slot) {
+                    return Step::Wait(Wait::Output);
+                }
                 self.note_request(slot);
                 self.sasl(slot, header.xid, body)
             }
@@ -377,6 +382,15 @@ impl Parts {
         self.tally.sent();
         self.wants_flush(slot);
         Step::Done
+    }
+
+    /// Whether a client has to read first. What is answered here at once waits for that, so it needs no other bound.
+    fn has_much_output(&mut self, slot: usize) -> bool {
+        let has_much = self.connections[slot].output.len() > limits::CONNECTION_OUTPUT_PAUSE;
+        if has_much {
+            self.wants_flush(slot);
+        }
+        has_much
     }
 
     /// A reply that is only a header.

@@ -69,6 +69,8 @@ pub struct Forwards {
     pub syncs_answered: u64,
     /// Sessions heard from since the leader last asked, and their timeouts.
     pub touched: FastMap<SessionId, i32>,
+    /// Those that did not fit into the last answer, in their order.
+    untold: Vec<(SessionId, i32)>,
     /// Requests behind which the last transaction of the leader's has answered another of the same session.
     pub(super) passed_over: Vec<Forwarded>,
 }
@@ -104,6 +106,18 @@ impl Forwards {
         let (requests, bytes) = self.owed.asked();
         requests + self.opening.len() + self.syncs.len() < limits::FORWARDED_MAX
             && bytes + self.syncs.bytes() < limits::FORWARDED_BYTES
+    }
+
+    /// Sessions heard from, at most so many. Those that are left are the first the next time: the leader would take a second
+    /// answer for that of the next ping.
+    pub(super) fn take_touched(&mut self, at_most: usize) -> Vec<(SessionId, i32)> {
+        let mut told = std::mem::take(&mut self.untold);
+        for (session, _) in &told {
+            self.touched.remove(session);
+        }
+        told.extend(self.touched.drain());
+        self.untold = told.split_off(at_most.min(told.len()));
+        told
     }
 
     /// A connection has closed.
@@ -413,5 +427,26 @@ impl Pipeline {
             Some(member) => member.end_of_line(),
             None => self.leading.proposed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_do_not_fit_one_answer_are_the_first_in_the_next() {
+        let mut forwards = Forwards::default();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            // All of them are heard from again before each answer.
+            forwards.touched.extend((1..=5).map(|session| (SessionId(session), 4_000)));
+            let told = forwards.take_touched(2);
+            assert_eq!(told.len(), 2);
+            seen.extend(told.into_iter().map(|(session, _)| session.0));
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
     }
 }

@@ -380,12 +380,10 @@ impl Pipeline {
             Brought::Nothing => {}
             Brought::Proposal { zxid, record } => self.take_proposal(zxid, record),
             Brought::Ping => {
-                let mut touched: Vec<_> = member.forwards.touched.drain().collect();
-                // What does not fit into a packet is told with the next one: the leader would take a second answer for that.
                 let fit = member.net.packet_max() / SessionTimeout::BYTES;
-                member.forwards.touched.extend(touched.split_off(fit.min(touched.len())));
-                let sessions = touched.into_iter().map(|(session, timeout_ms)| SessionTimeout { session, timeout_ms });
-                learner.ping_answer(sessions);
+                let told = member.forwards.take_touched(fit);
+                learner
+                    .ping_answer(told.into_iter().map(|(session, timeout_ms)| SessionTimeout { session, timeout_ms }));
             }
             Brought::Valid(answer) => self.revalidated(answer),
         }
