@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +92,23 @@ fn strangers_that_say_nothing_do_not_keep_a_follower_out() {
     let told = lines.lines().filter(|line| line.contains("that say nothing")).count();
     assert!((1..=STRANGERS - 1_024).contains(&told), "{told} lines");
     drop(strangers);
+}
+
+/// Whoever has not said who it is has no megabytes to be read into.
+#[test]
+fn a_stranger_that_announces_a_large_packet_is_closed_before_it_has_sent_it() {
+    let ensemble = Ensemble::start(Layout::of(3).with("initLimit=1000"));
+    let leader = ensemble.leader();
+    let mut stranger = TcpStream::connect(ensemble.quorum_address(leader)).expect("the leader listens");
+    stranger.set_read_timeout(Some(SOON)).unwrap();
+    // FOLLOWERINFO, a zxid, a million bytes of data, of which the first come.
+    let mut packet =
+        [11i32.to_be_bytes().to_vec(), 0i64.to_be_bytes().to_vec(), 1_000_000i32.to_be_bytes().to_vec()].concat();
+    packet.extend_from_slice(&[0; 100]);
+    stranger.write_all(&packet).unwrap();
+    let end = stranger.read(&mut [0; 1]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "it is closed without an answer: {end:?}");
+    assert_eq!(ensemble.mode(leader).as_deref(), Some("leader"));
 }
 
 /// Anonymous memory of a process, in MiB.

@@ -24,7 +24,7 @@ use ostler::log::epochs::Epochs;
 use ostler::log::{Batch, Log, Sizes};
 use ostler::random::Rng;
 use ostler::snapshot::zookeeper::{
-    Compression, DecodeLimits, Decoder, Dirs, ExportOptions, ImportOptions, Imported, TakeOver, export, import,
+    Compression, DecodeLimits, Decoder, Dirs, ExportOptions, Files, ImportOptions, Imported, TakeOver, export, import,
     put_state, read_state, remove_ours, take_over, write_file, write_log_header, write_log_record,
 };
 use ostler::tree::{Tree, TreeOptions};
@@ -100,6 +100,13 @@ fn real_files_give_the_state_that_their_server_had() {
         assert_eq!(imported.sessions, whole.sessions);
         assert_eq!(report.sessions, 3);
     }
+}
+
+#[test]
+fn without_a_snapshot_that_is_old_enough_and_a_log_there_is_nothing_to_go_back_to() {
+    let early = ImportOptions { up_to: Some(Zxid(0x10)), ..options() };
+    let refused = read_with(&disk_with(&[("snapshot.16a", SNAPSHOT)]), early);
+    assert!(matches!(refused, Err(Fatal::Usage { .. })));
 }
 
 /// A directory that is ours, as a server would find it.
@@ -461,6 +468,47 @@ fn a_full_disk_stops_an_export_and_leaves_nothing_that_zookeeper_takes_for_data(
     assert!(!left.iter().any(|name| name.starts_with("snapshot") || name.starts_with("log")), "{left:?}");
     disk.limit(None);
     assert!(export(&disk, dirs(), to, options, &mut |_, _| {}).is_ok());
+}
+
+/// ZooKeeper starts with nothing where there is nothing, and from a snapshot without what was logged behind it; where there is
+/// a log and no snapshot it does not start.
+#[test]
+fn an_export_that_sets_aside_leaves_nothing_less_wherever_it_is_interrupted() {
+    let sets = [&[("log.1", LOG)][..], &[("snapshot.16a", SNAPSHOT)], &[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]];
+    for files in sets {
+        let disk = disk_with(files);
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: true };
+        let before = disk.operations();
+        let whole = disk.after_crash(Keep::Everything);
+        assert!(export(&disk, dirs(), dirs(), options, &mut |_, _| {}).is_ok());
+        let left = disk.list(dir()).unwrap();
+        assert!(!left.iter().any(|name| name.starts_with("log.7")), "{left:?}");
+        for count in 0..=disk.operations() - before {
+            for keep in [Keep::Nothing, Keep::Everything, Keep::Bytes, Keep::Names, Keep::Some(count)] {
+                let disk = whole.after_crash(Keep::Everything);
+                disk.stop_after(disk.operations() + count);
+                let _ = export(&disk, dirs(), dirs(), options, &mut |_, _| {});
+                let disk = disk.after_crash(keep);
+                let left = Files::list(&disk, dir(), dir()).unwrap();
+                let what = format!("operation {count}, {keep:?}: {:?}", disk.list(dir()).unwrap());
+                assert!(left.paths().next().is_some(), "{what}");
+                if !left.snapshots.is_empty() {
+                    let imported = read(&disk).unwrap_or_else(|fatal| panic!("{what}: {fatal}"));
+                    assert_eq!((imported.report.zxid, imported.report.digest), (LAST, DIGEST), "{what}");
+                }
+                // What was set aside stays, when it is done again.
+                export(&disk, dirs(), dirs(), options, &mut |_, _| {})
+                    .unwrap_or_else(|fatal| panic!("{what}: {fatal}"));
+                let kept = |name: &str| {
+                    ["aside.", "aside.2.", "aside.3."].map(|aside| disk.contents(&dir().join(format!("{aside}{name}"))))
+                };
+                for (name, bytes) in files {
+                    assert!(kept(name).iter().flatten().any(|kept| kept == bytes), "{what}: {name}");
+                }
+            }
+        }
+    }
 }
 
 /// Nobody would ever remove them: ZooKeeper does when it loads.

@@ -7,7 +7,7 @@ use super::server_args::ServerArgs;
 use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::log::Sizes;
-use crate::snapshot::zookeeper::{Compression, Dirs, ExportOptions, export};
+use crate::snapshot::zookeeper::{Compression, Dirs, ExportOptions, export, refuse_unfinished};
 use crate::storage;
 use crate::tree::TreeOptions;
 use std::path::{Path, PathBuf};
@@ -60,6 +60,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
             "this server has lost a part of its history and is waiting for the ensemble to give it back".into();
         return Err(Fatal::ForeignData { file: note, problem });
     }
+    refuse_unfinished(&disk, &snapshots)?;
     let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
     for dir in [&to.0, &to.1] {
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;

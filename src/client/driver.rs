@@ -321,21 +321,35 @@ impl Driver {
     // ---- out
 
     fn send(&mut self, xid: i32, op: OpCode, body: &[u8]) {
+        self.write(xid, op, body);
+        self.flush_much();
+    }
+
+    fn write(&mut self, xid: i32, op: OpCode, body: &[u8]) {
         let frame = Frame::open(&mut self.link.out);
         RequestHeader { xid, op: op.to_wire() }.write(frame.bytes);
         frame.bytes.extend_from_slice(body);
         frame.close();
         self.link.last_sent = clock::now();
+    }
+
+    fn flush_much(&mut self) {
         if self.link.out.len() >= 256 << 10 {
             self.flush();
         }
     }
 
     fn send_submission(&mut self, submission: Submission) {
+        if self.link.connection.is_none() {
+            // It was lost over the one before.
+            return submission.finish(Err(ErrorCode::CONNECTION_LOSS));
+        }
         self.link.xid = self.link.xid.checked_add(1).unwrap_or(1);
         let xid = self.link.xid;
-        self.send(xid, submission.op, &submission.body);
+        self.write(xid, submission.op, &submission.body);
+        // Before it is flushed: if the connection is lost over that, it is among those that are told.
         self.link.pending.push_back((xid, submission));
+        self.flush_much();
     }
 
     fn send_auth(&mut self, scheme: &str, auth: &[u8]) {

@@ -5,6 +5,7 @@ use crate::wire::client::{ConnectRequest, ConnectResponse, EventKind, ReplyHeade
 use crate::wire::{ErrorCode, OpCode, Reader};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 /// A server as the test plays it.
 struct Peer(TcpStream);
@@ -155,6 +156,31 @@ fn a_reply_out_of_order_costs_the_connection() {
     let (xid, ..) = peer.request();
     peer.answer(xid + 1, 1, ErrorCode::OK);
     assert!(waiting.wait().unwrap_err().is(ErrorCode::CONNECTION_LOSS));
+}
+
+/// A request that is large is flushed at once, and the connection may be lost over that.
+#[test]
+fn a_request_over_which_the_connection_is_lost_is_told_so() {
+    let listener = listener();
+    let (client, _events) = open(&listener, "");
+    let waiting = client.set_data("/a", Some(&vec![1; 8 << 20]), -1);
+    let (peer, ..) = Peer::accept(&listener, granted());
+    // With bytes that nobody has read, which resets it.
+    drop(peer);
+    let (mut peer, ..) = Peer::accept(&listener, granted());
+    let (told, outcome) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn(move || told.send(waiting.wait().map(drop)));
+    let outcome = outcome.recv_timeout(Duration::from_secs(20)).expect("somebody tells");
+    assert!(outcome.unwrap_err().is(ErrorCode::CONNECTION_LOSS));
+    waiter.join().unwrap().unwrap();
+    let next = client.sync("/");
+    let (xid, op, _) = peer.request();
+    assert_eq!(op, OpCode::Sync);
+    peer.answer(xid, 1, ErrorCode::NO_NODE);
+    assert!(next.wait().unwrap_err().is(ErrorCode::NO_NODE), "its connection is a sound one");
+    let closer = std::thread::spawn(move || client.close());
+    peer.expect_close();
+    closer.join().unwrap();
 }
 
 #[test]

@@ -124,6 +124,8 @@ struct Learner {
     /// Everything up to here is durable at the learner, if it is synced.
     acked: Zxid,
     heard: Now,
+    /// When it acknowledged its synchronisation.
+    synced_at: Now,
     /// Rounds of the pings that are not answered.
     pings: VecDeque<u64>,
     /// Highest round answered.
@@ -194,6 +196,8 @@ pub struct Leader {
     next_check: Now,
     /// Times, and what was proposed at them: what a learner has not acknowledged of an old one is too old.
     marks: VecDeque<(Now, Zxid)>,
+    /// Up to here it is too old.
+    due: Zxid,
     syncs: broadcast::Syncs,
     unheard: bool,
     outputs: Vec<LeaderOutput>,
@@ -220,6 +224,7 @@ impl Leader {
             next_ping: now,
             next_check: now,
             marks: VecDeque::new(),
+            due: Zxid::ZERO,
             syncs: broadcast::Syncs::default(),
             unheard: false,
             outputs: Vec::new(),
@@ -317,6 +322,7 @@ impl Leader {
             sent: Zxid::ZERO,
             acked: Zxid::ZERO,
             heard: now,
+            synced_at: now,
             pings: VecDeque::new(),
             answered: 0,
             syncs: 0,

@@ -651,6 +651,44 @@ fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_init
     assert!(lab.leader.is_established());
 }
 
+/// What was proposed while it was being synchronised it begins to log only afterwards, and has syncLimit for it.
+#[test]
+fn what_a_learner_gets_with_its_synchronisation_is_not_late_yet() {
+    let all = [z(1, 1), z(1, 2)];
+    let mut lab = Lab::new(&all, 3, &[(&all, 3), (&[z(1, 1), z(1, 2), z(2, 1)], 2)]);
+    lab.connect(0);
+    lab.leader.connected(Link(1), lab.now);
+    lab.followers[1].learner.connected(lab.now);
+    for _ in 0..3 {
+        lab.follower_turn(1);
+    }
+    lab.leader.snapshot_begins(Link(1), z(1, 2));
+    lab.leader.snapshot_sent(Link(1), &mut lab.history);
+    let proposed = lab.propose();
+    let seconds = |lab: &mut Lab, count| {
+        for _ in 0..count {
+            lab.now = lab.now.plus_ms(1_000);
+            lab.own_disk();
+            lab.leader.tick(&mut lab.history, lab.now);
+            lab.follower_turn(0);
+        }
+    };
+    seconds(&mut lab, 30);
+    let from_learner = |lab: &mut Lab, zxid: Zxid| {
+        let packet = QuorumPacket::new(PacketType::Ack, zxid.to_wire(), None);
+        let _ = lab.leader.packet(Link(1), packet, &mut lab.history, lab.now);
+    };
+    from_learner(&mut lab, Zxid::new(proposed.epoch(), 0));
+    seconds(&mut lab, 2);
+    assert!(lab.leader.server(Link(1)).is_some(), "it has had no time");
+    for _ in 0..30 {
+        // It is heard from, and does not acknowledge that.
+        from_learner(&mut lab, Zxid::new(proposed.epoch(), 0));
+        seconds(&mut lab, 1);
+    }
+    assert!(lab.leader.server(Link(1)).is_none(), "but not for ever");
+}
+
 #[test]
 fn a_diff_that_ends_before_the_learners_own_history_is_no_leader_to_follow() {
     let mut lab = Lab::new(&[], 0, &[(&[z(1, 1), z(1, 2)], 1), (&[], 0)]);

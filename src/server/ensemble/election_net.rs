@@ -12,6 +12,7 @@ use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId};
 use crate::net::{self, BufferedStream, Readiness};
+use crate::server::ensemble::quorum_net::ACCEPT_PAUSE_MS;
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::log_rate::LogRate;
 use crate::wire::election::{ADDRESSES_MAX, InitialMessage, NOTIFICATION_MAX, Notification, notification_length};
@@ -57,6 +58,8 @@ pub struct ElectionNet {
     lookers: Vec<ServerId>,
     /// Someone may be waiting to be accepted.
     calls: bool,
+    /// When to try again, after there was no descriptor for one.
+    calls_at: Option<Now>,
     /// Of lines about connections.
     log_rate: LogRate,
 }
@@ -90,6 +93,7 @@ impl ElectionNet {
             decided: None,
             lookers: Vec::new(),
             calls: true,
+            calls_at: None,
             log_rate: LogRate::default(),
         })
     }
@@ -137,7 +141,7 @@ impl ElectionNet {
     }
 
     pub fn deadline(&self) -> Option<Now> {
-        [self.election.deadline(), self.links.deadline()].into_iter().flatten().min()
+        [self.election.deadline(), self.links.deadline(), self.calls_at].into_iter().flatten().min()
     }
 
     pub fn has_work(&self) -> bool {
@@ -163,7 +167,8 @@ impl ElectionNet {
 
     /// Works off whatever there is.
     pub fn turn(&mut self, now: Now) {
-        if std::mem::take(&mut self.calls) {
+        let again = self.calls_at.take_if(|at| *at <= now).is_some();
+        if std::mem::take(&mut self.calls) || again {
             self.accept(now);
         }
         while let Some((question, answer)) = self.resolver.collect() {
@@ -204,6 +209,8 @@ impl ElectionNet {
                     if self.log_rate.allows(now) {
                         tracing::warn!("election port: accept: {error}");
                     }
+                    // The poll says of those who wait only once.
+                    self.calls_at = Some(now.plus_ms(ACCEPT_PAUSE_MS));
                     return;
                 }
             }

@@ -30,7 +30,7 @@ pub const LINKS: usize = 1 << 32;
 const LINKS_MAX: usize = 1024;
 
 /// After accepting has failed.
-const ACCEPT_PAUSE_MS: u64 = 500;
+pub(super) const ACCEPT_PAUSE_MS: u64 = 500;
 
 /// What connecting to a leader has come to.
 enum Dial {

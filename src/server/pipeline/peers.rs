@@ -162,8 +162,8 @@ impl Pipeline {
     fn hear_learner(&mut self, link: Link, now: Now, time_ms: i64) -> Result<(), Fatal> {
         let mut budget = TURN_BYTES;
         loop {
+            let packet_max = self.packet_max(link);
             let Some(member) = &mut self.member else { return Ok(()) };
-            let packet_max = member.net.packet_max();
             let Some(stream) = member.net.link(link) else { return Ok(()) };
             let mut alive = match stream.fill(input_max(packet_max)) {
                 Ok(alive) => alive,
@@ -182,7 +182,7 @@ impl Pipeline {
                 if waits {
                     break;
                 }
-                match QuorumPacket::read(&input.bytes()[at..], packet_max) {
+                match QuorumPacket::read(&input.bytes()[at..], self.packet_max(link)) {
                     Ok(Some((packet, taken))) => {
                         at += taken;
                         if is_ack_of_proposal(&packet) {
@@ -223,6 +223,14 @@ impl Pipeline {
                 return Ok(());
             }
         }
+    }
+
+    /// Bytes that a packet on a link may have: few, before it has said who it is.
+    fn packet_max(&self, link: Link) -> usize {
+        const HELLO_BYTES: usize = 256;
+        let Some(member) = &self.member else { return HELLO_BYTES };
+        let known = matches!(&member.peer.role, Role::Leading(leader) if leader.server(link).is_some());
+        if known { member.net.packet_max() } else { HELLO_BYTES }
     }
 
     fn learner_packet(&mut self, link: Link, packet: QuorumPacket<'_>, now: Now, time_ms: i64) {

@@ -8,7 +8,8 @@
 //! is none that ZooKeeper would start from by mistake.
 //!
 //! ZooKeeper takes every log in its directory for its own history. So files that are there already go out of its sight
-//! first, if the caller says so; else they are an error.
+//! first, if the caller says so; else they are an error. It also starts with nothing where there is nothing; so there is a log
+//! without records from before the first of them goes until the new snapshot has its name.
 //!
 //! Runs on: a command's thread; the caller holds the locks of the directories that are read.
 
@@ -20,7 +21,7 @@ use super::log::{write_log_header, write_log_record};
 use super::takeover::Dirs;
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
-use crate::ids::{SessionId, Zxid};
+use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
 use crate::log::{Recovery, Sizes};
 use crate::snapshot::{SessionRecord, load_newest};
@@ -33,6 +34,8 @@ use std::path::{Path, PathBuf};
 /// What files of ZooKeeper's get before their names so that it doesn't see them.
 const ASIDE: &str = "aside.";
 const BUFFER: usize = 256 << 10;
+/// No history comes to this epoch.
+const PLACE: Epoch = Epoch(0x7fff_ffff);
 
 /// A stopped server's state.
 pub struct State {
@@ -164,15 +167,33 @@ pub fn export<'a, D: Disk>(
             return Err(fatal);
         }
     };
-    for path in there.paths().chain(there.unfinished.iter().map(PathBuf::as_path)) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(format!("{ASIDE}{name}"));
-        disk.rename(path, &aside).map_err(|error| disk::fatal(path, 0, error))?;
+    let sync = |dir: &Path| disk.sync_dir(dir).map_err(|error| disk::sync_failed(dir, error));
+    let placeholder = match there.paths().next() {
+        Some(_) => Some(writing.hold_the_place(&there)?),
+        None => None,
+    };
+    let prefix = free_prefix(disk, &there);
+    let set_aside =
+        |path: &Path| disk.rename(path, &renamed(path, &prefix)).map_err(|error| disk::fatal(path, 0, error));
+    // Snapshots first, the newest before the others: what is left of them has a log behind it at every step.
+    for snapshot in &there.snapshots {
+        set_aside(&snapshot.path)?;
+        sync(to.snapshots)?;
     }
+    there
+        .unfinished
+        .iter()
+        .map(PathBuf::as_path)
+        .chain(there.logs.iter().map(|log| log.path.as_path()))
+        .try_for_each(set_aside)?;
     for dir in [to.log, to.snapshots] {
-        disk.sync_dir(dir).map_err(|error| disk::sync_failed(dir, error))?;
+        sync(dir)?;
     }
     let (snapshot, log) = writing.finish(state.epochs)?;
+    if let Some(path) = placeholder {
+        disk.remove(&path).map_err(|error| disk::fatal(&path, 0, error))?;
+        sync(to.log)?;
+    }
     Ok(Exported {
         zxid: state.tree.zxid(),
         digest: state.tree.digest(),
@@ -183,6 +204,18 @@ pub fn export<'a, D: Disk>(
         log,
         notes: state.notes,
     })
+}
+
+/// What ZooKeeper's files get before their names: each time another, if there are files that were set aside before.
+fn free_prefix<D: Disk>(disk: &D, there: &Files) -> String {
+    let all = || there.paths().chain(there.unfinished.iter().map(PathBuf::as_path));
+    let is_free = |prefix: &String| all().all(|path| disk.open_to_read(&renamed(path, prefix)).is_err());
+    let later = (2..).map(|round: u32| format!("{ASIDE}{round}."));
+    std::iter::once(ASIDE.to_owned()).chain(later).find(is_free).expect("a directory has fewer files")
+}
+
+fn renamed(path: &Path, prefix: &str) -> PathBuf {
+    path.with_file_name(format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// The files of an export that have no names yet.
@@ -234,6 +267,18 @@ impl<'a, D: Disk> Writing<'a, D> {
         };
         *count += 1;
         output.put(|output| write_log_record(entry, output))
+    }
+
+    /// A log without records, behind every other: with no snapshot beside it ZooKeeper does not start, where it would start
+    /// empty with no file at all; beside what there is it says nothing.
+    fn hold_the_place(&self, there: &Files) -> Result<PathBuf, Fatal> {
+        let is_free = |zxid: &Zxid| there.logs.iter().all(|log| log.first != *zxid);
+        let at = (1..).map(|counter| Zxid::new(PLACE, counter)).find(is_free).expect("there are fewer files");
+        let path = self.to.log.join(log_name(at));
+        let mut output = Output::create(self.disk, &self.to.log.join("export-place.tmp"))?;
+        output.put(write_log_header)?;
+        output.finish(&path)?;
+        Ok(path)
     }
 
     /// Gives the files their names; the snapshot's and the log's.

@@ -221,7 +221,10 @@ impl Import {
             Some((path, FileError::Damaged(error))) => damage(path, error.offset, Zxid::ZERO, error.problem),
             None => {
                 // A history that begins with the first transaction there can be needs no snapshot.
-                let first = files.logs.first().expect("there is a file, and no snapshot among them");
+                let Some(first) = files.logs.first() else {
+                    let problem = "there is no snapshot at or before that zxid, and no log".into();
+                    return Err(Fatal::Usage { problem });
+                };
                 if first.first > Zxid::new(Epoch(1), 1) || !follows(Zxid::ZERO, first.first) {
                     let problem = format!("the log begins with {}, and there is no snapshot before it", first.first);
                     return damage(&first.path, 0, Zxid::ZERO, problem);

@@ -70,6 +70,18 @@ struct Marker {
     looks: Looks,
 }
 
+/// An error if a take-over was begun in this directory and not finished: what there is of ours may be a part only.
+pub fn refuse_unfinished<D: Disk>(disk: &D, snapshots: &Path) -> Result<(), Fatal> {
+    let path = snapshots.join(IMPORTED);
+    match Marker::load(disk, &path)? {
+        Some(Marker { done: false, .. }) => {
+            let problem = "a take-over was begun and not finished; start the server, or import again, first".into();
+            Err(Fatal::ForeignData { file: path, problem })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes ZooKeeper's files over if there are any and it wasn't done before. `replace`: also where there are files of
 /// ours, which go then.
 pub fn take_over<D: Disk>(

@@ -59,6 +59,7 @@ impl Leader {
         if zxid.counter() == 0 {
             if zxid.epoch() == epoch && learner.stage == Stage::Forwarding {
                 learner.stage = Stage::Synced;
+                learner.synced_at = learner.heard;
                 if self.phase == Phase::Broadcast {
                     self.up_to_date(link);
                     self.commit(history);
@@ -257,20 +258,20 @@ impl Leader {
             return self.resign("a quorum of followers was not heard from within syncLimit".to_owned());
         }
         // What was proposed so long ago has to be acknowledged by now.
-        let mut due = Zxid::ZERO;
         while let Some(&(at, zxid)) = self.marks.front() {
             if now.since(at) <= limit {
                 break;
             }
-            due = zxid;
+            self.due = zxid;
             self.marks.pop_front();
         }
-        let late: Vec<Link> = self
-            .learners
-            .iter()
-            .filter(|(_, l)| l.stage >= Stage::Synced && !l.observer && l.acked < due.min(l.sent))
-            .map(|(&link, _)| link)
-            .collect();
+        let due = self.due;
+        // What was proposed while it was synchronised it may begin to log only now.
+        let is_late = |l: &Learner| {
+            l.stage >= Stage::Synced && !l.observer && l.acked < due.min(l.sent) && now.since(l.synced_at) > limit
+        };
+        let late: Vec<Link> =
+            self.learners.iter().filter(|(_, learner)| is_late(learner)).map(|(&link, _)| link).collect();
         for link in late {
             let name = self.learners.get(&link).map_or(0, |learner| learner.server.0);
             self.close(link, format!("server {name} has not acknowledged {due} within syncLimit"));
