@@ -140,6 +140,17 @@ fn a_snapshot_that_is_given_up_or_damaged_leaves_the_old_history() {
     }
 }
 
+/// It may have what a full disk lacks, and the next snapshot may be weeks away.
+#[test]
+fn a_snapshot_that_was_never_finished_goes_at_the_start() {
+    let (disk, ..) = with_snapshots(true);
+    let found = started(&copy(&disk)).1;
+    let unfinished = dirs().snapshots.join("snap.tmp");
+    disk.put(&unfinished, vec![1; 100_000]);
+    assert_eq!(started(&disk).1, found);
+    assert!(disk.contents(&unfinished).is_none());
+}
+
 #[test]
 fn an_install_that_was_interrupted_is_never_read_as_a_log() {
     let (disk, ..) = with_snapshots(false);

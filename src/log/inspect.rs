@@ -3,8 +3,8 @@
 //!
 //! A server that finds damage stops and changes nothing. What to give up is then an operator's decision, made with the
 //! list of `survey` and carried out by `cut`, which keeps everything up to one zxid and sets the rest aside: files are
-//! renamed or copied to `cut.<name>`, those of a second cut to `cut.2.<name>`, never deleted. While a cut is under way a file `cut` says so, and recovery refuses
-//! the log: half a cut is neither the old history nor the new one.
+//! renamed or copied to `cut.<name>`, those of a second cut to `cut.2.<name>`, never deleted. While a cut is under way a
+//! file `cut` says so, and recovery refuses the log: half a cut is neither the old history nor the new one.
 //!
 //! Runs on: the command's thread; the caller holds the lock of the directory.
 

@@ -626,8 +626,8 @@ fn a_learner_that_stops_reading_its_snapshot_is_dropped_and_a_leader_that_stops_
     assert!(follower.learner.is_lost());
 }
 
-#[test]
-fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_initlimit() {
+/// A leader with one follower that serves, and on link 1 another that has been sent a snapshot and makes it durable.
+fn lab_with_one_that_installs() -> Lab {
     let all = [z(1, 1), z(1, 2)];
     let mut lab = Lab::new(&all, 3, &[(&all, 3), (&[z(1, 1), z(1, 2), z(2, 1)], 2)]);
     lab.connect(0);
@@ -638,6 +638,12 @@ fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_init
     }
     lab.leader.snapshot_begins(Link(1), z(1, 2));
     lab.leader.snapshot_sent(Link(1), &mut lab.history);
+    lab
+}
+
+#[test]
+fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_initlimit() {
+    let mut lab = lab_with_one_that_installs();
     let mut silent = |ms| {
         for _ in 0..ms / 1_000 {
             lab.now = lab.now.plus_ms(1_000);
@@ -654,16 +660,7 @@ fn a_learner_that_makes_a_whole_state_durable_may_be_silent_for_longer_than_init
 /// What was proposed while it was being synchronised it begins to log only afterwards, and has syncLimit for it.
 #[test]
 fn what_a_learner_gets_with_its_synchronisation_is_not_late_yet() {
-    let all = [z(1, 1), z(1, 2)];
-    let mut lab = Lab::new(&all, 3, &[(&all, 3), (&[z(1, 1), z(1, 2), z(2, 1)], 2)]);
-    lab.connect(0);
-    lab.leader.connected(Link(1), lab.now);
-    lab.followers[1].learner.connected(lab.now);
-    for _ in 0..3 {
-        lab.follower_turn(1);
-    }
-    lab.leader.snapshot_begins(Link(1), z(1, 2));
-    lab.leader.snapshot_sent(Link(1), &mut lab.history);
+    let mut lab = lab_with_one_that_installs();
     let proposed = lab.propose();
     let seconds = |lab: &mut Lab, count| {
         for _ in 0..count {

@@ -182,7 +182,7 @@ impl Pipeline {
                 if waits {
                     break;
                 }
-                match QuorumPacket::read(&input.bytes()[at..], self.packet_max(link)) {
+                match QuorumPacket::read(&input.bytes()[at..], packet_max) {
                     Ok(Some((packet, taken))) => {
                         at += taken;
                         if is_ack_of_proposal(&packet) {
@@ -225,7 +225,7 @@ impl Pipeline {
         }
     }
 
-    /// Bytes that a packet on a link may have: few, before it has said who it is.
+    /// Bytes that a packet on a link may have: few, before it has said who it is. Nobody sends more before that is answered.
     fn packet_max(&self, link: Link) -> usize {
         const HELLO_BYTES: usize = 256;
         let Some(member) = &self.member else { return HELLO_BYTES };
