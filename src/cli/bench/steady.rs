@@ -94,9 +94,11 @@ pub fn load(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &
     let measure_from = if bounded { begin } else { begin.plus(Duration::from_secs_f64(args.warmup)) };
     let end = (!bounded).then(|| measure_from.plus(Duration::from_secs_f64(args.seconds)));
     let times = *plan.times.get_or_init(|| Times { begin, measure_from, end });
+    // Before the first request, since a bounded run may be over within a millisecond.
+    let cpu = bounded.then(|| process::cpu_nanos(&target.pids));
     plan.ready.wait();
 
-    let server_cpu = observe(&plan, times, target, || threads.iter().all(|thread| thread.is_finished()));
+    let server_cpu = observe(&plan, times, target, cpu, || threads.iter().all(|thread| thread.is_finished()));
     let mut outcome = Outcome::new();
     for thread in threads {
         let counted = thread.join().map_err(|_| target.failed("a thread of the generator panicked"))?;
@@ -106,14 +108,20 @@ pub fn load(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &
     Ok(outcome)
 }
 
-/// Shows live figures until the end, runs `--during`, and takes the server's CPU time of what is measured.
-fn observe(plan: &Plan, times: Times, target: &Target, finished: impl Fn() -> bool) -> Option<u64> {
+/// Shows live figures until the end, runs `--during`, and takes the server's CPU time of what is measured: since `start`
+/// was read, or else since the time to measure from.
+fn observe(
+    plan: &Plan,
+    times: Times,
+    target: &Target,
+    mut start: Option<Option<u64>>,
+    finished: impl Fn() -> bool,
+) -> Option<u64> {
     let total = plan.args.total_requests();
     let length = total.or(times.end.map(|end| end.since(times.begin).as_millis() as u64)).unwrap_or(0);
     let bar = live::bar(&target.name, length);
     let mut during = plan.args.during.as_deref();
     let during_at = times.end.map_or(times.begin, |end| times.measure_from.plus(end.since(times.measure_from) / 3));
-    let mut start = None;
     let mut last = (times.begin, 0);
     loop {
         let now = clock::now();
@@ -140,7 +148,7 @@ fn observe(plan: &Plan, times: Times, target: &Target, finished: impl Fn() -> bo
     }
     bar.finish_and_clear();
     match (start.flatten(), process::cpu_nanos(&target.pids)) {
-        (Some(from), Some(to)) if !target.pids.is_empty() => Some(to - from),
+        (Some(from), Some(to)) if !target.pids.is_empty() => Some(to.saturating_sub(from)),
         _ => None,
     }
 }
