@@ -15,8 +15,8 @@ use std::time::Duration;
 use ostler::clock;
 
 use support::client::{self, Client, EPHEMERAL, Refusal, SEQUENTIAL, err, multi, op};
-use support::conn::Conn;
-use support::ensemble::{Ensemble, Layout, SOON};
+use support::conn::{self, Conn, Next};
+use support::ensemble::{Ensemble, Layout, SOON, session};
 use support::jute::Writer;
 use support::servers::{Kind, wait_for};
 use support::trees;
@@ -174,6 +174,40 @@ fn a_session_moves_between_servers_with_all_that_it_holds() {
         assert!(matches!(again, Err(Refusal::Expired)), "a closed session, server {}", at + 1);
     }
     trees::compare(&ensemble, &all(&ensemble));
+}
+
+#[test]
+fn what_a_session_asked_elsewhere_does_not_come_true_behind_its_reconnect() {
+    let ensemble = ensemble(5);
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let mut old = ensemble.client(followers[0], 30_000);
+    let mut other = ensemble.client(leader, 30_000);
+    old.create("/node", b"", 0).unwrap().unwrap();
+    old.create("/other", b"", 0).unwrap().unwrap();
+    // The leader and one follower are no quorum: the reconnect waits for what was asked before it, and the late write comes
+    // in between.
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "STOP"));
+    other.send(op::SET, client::set("/other", b"first")).unwrap();
+    ensemble.wait_until_it_owes(leader, &session(&other));
+    let address = ensemble.address(leader);
+    let mut new = Conn::open_at(address, SOON).unwrap();
+    let granted = old.granted.clone();
+    new.send(&conn::hello(old.last_zxid, granted.timeout, granted.session, &granted.password, Some(0))).unwrap();
+    ensemble.wait_until_it_owes(leader, &format!(":{}[", new.local_port()));
+    let late = old.send(op::SET, client::set("/node", b"late")).unwrap();
+    ensemble.wait_until_it_owes(followers[0], &session(&old));
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "CONT"));
+
+    let Next::Frame(frame) = new.next(SOON) else { panic!("the reconnect is answered") };
+    assert_eq!(conn::granted(&frame).unwrap().session, granted.session);
+    // Told, unless its connection was closed first.
+    if let Ok(reply) = old.receive() {
+        assert_eq!((reply.xid, reply.err), (late, err::SESSION_MOVED));
+    }
+    assert_eq!(other.receive().unwrap().err, 0);
+    other.set("/other", b"second").unwrap().unwrap();
+    assert_eq!(other.get("/node", false).unwrap().unwrap().0, b"");
 }
 
 #[test]

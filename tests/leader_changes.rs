@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use support::client::{self, Client, EPHEMERAL, SEQUENTIAL, err, op};
-use support::ensemble::{Ensemble, Layout, SOON};
+use support::ensemble::{Ensemble, Layout, SOON, session};
 use support::jute::Writer;
 use support::servers::wait_for;
 
@@ -93,20 +93,6 @@ fn a_connection_that_its_client_left_before_the_change_takes_nothing_from_the_on
     for (at, client) in used.iter_mut().enumerate() {
         assert_eq!(client.get(&format!("/{at}"), false).unwrap().unwrap().0, b"used");
     }
-}
-
-/// Until the server has taken more requests of the client than it has answered.
-fn wait_until_it_owes(ensemble: &Ensemble, at: usize, client: &Client) {
-    let session = format!("sid=0x{:x}", client.granted.session);
-    wait_for("a request without an answer", SOON, || {
-        let all = ensemble.word(at, "cons")?;
-        let line = all.lines().find(|line| line.contains(&session))?.to_owned();
-        let number = |name: &str| -> Option<u64> {
-            let digits = line.split(name).nth(1)?.split(',').next()?;
-            digits.trim_end_matches(')').parse().ok()
-        };
-        (number("recved=")? > number("sent=")?).then_some(())
-    });
 }
 
 /// A client's requests of every kind, many at once, and what their answers have to be.
@@ -210,10 +196,10 @@ fn requests_that_a_dead_leader_has_not_read_are_asked_again() {
     let mut bursts = Vec::new();
     for (at, client) in clients.iter_mut().enumerate() {
         bursts.push(Burst::send(client, &format!("/{at}")));
-        wait_until_it_owes(&ensemble, followers[at], client);
+        ensemble.wait_until_it_owes(followers[at], &session(client));
     }
     leaves.send(op::CREATE, client::create("/left", b"", 0)).unwrap();
-    wait_until_it_owes(&ensemble, followers[0], &leaves);
+    ensemble.wait_until_it_owes(followers[0], &session(&leaves));
     drop(leaves);
     ensemble.kill(leader);
     for (client, burst) in clients.iter_mut().zip(bursts) {
@@ -250,7 +236,7 @@ fn a_session_is_closed_by_the_next_leader_if_the_last_one_has_not_done_it() {
     ensemble.signal(leader, "STOP");
     let set = closes.send(op::CREATE, client::create("/last", b"", 0)).unwrap();
     let close = closes.send(op::CLOSE, Writer::new()).unwrap();
-    wait_until_it_owes(&ensemble, followers[0], &closes);
+    ensemble.wait_until_it_owes(followers[0], &session(&closes));
     ensemble.kill(leader);
     for xid in [set, close] {
         let reply = closes.receive().expect("the connection it had");

@@ -339,6 +339,20 @@ impl Ensemble {
         })
     }
 
+    /// Until the server has taken more requests of a connection than it has answered: of that whose line of `cons` has
+    /// `mark` in it.
+    pub fn wait_until_it_owes(&self, at: usize, mark: &str) {
+        wait_for("a request without an answer", SOON, || {
+            let all = self.word(at, "cons")?;
+            let line = all.lines().find(|line| line.contains(mark))?.to_owned();
+            let number = |name: &str| -> Option<u64> {
+                let digits = line.split(name).nth(1)?.split(',').next()?;
+                digits.trim_end_matches(')').parse().ok()
+            };
+            (number("recved=")? > number("sent=")?).then_some(())
+        });
+    }
+
     /// Its log, from where one has looked before.
     pub fn whole_log(&self, at: usize) -> String {
         let text = fs::read(self.members[at].folder.join("server.log")).unwrap_or_default();
@@ -351,6 +365,11 @@ impl Ensemble {
         let lines: Vec<String> = text.lines().map(|line| line.chars().take(300).collect()).collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
+}
+
+/// What `cons` has in the line of that client's session.
+pub fn session(client: &Client) -> String {
+    format!("sid=0x{:x}", client.granted.session)
 }
 
 fn all_stopped(id: &str) -> bool {

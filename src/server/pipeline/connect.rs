@@ -59,6 +59,9 @@ impl Pipeline {
     /// Second step: on a learner, the leader is asked; then it waits for everything that is under way.
     fn take_back(&mut self, reconnect: Reconnect) {
         if self.leads() {
+            if session::password_is(reconnect.session, Some(&reconnect.password)) {
+                self.take_from_elsewhere(reconnect.session);
+            }
             self.wait_in_line(Effect::Attach(reconnect), None);
         } else {
             self.forward_revalidate(reconnect);
@@ -89,6 +92,20 @@ impl Pipeline {
             self.sessions.own(session, ConnId::GONE.into());
         } else {
             self.sessions.disown(session, conn.into());
+        }
+    }
+
+    /// On a leader, a client that was on another server is here now: what it asked there and comes from there only now must
+    /// not take effect behind the answer to its reconnect (`check_session`).
+    fn take_from_elsewhere(&mut self, session: SessionId) {
+        let Some(member) = &mut self.member else { return };
+        member.unclaimed.remove(&session);
+        let gone = ConnId::GONE;
+        if self.sessions.owner(session).map(ConnId::from).is_none_or(ConnId::is_link) {
+            self.sessions.own(session, gone.into());
+        }
+        if let Some(opened) = self.opening.get_mut(&session).filter(|opened| opened.owner.is_link()) {
+            opened.owner = gone;
         }
     }
 
