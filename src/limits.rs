@@ -75,8 +75,10 @@ pub const HISTORY_BYTES: usize = 32 << 20;
 /// Bytes that wait for one learner before its leader drops it.
 pub const LEARNER_OUTPUT_BYTES: usize = 256 << 20;
 
-/// Bytes of requests of one learner that its leader puts aside while it has no room; above that it does not read from it.
-pub const LEARNER_REQUESTS_BYTES: usize = 32 << 20;
+/// Bytes of requests of one learner that its leader puts aside while it has no room; above that it does not read from it. Much,
+/// since what ends the want of room may be an acknowledgement of this learner's that stands behind them: ostler's followers
+/// keep back what is above `FORWARDED_BYTES`, ZooKeeper's forward whatever their clients ask.
+pub const LEARNER_REQUESTS_BYTES: usize = 256 << 20;
 /// Requests that a learner has forwarded and that are not answered, and their bytes that its leader has not taken; above
 /// either it takes no more from its clients.
 pub const FORWARDED_MAX: usize = 65_536;

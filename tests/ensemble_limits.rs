@@ -9,8 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
+use ostler::ids::SessionId;
+use ostler::limits;
+use ostler::wire::quorum::{PacketType, Request};
+
 use support::client::{self, Client, op};
 use support::ensemble::{Ensemble, Layout, SOON};
+use support::learner::Learner;
 use support::servers::wait_for;
 use support::trees;
 
@@ -71,6 +76,45 @@ fn a_leader_that_has_all_it_may_have_outstanding_goes_on_when_its_followers_do()
 #[test]
 fn large_writes_through_every_server_at_once_are_all_answered() {
     fills_up_and_moves_on(|ensemble| (0..ensemble.len()).collect());
+}
+
+/// A follower of ZooKeeper's forwards whatever its clients ask, and acknowledges behind it.
+#[test]
+fn an_acknowledgement_behind_many_requests_is_heard() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    ensemble.kill(followers[0]);
+    let mut learner = Learner::join(ensemble.quorum_address(leader), followers[0] as i64 + 1);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let mut writers = Vec::new();
+    for n in 0..2 {
+        let mut client = ensemble.client(leader, 30_000);
+        let path = format!("/large-{n}");
+        client.create(&path, b"", 0).unwrap().unwrap();
+        writers.push((client, path));
+    }
+    // From here on there is no quorum without the learner.
+    ensemble.kill(followers[1]);
+    let start = |(client, path)| writer(client, path, sent.clone());
+    let writers: Vec<JoinHandle<()>> = writers.into_iter().map(start).collect();
+    let mut last = 0;
+    let mut bytes = 0;
+    while bytes < limits::PROPOSALS_OUTSTANDING_BYTES {
+        let proposal = learner.until(PacketType::Proposal);
+        (last, bytes) = (proposal.zxid, bytes + proposal.data.len());
+    }
+    let record = vec![0; LARGE];
+    for cxid in 0..100 {
+        learner.request(&Request { session: SessionId(7), cxid, op: op::SET, record: &record });
+    }
+    learner.ack(last);
+    let learner = std::thread::spawn(move || learner.follow());
+    for writer in writers {
+        writer.join().expect("every write is answered");
+    }
+    drop(ensemble);
+    learner.join().unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod conn;
 pub mod ensemble;
 pub mod files;
 pub mod jute;
+pub mod learner;
 pub mod servers;
 pub mod trees;
 
