@@ -22,7 +22,8 @@ use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
 use crate::server::admission::Admission;
 use crate::server::ensemble::election_net::ElectionNet;
-use crate::server::ensemble::quorum_net::{self, QuorumNet};
+use crate::server::ensemble::own_ports;
+use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::feed::Feed;
 use crate::server::helper::{HelperMail, helper};
@@ -43,7 +44,7 @@ use crate::zab::election_links::{ElectionLinks, LinkLimits};
 use crate::zab::ensemble::{Configs, EnsembleConfig};
 use crate::zab::{Peer, PeerSettings, Timing};
 use mio::Poll;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -88,16 +89,8 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let lock = disk.lock(&snapshot_dir)?;
     let log_lock = if log_dir == snapshot_dir { None } else { Some(disk.lock(&log_dir)?) };
     // Before anything slow, so that a port in use is found out at once; connections are refused until the end.
-    let address =
-        SocketAddr::new(config.client_port_address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), config.client_port);
+    let port = net::take_port(config.client_port_address, config.client_port)?;
     let backlog = config.client_port_listen_backlog.map_or(-1, |backlog| backlog as i32);
-    let port = match net::take_port(address) {
-        // A machine without IPv6.
-        Err(Fatal::Listen { .. }) if config.client_port_address.is_none() && !ipv6_exists() => {
-            net::take_port(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), config.client_port))?
-        }
-        other => other?,
-    };
     let address = port.address();
 
     take_over_zookeeper(&disk, &config)?;
@@ -118,10 +111,6 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let running = spawn(config, recovered, listener, address, lock, log_lock)?;
     tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
     Ok(running)
-}
-
-fn ipv6_exists() -> bool {
-    Path::new("/proc/net/if_inet6").exists()
 }
 
 fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal> {
@@ -409,7 +398,9 @@ fn member(
     let now = clock::now();
     let me = ServerId(ensemble.me);
     let own = members.server(me).expect("the configuration has a line for this server");
-    let (own, role) = (own.addresses[0].clone(), own.role);
+    let role = own.role;
+    let on_all = ensemble.quorum_listen_on_all_ips;
+    let ports = own_ports::take(&own.addresses, on_all, ensemble.election_bind_retries)?;
 
     let timing = Timing {
         tick_ms: u64::from(config.tick_time_ms),
@@ -429,7 +420,7 @@ fn member(
     let registry = || poll.registry().try_clone().map_err(io);
     let resolver = || Resolver::new(helper.clone(), shared.clone());
     let packet_max = config.jute_max_buffer + config.jute_max_buffer_extra;
-    let net = QuorumNet::new(registry()?, resolver(), packet_max);
+    let net = QuorumNet::new(registry()?, ports.quorum, resolver(), packet_max);
 
     let configs = Configs::new(members.clone(), None);
     let repeat = election::Timing {
@@ -443,18 +434,17 @@ fn member(
         introduction_ms: ensemble.quorum_cnxn_timeout_ms.unwrap_or(timing.sync().as_millis() as u64),
         ..LinkLimits::default()
     };
-    let elections = ElectionNet::open(
+    let elections = ElectionNet::new(
         registry()?,
-        quorum_net::own_address(&own.host, own.election_port, ensemble.quorum_listen_on_all_ips)?,
+        ports.election,
         resolver(),
         me,
-        own,
+        own.addresses.clone(),
         Election::new(me, role, configs, repeat, false),
         ElectionLinks::new(me, all, link_limits),
     )?;
     tracing::info!("server {} of an ensemble of {}", me.0, members.servers().len());
-    let on_all = ensemble.quorum_listen_on_all_ips;
-    Ok(Box::new(Member::new(peer, net, elections, on_all, now)))
+    Ok(Box::new(Member::new(peer, net, elections, now)))
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {

@@ -6,6 +6,7 @@
 //! Runs on: the test's thread. Servers are killed by id when the ensemble is dropped.
 
 use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -94,8 +95,14 @@ pub struct Ensemble {
 impl Ensemble {
     /// Starts them all at once and waits until each serves.
     pub fn start(layout: Layout) -> Ensemble {
+        Ensemble::start_after(layout, |_| Ok(())).0
+    }
+
+    /// The same, when that has been done to what is prepared; an error of it is that a port is taken.
+    pub fn start_after<T>(layout: Layout, before: impl Fn(&Ensemble) -> io::Result<T>) -> (Ensemble, T) {
         for _ in 0..5 {
             let mut ensemble = Ensemble::prepare(layout.clone());
+            let Ok(done) = before(&ensemble) else { continue };
             for at in 0..ensemble.len() {
                 ensemble.spawn(at);
             }
@@ -106,7 +113,7 @@ impl Ensemble {
                 (0..ensemble.len()).all(|at| ensemble.mode(at).is_some()).then_some(true)
             });
             if serving {
-                return ensemble;
+                return (ensemble, done);
             }
             let logs: Vec<String> = (0..ensemble.len()).map(|at| ensemble.log(at)).collect();
             let clash = logs.iter().any(|log| log.to_lowercase().contains("address already in use"));
@@ -182,6 +189,15 @@ impl Ensemble {
         SocketAddr::new(IpAddr::V4(self.host(at)), self.members[at].quorum_port)
     }
 
+    pub fn election_address(&self, at: usize) -> SocketAddr {
+        (self.host(at), self.members[at].election_port).into()
+    }
+
+    /// Its zoo.cfg.
+    pub fn config(&self, at: usize) -> PathBuf {
+        self.members[at].folder.join("zoo.cfg")
+    }
+
     /// host:port of all, as clients are given it.
     pub fn connect_text(&self) -> String {
         let all: Vec<String> = (0..self.len()).map(|at| self.address(at).to_string()).collect();
@@ -199,7 +215,7 @@ impl Ensemble {
     /// Starts a process, and waits for nothing.
     pub fn spawn(&mut self, at: usize) {
         let folder = self.members[at].folder.clone();
-        let log = File::options().create(true).append(true).open(folder.join("server.log"));
+        let log = File::options().create(true).append(true).open(self.log_file(at));
         let log = log.expect("server.log is opened");
         let mut options = self.layout.options.clone();
         if let Some(under) = self.layout.under.get(at) {
@@ -355,8 +371,12 @@ impl Ensemble {
 
     /// Its log, from where one has looked before.
     pub fn whole_log(&self, at: usize) -> String {
-        let text = fs::read(self.members[at].folder.join("server.log")).unwrap_or_default();
+        let text = fs::read(self.log_file(at)).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    pub fn log_file(&self, at: usize) -> PathBuf {
+        self.members[at].folder.join("server.log")
     }
 
     /// The end of what it wrote to its standard outputs.

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId};
-use crate::net::{self, BufferedStream, Readiness};
+use crate::net::{BufferedStream, Readiness};
 use crate::server::ensemble::quorum_net::ACCEPT_PAUSE_MS;
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::log_rate::LogRate;
@@ -22,35 +22,48 @@ use crate::zab::election_links::{ConnId, ElectionLinks, LinkOutput, Target};
 use crate::zab::ensemble::EnsembleConfig;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The listener's token; a connection's is `CONNS` and its number.
+/// The listeners' token; a connection's is `CONNS` and its number.
 pub const LISTENER: Token = Token(3);
 pub const CONNS: usize = 1 << 40;
 
 enum Socket {
     /// The name is being looked up.
-    Resolving,
-    Connecting(BufferedStream),
+    Resolving(Untried),
+    Connecting(BufferedStream, Untried),
     Open(BufferedStream),
+}
+
+/// Where a server may be found if it is not where we look.
+#[derive(Default)]
+struct Untried {
+    /// Of its line, with names.
+    configured: VecDeque<PeerAddress>,
+    /// Of the name that was looked up last.
+    resolved: VecDeque<SocketAddr>,
+    /// Earlier attempts to reach it, each of which began elsewhere.
+    attempts: usize,
 }
 
 /// Sockets and state of the election port.
 pub struct ElectionNet {
     registry: Registry,
-    /// `None`: this server is stopping.
-    listener: Option<TcpListener>,
+    /// None: this server is stopping.
+    listeners: Vec<TcpListener>,
     resolver: Resolver,
     config: Arc<EnsembleConfig>,
     me: ServerId,
     /// As others reach this server's election port.
-    own: PeerAddress,
+    own: Vec<PeerAddress>,
     election: Election,
     links: ElectionLinks,
     sockets: BTreeMap<ConnId, Socket>,
+    /// Attempts to reach each server, ever.
+    attempts: BTreeMap<ServerId, usize>,
     /// Sockets that may have something for us.
     ready: Vec<ConnId>,
     decided: Option<Vote>,
@@ -65,23 +78,25 @@ pub struct ElectionNet {
 }
 
 impl ElectionNet {
-    /// Opens the election port at `address`.
-    pub fn open(
+    /// The election port, which is open. `own`: how others reach it.
+    pub fn new(
         registry: Registry,
-        address: SocketAddr,
+        ports: Vec<std::net::TcpListener>,
         resolver: Resolver,
         me: ServerId,
-        own: PeerAddress,
+        own: Vec<PeerAddress>,
         election: Election,
         links: ElectionLinks,
     ) -> Result<ElectionNet, Fatal> {
-        let mut listener = TcpListener::from_std(net::listen(address, 0)?);
-        let registered = registry.register(&mut listener, LISTENER, Interest::READABLE);
-        registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
+        let mut listeners: Vec<TcpListener> = ports.into_iter().map(TcpListener::from_std).collect();
+        for listener in &mut listeners {
+            let registered = registry.register(listener, LISTENER, Interest::READABLE);
+            registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
+        }
         let config = election.configs().current().clone();
         Ok(ElectionNet {
             registry,
-            listener: Some(listener),
+            listeners,
             resolver,
             config,
             me,
@@ -89,6 +104,7 @@ impl ElectionNet {
             election,
             links,
             sockets: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             ready: Vec::new(),
             decided: None,
             lookers: Vec::new(),
@@ -119,7 +135,7 @@ impl ElectionNet {
     /// This server stops. Nobody reaches it here any more: who looks for a leader need not wait for its vote.
     pub fn close_all(&mut self) {
         // Closing a socket takes it out of the poll.
-        self.listener = None;
+        self.listeners.clear();
         self.sockets.clear();
     }
 
@@ -158,7 +174,7 @@ impl ElectionNet {
             return false;
         }
         let conn = ConnId((token.0 - CONNS) as u64);
-        if let Some(Socket::Connecting(stream) | Socket::Open(stream)) = self.sockets.get_mut(&conn) {
+        if let Some(Socket::Connecting(stream, _) | Socket::Open(stream)) = self.sockets.get_mut(&conn) {
             stream.note(readiness);
             self.ready.push(conn);
         }
@@ -189,8 +205,8 @@ impl ElectionNet {
     }
 
     fn accept(&mut self, now: Now) {
-        loop {
-            let Some(listener) = &self.listener else { return };
+        let mut at = 0;
+        while let Some(listener) = self.listeners.get(at) {
             match listener.accept() {
                 Ok((mut stream, _)) => {
                     let mut out = Vec::new();
@@ -203,7 +219,7 @@ impl ElectionNet {
                     }
                     self.carry_out(out, now);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => at += 1,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     if self.log_rate.allows(now) {
@@ -223,26 +239,31 @@ impl ElectionNet {
     }
 
     fn resolved(&mut self, conn: ConnId, answer: Result<Vec<SocketAddr>, String>, now: Now) {
-        if !matches!(self.sockets.get(&conn), Some(Socket::Resolving)) {
-            return;
-        }
+        let Some(Socket::Resolving(untried)) = self.sockets.get_mut(&conn) else { return };
+        let mut untried = std::mem::take(untried);
         match answer {
-            Ok(addresses) if !addresses.is_empty() => self.connect(conn, addresses[0], now),
-            Ok(_) => self.dial_failed(conn, now),
-            Err(problem) => {
-                tracing::warn!("election port: {problem}");
-                self.dial_failed(conn, now);
-            }
+            Ok(addresses) => untried.resolved.extend(turned(addresses, untried.attempts)),
+            Err(problem) => tracing::warn!("election port: {problem}"),
         }
+        self.connect(conn, untried, now);
     }
 
-    fn connect(&mut self, conn: ConnId, address: SocketAddr, now: Now) {
-        if let Ok(mut stream) = TcpStream::connect(address)
-            && self.register(&mut stream, conn)
-        {
-            self.sockets.insert(conn, Socket::Connecting(BufferedStream::new(stream, false)));
-        } else {
-            self.dial_failed(conn, now);
+    /// To the first address that can be tried.
+    fn connect(&mut self, conn: ConnId, mut untried: Untried, now: Now) {
+        while let Some(address) = untried.resolved.pop_front() {
+            if let Ok(mut stream) = TcpStream::connect(address)
+                && self.register(&mut stream, conn)
+            {
+                self.sockets.insert(conn, Socket::Connecting(BufferedStream::new(stream, false), untried));
+                return;
+            }
+        }
+        match untried.configured.pop_front() {
+            Some(address) => {
+                self.sockets.insert(conn, Socket::Resolving(untried));
+                self.resolver.ask(conn.0, &address.host, address.election_port);
+            }
+            None => self.dial_failed(conn, now),
         }
     }
 
@@ -254,12 +275,15 @@ impl ElectionNet {
     }
 
     fn serve(&mut self, conn: ConnId, now: Now) {
-        if let Some(Socket::Connecting(stream)) = self.sockets.get_mut(&conn) {
+        if let Some(Socket::Connecting(stream, untried)) = self.sockets.get_mut(&conn) {
             match stream.finish_connecting() {
                 Ok(false) => return,
-                Err(_) => return self.dial_failed(conn, now),
+                Err(_) => {
+                    let untried = std::mem::take(untried);
+                    return self.connect(conn, untried, now);
+                }
                 Ok(true) => {
-                    let Some(Socket::Connecting(stream)) = self.sockets.remove(&conn) else { return };
+                    let Some(Socket::Connecting(stream, _)) = self.sockets.remove(&conn) else { return };
                     self.sockets.insert(conn, Socket::Open(stream));
                     let mut out = Vec::new();
                     self.links.dialed(conn, true, now, &mut out);
@@ -349,14 +373,12 @@ impl ElectionNet {
                 LinkOutput::Dial { conn, to, target } => self.dial(conn, to, target, now),
                 LinkOutput::Introduce { conn } => {
                     let mut bytes = Vec::new();
-                    let PeerAddress { host, election_port, .. } = &self.own;
-                    let address = if host.contains(':') {
-                        format!("[{host}]:{election_port}")
-                    } else {
-                        format!("{host}:{election_port}")
+                    let address = |PeerAddress { host, election_port, .. }: &PeerAddress| match host.contains(':') {
+                        true => format!("[{host}]:{election_port}"),
+                        false => format!("{host}:{election_port}"),
                     };
                     let server = i64::from(self.me.0);
-                    InitialMessage { server, addresses: vec![address] }.write(&mut bytes);
+                    InitialMessage { server, addresses: self.own.iter().map(address).collect() }.write(&mut bytes);
                     self.write(conn, bytes);
                 }
                 LinkOutput::Write { conn, ballot } => {
@@ -398,10 +420,12 @@ impl ElectionNet {
     fn dial(&mut self, conn: ConnId, to: ServerId, target: Target, now: Now) {
         match target {
             Target::Configured => {
-                let address = self.config.server(to).and_then(|line| line.addresses.first());
-                let Some(address) = address else { return self.dial_failed(conn, now) };
-                self.sockets.insert(conn, Socket::Resolving);
-                self.resolver.ask(conn.0, &address.host, address.election_port);
+                let Some(line) = self.config.server(to) else { return self.dial_failed(conn, now) };
+                let earlier = self.attempts.entry(to).or_insert(0);
+                let attempts = *earlier;
+                *earlier += 1;
+                let configured = turned(line.addresses.clone(), attempts);
+                self.connect(conn, Untried { configured, attempts, ..Untried::default() }, now);
             }
             Target::Caller { of, port } => {
                 let caller = match self.sockets.get(&of) {
@@ -409,10 +433,21 @@ impl ElectionNet {
                     _ => None,
                 };
                 match caller {
-                    Some(caller) => self.connect(conn, SocketAddr::new(caller.ip(), port), now),
+                    Some(caller) => {
+                        let resolved = [SocketAddr::new(caller.ip(), port)].into();
+                        self.connect(conn, Untried { resolved, ..Untried::default() }, now);
+                    }
                     None => self.dial_failed(conn, now),
                 }
             }
         }
     }
+}
+
+/// Each attempt begins at another one.
+fn turned<T>(all: Vec<T>, attempts: usize) -> VecDeque<T> {
+    let mut all = VecDeque::from(all);
+    let count = all.len().max(1);
+    all.rotate_left(attempts % count);
+    all
 }

@@ -10,17 +10,17 @@
 use crate::clock::Now;
 use crate::config::servers::ServerLine;
 use crate::fatal::Fatal;
-use crate::net::{self, BufferedStream, Readiness};
+use crate::net::{BufferedStream, Port, Readiness};
 use crate::server::ensemble::resolver::Resolver;
 use crate::zab::leader::Link;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The listener's token; a link's is `LINKS` and its number.
+/// The listeners' token; a link's is `LINKS` and its number.
 pub const LISTENER: Token = Token(1);
 /// The link to the leader.
 pub const LEADER: Token = Token(2);
@@ -46,7 +46,10 @@ enum Dial {
 /// The sockets.
 pub struct QuorumNet {
     registry: Registry,
-    listener: Option<TcpListener>,
+    /// Listened on while this server leads.
+    own: Vec<Port>,
+    /// The same then.
+    listeners: Vec<TcpListener>,
     /// Someone may be waiting to be accepted.
     calls: bool,
     /// Not before this: accepting has failed, perhaps for want of descriptors, and the poll says nothing of who waits.
@@ -72,11 +75,12 @@ fn pause(attempt: u32) -> Duration {
 }
 
 impl QuorumNet {
-    /// `packet_max`: bytes of the largest packet.
-    pub fn new(registry: Registry, resolver: Resolver, packet_max: usize) -> QuorumNet {
+    /// `own`: the ports to listen on when this server leads; `packet_max`: bytes of the largest packet.
+    pub fn new(registry: Registry, own: Vec<Port>, resolver: Resolver, packet_max: usize) -> QuorumNet {
         QuorumNet {
             registry,
-            listener: None,
+            own,
+            listeners: Vec::new(),
             calls: false,
             calls_at: None,
             links: BTreeMap::new(),
@@ -91,14 +95,14 @@ impl QuorumNet {
         }
     }
 
-    /// Opens the quorum port. `own` is this server's line; on all interfaces where `on_all`.
-    pub fn listen(&mut self, own: &ServerLine, on_all: bool) -> Result<(), Fatal> {
-        let Some(address) = own.addresses.first() else { return Ok(()) };
-        let socket = net::listen(own_address(&address.host, address.quorum_port, on_all)?, 0)?;
-        let mut listener = TcpListener::from_std(socket);
-        let registered = self.registry.register(&mut listener, LISTENER, Interest::READABLE);
-        registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
-        self.listener = Some(listener);
+    /// Opens the quorum port.
+    pub fn listen(&mut self) -> Result<(), Fatal> {
+        for port in &self.own {
+            let mut listener = TcpListener::from_std(port.listen_for_now()?);
+            let registered = self.registry.register(&mut listener, LISTENER, Interest::READABLE);
+            registered.map_err(|source| Fatal::Io { file: "epoll".into(), source })?;
+            self.listeners.push(listener);
+        }
         self.calls = true;
         Ok(())
     }
@@ -111,8 +115,10 @@ impl QuorumNet {
         self.progress(now);
     }
 
+    /// Each attempt takes the next of the leader's addresses, and of those that its name has.
     fn resolve(&mut self) {
-        let Some(address) = self.target.as_ref().and_then(|target| target.addresses.first()) else { return };
+        let Some(target) = &self.target else { return };
+        let address = &target.addresses[self.attempts as usize % target.addresses.len()];
         self.dial = Dial::Resolving;
         self.question += 1;
         self.resolver.ask(self.question, &address.host, address.quorum_port);
@@ -120,10 +126,12 @@ impl QuorumNet {
 
     /// The role is over.
     pub fn close_all(&mut self) {
-        if let Some(mut listener) = self.listener.take() {
-            let _ = self.registry.deregister(&mut listener);
-        }
         self.calls_at = None;
+        // The poll has the socket that stays.
+        for (mut listener, port) in self.listeners.drain(..).zip(&self.own) {
+            let _ = self.registry.deregister(&mut listener);
+            port.pause();
+        }
         // Closing a socket takes it out of the poll.
         self.links.clear();
         (self.dial, self.target) = (Dial::Idle, None);
@@ -166,14 +174,14 @@ impl QuorumNet {
     /// Takes new connections, as long as there is room (`is_full`); their links.
     pub fn accept(&mut self, now: Now) -> Vec<Link> {
         let mut new = Vec::new();
-        let Some(listener) = &self.listener else { return new };
         if self.calls_at.take_if(|at| *at <= now).is_some() {
             self.calls = true;
         }
         if !std::mem::take(&mut self.calls) {
             return new;
         }
-        loop {
+        let mut at = 0;
+        while let Some(listener) = self.listeners.get(at) {
             if self.links.len() >= LINKS_MAX {
                 self.calls_at = Some(now);
                 return new;
@@ -188,7 +196,7 @@ impl QuorumNet {
                         new.push(link);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return new,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => at += 1,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     // Of one connection, or of too few descriptors: neither ends the listener.
@@ -198,6 +206,7 @@ impl QuorumNet {
                 }
             }
         }
+        new
     }
 
     /// Goes on with connecting. `true` once, when the leader is connected.
@@ -243,7 +252,8 @@ impl QuorumNet {
         if count == 0 {
             return self.wait(now);
         }
-        let address = self.addresses[self.attempts as usize % count];
+        let round = self.attempts as usize / self.target.as_ref().map_or(1, |target| target.addresses.len());
+        let address = self.addresses[round % count];
         match TcpStream::connect(address) {
             Ok(mut stream) => {
                 match self.registry.register(&mut stream, LEADER, Interest::READABLE | Interest::WRITABLE) {
@@ -309,14 +319,4 @@ impl QuorumNet {
     pub fn has_work(&self) -> bool {
         matches!(self.dial, Dial::Resolving) && self.resolver.has_answers()
     }
-}
-
-/// Where this server listens for others: where its line says, or everywhere.
-pub fn own_address(host: &str, port: u16, on_all: bool) -> Result<SocketAddr, Fatal> {
-    let everywhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-    if on_all {
-        return Ok(everywhere);
-    }
-    let fail = |source| Fatal::Listen { address: format!("{host}:{port}"), source };
-    Ok((host, port).to_socket_addrs().map_err(fail)?.next().unwrap_or(everywhere))
 }

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn accepted_sockets_have_the_options_of_the_listener() {
         for keep_alive in [false, true] {
-            let listener = crate::net::listen(([127, 0, 0, 1], 0).into(), 0).unwrap();
+            let listener = crate::net::listen(Some([127, 0, 0, 1].into()), 0, 0).unwrap();
             let address = listener.local_addr().unwrap();
             let acceptor = Acceptor::new(listener, &Poll::new().unwrap(), LISTENER, keep_alive).unwrap();
             let _client = TcpStream::connect(address).unwrap();

@@ -37,8 +37,6 @@ pub struct Member {
     pub peer: Peer,
     pub net: QuorumNet,
     pub elections: ElectionNet,
-    /// `quorumListenOnAllIPs`.
-    pub listen_on_all: bool,
     /// Everything up to here is committed.
     pub committed: Zxid,
     /// Clients are served once this has been applied.
@@ -71,13 +69,12 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn new(peer: Peer, net: QuorumNet, elections: ElectionNet, listen_on_all: bool, now: Now) -> Member {
+    pub fn new(peer: Peer, net: QuorumNet, elections: ElectionNet, now: Now) -> Member {
         Member {
             peer,
             net,
             elections,
             looking: false,
-            listen_on_all,
             committed: Zxid::ZERO,
             serve_at: None,
             serving: false,
@@ -271,9 +268,9 @@ impl Pipeline {
         member.peer.elected(leader, now);
         match &member.peer.role {
             Role::Leading(_) => {
-                if let Some(own) = settings.config.server(settings.me) {
-                    member.net.listen(own, member.listen_on_all)?;
-                }
+                // Taken since the start. That somebody else listens on it can be told only now, and the others can't go on
+                // as long as one stands that can't be reached.
+                member.net.listen()?;
             }
             Role::Learning { leader, .. } => {
                 if let Some(line) = settings.config.server(*leader) {

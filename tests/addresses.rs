@@ -1,0 +1,73 @@
+//! Where the servers of an ensemble find one another: ports that others have, lines with several addresses.
+
+mod support;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use support::ensemble::{Ensemble, Layout, SOON};
+use support::servers::wait_for;
+
+#[test]
+fn a_server_whose_ports_are_taken_waits_for_them() {
+    let take = |ensemble: &Ensemble| {
+        let held = [TcpListener::bind(ensemble.election_address(0))?, TcpListener::bind(ensemble.quorum_address(0))?];
+        let log = ensemble.log_file(0);
+        Ok(std::thread::spawn(move || {
+            // Each of them by itself.
+            for (at, port) in held.into_iter().enumerate() {
+                let tried = || Some(fs::read_to_string(&log).ok()?.matches("again in a second").count());
+                let before = tried();
+                wait_for("an attempt", SOON, || (tried() > before || at == 0 && before > Some(0)).then_some(()));
+                drop(port);
+            }
+        }))
+    };
+    let (ensemble, waited) = Ensemble::start_after(Layout::of(3).with("electionPortBindRetry=0"), take);
+    waited.join().expect("it has tried while the ports were taken");
+    assert!(ensemble.mode(0).is_some());
+}
+
+#[test]
+fn the_quorum_port_is_open_while_its_server_leads() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    for _ in 0..3 {
+        let leader = ensemble.leader();
+        TcpStream::connect(ensemble.quorum_address(leader)).expect("it leads");
+        let followers = ensemble.followers();
+        ensemble.kill_all(&followers);
+        let refused = || {
+            let refusal = TcpStream::connect(ensemble.quorum_address(leader)).err()?;
+            (refusal.kind() == ErrorKind::ConnectionRefused).then_some(())
+        };
+        wait_for("its quorum port to close", SOON, refused);
+        followers.iter().for_each(|&at| ensemble.restart(at));
+    }
+}
+
+#[test]
+fn a_server_listens_at_all_of_its_addresses_and_is_found_at_any() {
+    let (own, dead) = (Ipv4Addr::new(127, 0, 0, 8), Ipv4Addr::new(127, 0, 0, 9));
+    let more = |ensemble: &Ensemble| {
+        for at in 0..3 {
+            let file = ensemble.config(at);
+            let text = fs::read_to_string(&file)?;
+            let line = |line: &str| match line.strip_prefix("server.").and_then(|rest| rest.split_once('=')) {
+                Some((id, address)) => {
+                    let first = if id == (at + 1).to_string() { own } else { dead };
+                    let ports = address.strip_prefix("127.0.0.1").unwrap().replace(":participant", "");
+                    format!("server.{id}={first}{ports}|{address}\n")
+                }
+                None => format!("{line}\n"),
+            };
+            fs::write(&file, text.lines().map(line).collect::<String>())?;
+        }
+        Ok(())
+    };
+    let (ensemble, ()) = Ensemble::start_after(Layout::of(3).with("multiAddress.enabled=true"), more);
+    let leader = ensemble.leader();
+    for port in [ensemble.quorum_address(leader).port(), ensemble.election_address(leader).port()] {
+        TcpStream::connect((own, port)).expect("it listens at its first address too");
+    }
+}
