@@ -10,7 +10,7 @@ mod liar;
 mod support;
 
 use liar::{Change, liar};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use support::servers::{Kind, Options, Server, ostler, wait_for};
@@ -95,9 +95,9 @@ fn watchers_are_told_of_every_change_once() {
 fn idle_sessions_are_kept_alive_and_their_memory_is_told() {
     let server = server();
     let before = znodes(&server);
-    let words = format!("idle --server {} --seconds 2 --session-timeout 4000 --pid {}", server.address(), server.id());
+    let words = format!("idle --server {} --seconds 6 --session-timeout 4000 --pid {}", server.address(), server.id());
     let json = measured(&format!("{words} --connections 30 --watches 20"));
-    // Each session has to ping at least once in two seconds of a timeout of four.
+    // Each session has to ping at least once in six seconds of a timeout of four.
     assert!(number(&json, "answered") >= 30.0, "{json}");
     for figure in ["bytes_per_session", "bytes_per_watch", "wakeups_per_second", "cpu_ms_per_second", "anonymous_mb"] {
         number(&json, figure);
@@ -157,7 +157,7 @@ fn sessions_come_back_with_their_watches_after_a_crash() {
 
 #[test]
 fn a_crash_is_a_gap_in_the_writes_and_every_acknowledged_one_is_there_afterwards() {
-    let (output, json) = through_a_crash(server(), "fail-over --seconds 3 --connections 4 --depth 8", |_| {});
+    let (output, json) = through_a_crash(server(), "fail-over --seconds 9 --connections 4 --depth 8", |_| {});
     assert!(output.status.success(), "{}", text(&output));
     assert!(number(&json, "gap_ms") > 1.0 && number(&json, "acknowledged") > 10.0, "{json}");
     assert_eq!(number(&json, "checked"), number(&json, "acknowledged"));
@@ -167,7 +167,7 @@ fn a_crash_is_a_gap_in_the_writes_and_every_acknowledged_one_is_there_afterwards
 #[test]
 fn acknowledged_writes_that_are_lost_are_told() {
     let empty = |server: &Server| std::fs::remove_dir_all(server.data()).unwrap();
-    let (output, _) = through_a_crash(server(), "fail-over --seconds 2 --connections 4", empty);
+    let (output, _) = through_a_crash(server(), "fail-over --seconds 9 --connections 4", empty);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("wrong answers") && text(&output).contains("is gone from"), "{}", text(&output));
 }
@@ -190,20 +190,21 @@ fn recorded_requests_are_replayed_and_other_answers_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("requests");
     let mut recorder = Command::new(ostler());
-    let words = format!("bench record --listen 127.0.0.1:0 --server {} --seconds 6 --log", one.address());
+    let words = format!("bench record --listen 127.0.0.1:0 --server {} --seconds 10 --log", one.address());
     let mut recorder = recorder.args(words.split_whitespace()).arg(&log).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(recorder.stdout.take().unwrap());
     let mut line = String::new();
     said.read_line(&mut line).unwrap();
     let address = line.split(" at ").nth(1).unwrap().split(' ').next().unwrap().to_string();
-    for command in [&["create", "/r", "x"][..], &["set", "/r", "y"], &["get", "/r"], &["get", "/missing"]] {
-        Command::new(ostler()).args(["shell", "-server", &address]).args(command).output().unwrap();
-    }
+    let mut shell = Command::new(ostler()).args(["shell", "-server", &address]).stdin(Stdio::piped()).spawn().unwrap();
+    // All in one session, so that the replay has them in this order too, however late it connects.
+    shell.stdin.take().unwrap().write_all(b"create /r x\nset /r y\nget /r\nget /missing\n").unwrap();
+    shell.wait().unwrap();
     assert!(recorder.wait().unwrap().success());
     let replay = format!("replay --log {} --server", log.display());
     // At the recorded pace, on a server that is as the first one was: the same answers.
     let json = measured(&format!("{replay} {}", other.address()));
-    assert!(number(&json, "answered") >= 4.0 && number(&json, "recorded_connections") == 4.0, "{json}");
+    assert!(number(&json, "answered") >= 4.0 && number(&json, "recorded_connections") == 1.0, "{json}");
     assert!(json.contains("\"errors\":{}"), "{json}");
     // Once more: what has been created is there already. As fast as it goes.
     let json = measured(&format!("{replay} {} --speed 0", other.address()));
@@ -223,7 +224,7 @@ fn events_that_nobody_asked_for_are_noticed() {
     for (lie, due) in [(lie, "which nobody watches"), (twice, "more events than watches")] {
         let port = liar(server.port, 0, lie);
         let words = "watch-many --connections 1 --keys 5 --requests 2 --depth 1";
-        let output = bench(&format!("{words} --server 127.0.0.1:{port} --patience 2"));
+        let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
         assert!(!output.status.success() && text(&output).contains(due), "{}", text(&output));
     }
 }
@@ -275,6 +276,7 @@ fn an_open_loop_keeps_its_rate_and_counts_from_when_requests_were_due() {
             "mixed --server {} --rate 500 --seconds 1 --warmup 0.2 --connections 2 --threads 2 {words}",
             server.address()
         ));
+        // All that was due in that second, however late it was asked or answered.
         let rate = number(&json, "per_second");
         assert!((495.0..=505.0).contains(&rate), "{json}");
     }
@@ -285,7 +287,7 @@ fn several_servers_are_compared_in_turn_with_redis_among_them_and_a_page_is_writ
     let (server, folder) = (server(), tempfile::tempdir().unwrap());
     let (html, csv) = (folder.path().join("result.html"), folder.path().join("result.csv"));
     let output = bench(&format!(
-        "mixed --compare {}=ostler={} --compare redis://127.0.0.1:{}=redis --rounds 2 --seconds 0.3 --warmup 0.1 \
+        "mixed --compare {}=ostler={} --compare redis://127.0.0.1:{}=redis --rounds 2 --requests 200 \
          --connections 2 --depth 2 --keys 20 --html {} --csv {}",
         server.address(),
         server.id(),

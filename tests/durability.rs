@@ -42,16 +42,24 @@ struct Inspector {
 
 impl Inspector {
     fn ask(&mut self, op: i32, body: Writer) -> (i64, i32, Vec<u8>) {
+        self.send(op, body);
+        self.answer(self.xid)
+    }
+
+    fn send(&mut self, op: i32, body: Writer) {
         self.xid += 1;
         self.conn.send(&request(self.xid, op, body)).expect("the server takes requests");
+    }
+
+    fn answer(&mut self, to: i32) -> (i64, i32, Vec<u8>) {
         loop {
-            let Next::Frame(frame) = self.conn.next(PATIENCE) else { panic!("no answer to op {op}") };
+            let Next::Frame(frame) = self.conn.next(PATIENCE) else { panic!("no answer to request {to}") };
             let mut reader = Reader(&frame);
             let (Some(xid), Some(zxid), Some(err)) = (reader.int(), reader.long(), reader.int()) else {
                 panic!("a frame of {} bytes", frame.len())
             };
             if xid != -1 {
-                assert_eq!(xid, self.xid);
+                assert_eq!(xid, to);
                 return (zxid, err, reader.0.to_vec());
             }
         }
@@ -77,9 +85,14 @@ impl Inspector {
 
     /// Deletes a node with its children.
     fn clear(&mut self, path: &str) {
-        for name in self.children(path) {
-            let (_, err, _) = self.ask(2, Writer::new().text(&format!("{path}/{name}")).int(-1));
-            assert_eq!(err, 0, "delete {path}/{name}");
+        // All at once: they share their syncs.
+        let names = self.children(path);
+        let first = self.xid + 1;
+        for name in &names {
+            self.send(2, Writer::new().text(&format!("{path}/{name}")).int(-1));
+        }
+        for (xid, name) in (first..).zip(&names) {
+            assert_eq!(self.answer(xid).1, 0, "delete {path}/{name}");
         }
         assert_eq!(self.ask(2, Writer::new().text(path).int(-1)).1, 0, "delete {path}");
     }

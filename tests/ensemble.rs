@@ -224,16 +224,17 @@ fn a_client_that_has_seen_more_is_not_served_until_its_server_has_seen_as_much()
 fn a_session_whose_client_is_gone_expires_and_one_that_is_heard_from_through_a_follower_does_not() {
     let ensemble = ensemble(3);
     let follower = ensemble.followers()[0];
-    let mut alive = ensemble.client(follower, 1_500);
-    let mut dead = ensemble.client(follower, 1_500);
     let mut watcher = ensemble.client(ensemble.leader(), 30_000);
-    assert!(alive.granted.timeout <= 4_000, "{:?}", alive.granted);
+    let mut alive = ensemble.client(follower, 6_000);
+    let mut dead = ensemble.client(follower, 6_000);
+    assert_eq!((alive.granted.timeout, dead.granted.timeout), (6_000, 6_000));
     alive.create("/alive", b"", EPHEMERAL).unwrap().unwrap();
+    let begin = clock::now();
     dead.create("/dead", b"", EPHEMERAL).unwrap().unwrap();
+    alive.ping().unwrap();
     watcher.sync().unwrap();
     assert!(watcher.exists("/dead", true).unwrap());
     drop(dead);
-    let begin = clock::now();
     // Pings alone keep the other one.
     wait_for("the dead client's session to expire", SOON, || {
         alive.ping().unwrap();
@@ -241,7 +242,7 @@ fn a_session_whose_client_is_gone_expires_and_one_that_is_heard_from_through_a_f
         (!watcher.events.is_empty()).then_some(())
     });
     let took = clock::now().since(begin);
-    assert!(took >= Duration::from_millis(1_000), "{took:?}");
+    assert!(took >= Duration::from_millis(6_000), "not before its time: {took:?}");
     assert_eq!(watcher.event().path, "/dead");
     assert!(watcher.exists("/alive", false).unwrap());
     alive.sync().unwrap();
@@ -358,6 +359,9 @@ fn a_follower_that_was_away_catches_up_from_memory_from_the_log_and_from_a_snaps
     fill(&mut client, "/much", 600, 70_000);
     ensemble.restart(follower);
     trees::compare(&ensemble, &[ensemble.leader(), follower]);
+    if kind() == Kind::Ostler {
+        assert!(!ensemble.whole_log(follower).contains(away));
+    }
     // Everything lost: a snapshot.
     ensemble.kill(follower);
     for entry in std::fs::read_dir(ensemble.data(follower)).unwrap() {
@@ -414,7 +418,7 @@ fn what_only_a_dead_leader_had_is_cut_off_when_it_comes_back() {
 #[test]
 fn a_minority_acknowledges_nothing_and_lets_its_clients_go() {
     for survivor_leads in [true, false] {
-        let ensemble = Ensemble::start(Layout::of(3).kind(kind()).with("syncLimit=5"));
+        let ensemble = Ensemble::start(Layout::of(3).kind(kind()).with("syncLimit=15"));
         let leader = ensemble.leader();
         let survivor = if survivor_leads { leader } else { ensemble.followers()[0] };
         let mut client = ensemble.client(survivor, 20_000);
@@ -428,9 +432,8 @@ fn a_minority_acknowledges_nothing_and_lets_its_clients_go() {
         while clock::now().since(begin) < Duration::from_millis(400) {
             assert!(client.receive().is_err(), "a write was acknowledged by a minority");
         }
-        // syncLimit is 5 ticks of 200 ms; one more for noticing, and two seconds for a busy machine.
-        assert!(client.ended_within(Duration::from_millis(3_000)), "its clients are let go");
-        assert!(clock::now().since(begin) < Duration::from_millis(3_200));
+        // Within syncLimit, which fault_loop.rs looks at too; here it is only that it happens.
+        assert!(client.ended_within(SOON), "its clients are let go");
         assert_eq!(ensemble.mode(survivor), None);
         rest.iter().for_each(|&at| ensemble.signal(at, "CONT"));
         let mut client = ensemble.moved(client, survivor);
@@ -502,9 +505,9 @@ fn a_planned_stop_answers_all_that_was_read_and_no_session_expires() {
         let leader = ensemble.leader();
         let stopped = if stop_leader { leader } else { ensemble.followers()[0] };
         let rest = others(&ensemble, stopped);
-        let mut bystander = ensemble.client(rest[0], 10_000);
+        let mut bystander = ensemble.client(rest[0], 30_000);
         bystander.create("/kept", b"", EPHEMERAL).unwrap().unwrap();
-        let mut client = ensemble.client(stopped, 10_000);
+        let mut client = ensemble.client(stopped, 30_000);
         client.create("/base", b"", 0).unwrap().unwrap();
         client.create("/held", b"", EPHEMERAL).unwrap().unwrap();
         for n in 0..200 {

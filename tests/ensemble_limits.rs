@@ -42,7 +42,8 @@ fn writer(mut client: Client, path: String, sent: Arc<AtomicUsize>) -> JoinHandl
 
 /// Clients write through these servers; while the others stand still if there is no quorum without them.
 fn fills_up_and_moves_on(through: impl Fn(&Ensemble) -> Vec<usize>) {
-    let ensemble = Ensemble::start(Layout::of(3));
+    // What is many megabytes takes its time on a slow disk.
+    let ensemble = Ensemble::start(Layout::of(3).with("syncLimit=300"));
     let places = through(&ensemble);
     let sent = Arc::new(AtomicUsize::new(0));
     let mut clients = Vec::new();
@@ -81,7 +82,7 @@ fn large_writes_through_every_server_at_once_are_all_answered() {
 /// A follower of ZooKeeper's forwards whatever its clients ask, and acknowledges behind it.
 #[test]
 fn an_acknowledgement_behind_many_requests_is_heard() {
-    let mut ensemble = Ensemble::start(Layout::of(3));
+    let mut ensemble = Ensemble::start(Layout::of(3).with("syncLimit=300"));
     let leader = ensemble.leader();
     let followers = ensemble.followers();
     ensemble.kill(followers[0]);
@@ -131,7 +132,7 @@ fn strangers_that_say_nothing_do_not_keep_a_follower_out() {
     let call = |_| TcpStream::connect(ensemble.quorum_address(leader)).expect("the leader listens");
     let strangers: Vec<TcpStream> = (0..STRANGERS).map(call).collect();
     ensemble.restart(follower);
-    assert_eq!(ensemble.mode(follower).as_deref(), Some("follower"));
+    assert_eq!(ensemble.serving(follower), "follower");
     let lines = ensemble.whole_log(leader);
     let told = lines.lines().filter(|line| line.contains("that say nothing")).count();
     assert!((1..=STRANGERS - 1_024).contains(&told), "{told} lines");
@@ -152,7 +153,7 @@ fn a_stranger_that_announces_a_large_packet_is_closed_before_it_has_sent_it() {
     stranger.write_all(&packet).unwrap();
     let end = stranger.read(&mut [0; 1]).map_err(|error| error.kind());
     assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "it is closed without an answer: {end:?}");
-    assert_eq!(ensemble.mode(leader).as_deref(), Some("leader"));
+    assert_eq!(ensemble.serving(leader), "leader");
 }
 
 /// Anonymous memory of a process, in MiB.
@@ -202,7 +203,7 @@ fn learners_that_need_everything_at_once_do_not_fill_the_leaders_memory_and_clie
         if n % 20 == 0 && learners.iter().all(|&at| ensemble.mode(at).is_some()) {
             break;
         }
-        assert!(ostler::clock::now().since(began) < SOON, "they serve again");
+        assert!(ostler::clock::now().since(began) < 5 * SOON, "they serve again");
     }
     let after = anonymous(ensemble.id(leader));
     let took = ostler::clock::now().since(began).as_millis();
@@ -217,7 +218,7 @@ fn learners_that_need_everything_at_once_do_not_fill_the_leaders_memory_and_clie
     // Five trees more are 400.
     assert!(most < before + 200, "{before} MiB, then {most}");
     let znodes = |at: usize| {
-        let text = ensemble.word(at, "mntr").expect("it serves");
+        let text = wait_for("what it counts", SOON, || ensemble.word(at, "mntr"));
         text.lines().find_map(|line| line.strip_prefix("zk_znode_count").map(|rest| rest.trim().to_owned()))
     };
     let some = |at: usize| trees::read(&mut ensemble.client(at, 30_000), "/1234");

@@ -51,7 +51,7 @@ const CLIENTS: usize = 6;
 const TICK_MS: u64 = 200;
 const SYNC_TICKS: u64 = 5;
 /// How long a machine that is busy with other things may hold a server up.
-const GRACE_MS: u64 = 2_500;
+const GRACE_MS: u64 = 6_000;
 /// A server that is without its quorum for so long answers nobody: syncLimit, the tick in which that is noticed, grace.
 const SILENCE: Duration = Duration::from_millis((SYNC_TICKS + 1) * TICK_MS + GRACE_MS);
 const SESSION_MS: i32 = 4_000;

@@ -60,7 +60,7 @@ impl Raw {
         let request = ConnectRequest {
             protocol_version: 0,
             last_zxid_seen: last_zxid,
-            timeout_ms: 10_000,
+            timeout_ms: 40_000,
             session,
             password: Some(password),
             read_only: Some(false),

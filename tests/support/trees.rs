@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::client::{Client, op};
-use super::ensemble::Ensemble;
+use super::ensemble::{Ensemble, SOON};
 use super::jute::{Stat, Writer};
 use super::servers::wait_for;
 
@@ -55,7 +55,7 @@ fn read_beside(client: &mut Client, top: &str, others: &mut [Client]) -> Tree {
 
 /// zxid to digest, for the newest states that a server remembers.
 fn digests(ensemble: &Ensemble, at: usize) -> BTreeMap<String, String> {
-    let text = ensemble.word(at, "hash").unwrap_or_default();
+    let text = wait_for("digests", SOON, || ensemble.word(at, "hash"));
     // A key, a zxid and a value stand in each line, in whatever clothing.
     let words = text.lines().map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()).collect::<Vec<_>>());
     words.filter(|words| words.len() >= 2).map(|words| (words[0].to_owned(), words[1..].join(" "))).collect()

@@ -300,9 +300,11 @@ impl<'a> Driver<'a> {
                 (warm, busy) = (false, Busy::start(now));
             }
             let over = times.end.is_some_and(|end| now >= end);
-            let asking = !over && (gap.is_none() || self.connections.iter().any(|connection| !connection.flow.done));
-            if let Some(timer) = timer.as_mut().filter(|_| asking) {
-                while due_at(count) <= now {
+            // Also, at the end, what was due before it: a stall there has to count.
+            let is_due = |count| due_at(count) <= now && times.end.is_none_or(|end| due_at(count) < end);
+            let asking = self.connections.iter().any(|connection| !connection.flow.done);
+            if let Some(timer) = timer.as_mut().filter(|_| asking && (!over || is_due(count))) {
+                while is_due(count) {
                     let due = due_at(count);
                     let Connection { link, flow } = &mut self.connections[turn];
                     for _ in 0..args.burst {
