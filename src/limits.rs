@@ -40,9 +40,11 @@ pub const PROPOSALS_OUTSTANDING_BYTES: usize = 64 << 20;
 pub const READ_GUARD_BYTES: usize = 64 << 10;
 /// Bytes of the reply to one multiRead, which can name the largest znode thirty thousand times.
 pub const MULTI_READ_BYTES: usize = 64 << 20;
+/// Entries of access lists that one multiRead goes through, each some 100 ns; the tree is held all the time.
+pub const MULTI_READ_WORK: usize = 500_000;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
-/// Transactions that the pipeline applies before it lets go of the tree: about 100 microseconds' worth.
+/// Changes (parts of a transaction that has several) that the pipeline applies before it lets go of the tree: about 100 microseconds' worth.
 pub const WRITE_GUARD_TXNS: usize = 128;
 
 /// Bytes of a log segment; a larger record gets a segment of its own.

@@ -250,6 +250,29 @@ fn a_session_is_closed_by_the_next_leader_if_the_last_one_has_not_done_it() {
 }
 
 #[test]
+fn a_session_has_the_timeout_of_its_last_handshake_under_the_next_leader_too() {
+    let mut ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let short = ensemble.client(followers[0], 3_000);
+    let (granted, address) = (short.granted.clone(), ensemble.address(followers[0]));
+    drop(short);
+    let mut client = Client::enter(address, 40_000, 0, granted.session, &granted.password, SOON).expect("it is back");
+    assert_eq!((client.granted.session, client.granted.timeout), (granted.session, 40_000));
+    client.create("/a", b"", EPHEMERAL).unwrap().unwrap();
+    let mut dead = ensemble.client(followers[1], 6_000);
+    dead.create("/dead", b"", EPHEMERAL).unwrap().unwrap();
+    let mut watcher = ensemble.client(followers[1], 60_000);
+    assert!(watcher.exists("/dead", true).unwrap());
+    ensemble.kill(leader);
+    drop(dead);
+    // Silent for longer than it asked for at first, and than another session lives without its client.
+    assert_eq!(watcher.event().path, "/dead");
+    assert!(client.exists("/a", false).expect("the connection it had"));
+    client.set("/a", b"written").unwrap().unwrap();
+}
+
+#[test]
 fn what_is_asked_while_there_is_no_leader_waits_for_the_next_one() {
     let mut ensemble = Ensemble::start(Layout::of(3).with("syncLimit=150"));
     let leader = ensemble.leader();

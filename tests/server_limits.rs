@@ -12,9 +12,10 @@ use ostler::wire::OpCode;
 use ostler::wire::client::xid::AUTH;
 use ostler::wire::txn::Acl;
 use ostler::wire::writer::Jute;
-use raw::{Raw, config, create, data, get, ping, request, set};
-use std::io::Write;
+use raw::{Raw, config, create, data, get, ping, read, request, set};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn auth(scheme: &str, secret: &[u8]) -> Vec<u8> {
     request(AUTH, OpCode::Auth.to_wire(), |out| {
@@ -72,26 +73,56 @@ fn a_connection_whose_input_was_full_while_it_waited_goes_on_to_the_last_byte() 
     server.stop().unwrap();
 }
 
+/// A multiRead of these paths in turn.
+fn reads(paths: &[&str], count: usize) -> Vec<u8> {
+    request(2, OpCode::MultiRead.to_wire(), |out| {
+        for path in paths.iter().cycle().take(count) {
+            out.put_int(OpCode::GetData.to_wire());
+            out.put_bool(false);
+            out.put_int(-1);
+            out.put_text(path);
+            out.put_bool(false);
+        }
+        out.put_int(-1);
+        out.put_bool(true);
+        out.put_int(-1);
+    })
+}
+
+/// Nobody else is served while its access lists are gone through.
+#[test]
+fn a_multi_read_of_long_access_lists_is_refused_where_it_takes_too_long() {
+    const ENTRIES: i32 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut client = Raw::connect(server.address);
+    for (path, network) in [("/a", "9.9.9.9"), ("/b", "9.9.9.8")] {
+        let created = request(1, OpCode::Create.to_wire(), |out| {
+            out.put_text(path);
+            out.put_buffer(None);
+            let entry = |n: i32| Acl { perms: n << 5 | Acl::READ, scheme: "ip".into(), id: network.into() };
+            Acl::write_list(&(0..ENTRIES).map(entry).collect::<Vec<_>>(), out);
+            out.put_int(0);
+        });
+        assert_eq!(client.call(&created).err, 0);
+    }
+    // Some: each part is refused by itself.
+    let reply = client.call(&reads(&["/a", "/b"], 20));
+    assert!(reply.err == 0 && !reply.body.is_empty());
+    // The same list again costs nothing.
+    assert_eq!(client.call(&reads(&["/a"], 1_000)).err, 0);
+    let reply = client.call(&reads(&["/a", "/b"], 1_000));
+    assert_eq!((reply.err, reply.body.len()), (-5, 0));
+    server.stop().unwrap();
+}
+
 #[test]
 fn a_multi_read_of_more_than_any_client_takes_is_refused_and_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let server = boot::start(config(dir.path(), 1)).unwrap();
     let mut client = Raw::connect(server.address);
     assert_eq!(client.call(&create(1, "/big", &vec![7; 1_000_000], 0)).err, 0);
-    let reads = |count: usize| {
-        request(2, OpCode::MultiRead.to_wire(), |out| {
-            for _ in 0..count {
-                out.put_int(OpCode::GetData.to_wire());
-                out.put_bool(false);
-                out.put_int(-1);
-                out.put_text("/big");
-                out.put_bool(false);
-            }
-            out.put_int(-1);
-            out.put_bool(true);
-            out.put_int(-1);
-        })
-    };
+    let reads = |count: usize| reads(&["/big"], count);
     let reply = client.call(&reads(3));
     assert!(reply.err == 0 && reply.body.len() > 3_000_000, "{}", reply.err);
     // Without a bound this would be 40 GB.
@@ -262,5 +293,81 @@ fn who_has_no_identity_of_a_required_scheme_is_answered_once_and_closed() {
     });
     assert_eq!(friend.call(&mine).err, 0);
     assert_eq!(data(&friend.call(&get(2, "/mine", false))), b"x", "the algorithm is the configured one");
+    server.stop().unwrap();
+}
+
+/// Connections whose sockets are never empty take turns with the others, also where a core's turn has room for exactly so many.
+#[test]
+fn those_who_always_have_more_to_ask_leave_room_for_others() {
+    const FLOODERS: usize = 12;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let over = AtomicBool::new(false);
+    // 64 bytes, so that what a core receives at once ends with a frame, and nothing of it is kept for later.
+    let ask = read(1, OpCode::Exists, &format!("/{}", "x".repeat(46)), false);
+    assert_eq!(ask.len(), 64);
+    let asks = ask.repeat(4096);
+    let (over, asks) = (&over, &asks);
+    std::thread::scope(|scope| {
+        let mut patient = Raw::connect(server.address);
+        for _ in 0..FLOODERS {
+            let mut flooder = Raw::connect(server.address);
+            let mut replies = flooder.socket.try_clone().unwrap();
+            scope.spawn(move || {
+                let mut scratch = vec![0; 1 << 18];
+                while matches!(replies.read(&mut scratch), Ok(count) if count > 0) {}
+            });
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    flooder.send(asks);
+                }
+                let _ = flooder.socket.shutdown(std::net::Shutdown::Both);
+            });
+        }
+        for xid in 1..=30 {
+            patient.send(&get(xid, "/", false));
+            let answered = patient.reply_or_end().map(|reply| reply.xid);
+            over.fetch_or(xid == 30 || answered != Some(xid), Ordering::Relaxed);
+            assert_eq!(answered, Some(xid));
+        }
+    });
+    server.stop().unwrap();
+}
+
+/// More writes than there is room for, on every connection: those that have waited longest come first.
+#[test]
+fn writes_that_wait_for_room_are_taken_in_turn() {
+    const WRITERS: usize = 30;
+    const WRITES: usize = 80;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let answered: [AtomicUsize; WRITERS] = std::array::from_fn(|_| AtomicUsize::new(0));
+    let least = AtomicUsize::new(usize::MAX);
+    let mut clients: Vec<Raw> = (0..WRITERS).map(|_| Raw::connect(server.address)).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.call(&create(0, &format!("/{at}"), b"", 0)).err, 0);
+    }
+    std::thread::scope(|scope| {
+        for (at, mut client) in clients.into_iter().enumerate() {
+            let (answered, least, path) = (&answered, &least, format!("/{at}"));
+            let mut writer = client.socket.try_clone().unwrap();
+            scope.spawn(move || {
+                for xid in 1..=WRITES {
+                    writer.write_all(&set(xid as i32, &path, &vec![b'x'; 100_000])).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for _ in 0..WRITES {
+                    assert_eq!(client.reply().err, 0);
+                    answered[at].fetch_add(1, Ordering::SeqCst);
+                }
+                // What the others have when this one, perhaps the first of all, has everything.
+                let others = answered.iter().map(|count| count.load(Ordering::SeqCst)).min();
+                let _ = least.compare_exchange(usize::MAX, others.unwrap_or(0), Ordering::SeqCst, Ordering::SeqCst);
+            });
+        }
+    });
+    let least = least.into_inner();
+    assert!(least >= WRITES / 4, "one had {WRITES} answers when another had {least}");
     server.stop().unwrap();
 }

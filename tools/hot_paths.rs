@@ -126,7 +126,7 @@ fn read_path(times: u64) {
     let server = Server::new();
     let mut watches = WatchTable::new(Arc::new(WatchFilter::new()));
     let rules = AuthRules::default();
-    let asker = Asker { conn: 1, session: SessionId(1), auth: &server.auth, rules: &rules };
+    let asker = Asker::new(1, SessionId(1), &server.auth, &rules);
     let mut frames = Vec::new();
     for n in 0..256 {
         let mut frame = Vec::new();

@@ -10,12 +10,17 @@ use std::borrow::Cow;
 /// Whether `ids` have any of the `wanted` permissions by this list. An empty list lets everybody do everything.
 #[inline]
 pub fn permits(acl: &[Acl], wanted: i32, ids: &AuthIds, rules: &AuthRules) -> bool {
+    is_open(acl, wanted) || permits_slow(acl, wanted, ids, rules)
+}
+
+/// Whether the list lets everybody do that, as far as a look at its begin tells.
+#[inline]
+pub fn is_open(acl: &[Acl], wanted: i32) -> bool {
     match acl {
         // The only one whose strings need not be fetched.
         _ if Acl::is_shared_open(acl) && Acl::ALL & wanted != 0 => true,
-        [first, ..] if first.perms & wanted != 0 && is_anyone(first) => true,
+        [first, ..] => first.perms & wanted != 0 && is_anyone(first),
         [] => true,
-        _ => permits_slow(acl, wanted, ids, rules),
     }
 }
 
@@ -28,13 +33,19 @@ fn permits_slow(acl: &[Acl], wanted: i32, ids: &AuthIds, rules: &AuthRules) -> b
     if rules.skip_acl || ids.is_super() {
         return true;
     }
+    // Few ids are compared, many hashed: a connection may have a thousand, and a list ten thousands of entries.
+    let many = ids.len() > 8 && acl.len() > 8;
+    let known: Option<FastSet<(&str, &str)>> =
+        many.then(|| ids.iter().map(|id| (id.scheme.as_str(), id.id.as_str())).collect());
     acl.iter().filter(|entry| entry.perms & wanted != 0).any(|entry| {
+        let (scheme, id) = (entry.scheme.as_str(), entry.id.as_str());
         is_anyone(entry)
-            || rules.provides(&entry.scheme)
-                && ids.iter().filter(|id| id.scheme == entry.scheme).any(|id| match entry.scheme.as_str() {
-                    "ip" => address::matches(&id.id, &entry.id),
-                    _ => id.id == entry.id,
-                })
+            || rules.provides(scheme)
+                && match (&known, scheme) {
+                    (_, "ip") => ids.iter().any(|of| of.scheme == "ip" && address::matches(&of.id, id)),
+                    (Some(known), _) => known.contains(&(scheme, id)),
+                    (None, _) => ids.iter().any(|of| of.scheme == scheme && of.id == id),
+                }
     })
 }
 

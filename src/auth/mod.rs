@@ -13,7 +13,7 @@ mod acl;
 mod address;
 mod digest;
 
-pub use acl::{FixError, fix_up, permits, redacted_id};
+pub use acl::{FixError, fix_up, is_open, permits, redacted_id};
 pub use address::address_text;
 pub use digest::{DigestAlgorithm, derive};
 
@@ -99,6 +99,10 @@ impl AuthIds {
     pub fn from_list(list: Vec<AuthId>) -> AuthIds {
         let is_super = list.iter().any(|id| id.scheme == SUPER);
         AuthIds(Arc::new(Ids { list, is_super }))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.list.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &AuthId> {

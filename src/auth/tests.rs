@@ -137,6 +137,28 @@ fn access_is_decided_entry_by_entry() {
 }
 
 #[test]
+fn long_lists_and_many_ids_are_matched_as_few_are() {
+    let rules = AuthRules::default();
+    let mut ids = peer("10.1.2.3");
+    (0..40).for_each(|n| assert!(ids.add("digest", &format!("user{n}:hash"))));
+    let mut list: Vec<Acl> = (0..40).map(|n| acl(Acl::READ, "digest", &format!("other{n}:hash"))).collect();
+    assert!(!permits(&list, Acl::READ, &ids, &rules));
+    for (scheme, id, passes) in [
+        ("digest", "user39:hash", true),
+        ("digest", "user40:hash", false),
+        ("ip", "10.0.0.0/8", true),
+        ("ip", "11.0.0.0/8", false),
+        ("world", "anyone", true),
+        ("sasl", "user1:hash", false),
+    ] {
+        list.push(acl(Acl::WRITE, scheme, id));
+        assert_eq!(permits(&list, Acl::WRITE, &ids, &rules), passes, "{scheme}:{id}");
+        assert!(!permits(&list, Acl::READ, &ids, &rules));
+        list.pop();
+    }
+}
+
+#[test]
 fn lists_are_fixed_up_in_order() {
     let mut ids = peer("127.0.0.1");
     assert_eq!(fix_up(None, &ids, &AuthRules::default(), 1 << 20), Err(FixError::Invalid));

@@ -144,6 +144,19 @@ impl SessionTable {
         self.sessions.get(&id).map(|session| session.timeout_ms)
     }
 
+    /// What the last handshake gave it, in milliseconds, as far as this server knows.
+    pub fn negotiated_ms(&self, id: SessionId) -> Option<i32> {
+        self.sessions.get(&id).map(|session| session.negotiated_ms)
+    }
+
+    /// Another server, on which the client is, says that the session was heard from, and what its timeout is there.
+    pub fn touch_elsewhere(&mut self, id: SessionId, negotiated_ms: i32, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|_| negotiated_ms > 0) {
+            session.negotiated_ms = negotiated_ms;
+        }
+        self.touch(&[id], now);
+    }
+
     /// A client is back, with the right password, on connection `owner`. `false` if the session is over or about to be.
     pub fn reopen(&mut self, id: SessionId, negotiated_ms: i32, owner: OwnerHandle, now: Now) -> bool {
         match self.sessions.get_mut(&id) {

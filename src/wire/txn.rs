@@ -172,6 +172,15 @@ impl TxnDigest {
 }
 
 impl Txn {
+    /// Of how many changes it is made, where that is not one: parts of a multi, znodes of a session.
+    pub fn parts(&self) -> usize {
+        match self {
+            Txn::Multi(parts) => parts.len(),
+            Txn::CloseSession { paths } => paths.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        }
+    }
+
     pub fn op(&self) -> OpCode {
         match self {
             Txn::CreateSession { .. } => OpCode::CreateSession,

@@ -255,7 +255,7 @@ impl Small {
     }
 
     fn read(&mut self, op: OpCode, xid: i32, body: &[u8]) {
-        let asker = Asker { conn: 0, session: SESSION, auth: &self.auth, rules: &self.rules };
+        let asker = Asker::new(0, SESSION, &self.auth, &self.rules);
         read::answer(op, xid, body, &self.tree, &mut self.watches, &asker, &mut self.out);
     }
 }

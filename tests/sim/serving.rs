@@ -328,7 +328,7 @@ impl Server {
                 let Frame { xid, op, body } = client.queue.pop_front().expect("just looked");
                 let mut out = Vec::new();
                 let Clients { watches, auth, rules, .. } = &mut self.clients;
-                let asker = Asker { conn, session, auth, rules };
+                let asker = Asker::new(conn, session, auth, rules);
                 read::answer(op, xid, &body, &self.tree, watches, &asker, &mut out);
                 ctx.actions.push(Action::Send(conn, out));
                 continue;

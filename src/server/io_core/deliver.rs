@@ -188,7 +188,7 @@ impl Parts {
         let connection = &mut self.connections[slot];
         connection.wait = Wait::Nothing;
         if !connection.input.is_empty() {
-            self.ready.push(slot);
+            self.ready.push_back(slot);
         }
         if connection.readable {
             self.taken_up.push(slot);

@@ -36,6 +36,7 @@ use crate::server::tree_lock;
 use crate::watch::WatchTable;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ pub struct Parts {
     pub pool: Pool,
     pub outgoing: Batch,
     /// Connections that may go on with input that they have kept.
-    pub ready: Vec<usize>,
+    pub ready: VecDeque<usize>,
     pub flush: Vec<usize>,
     /// Connections to be closed at the end of the turn.
     pub doomed: Vec<usize>,
@@ -95,7 +96,7 @@ pub struct Parts {
     /// Connections that go on and have bytes left in their sockets.
     pub taken_up: Vec<usize>,
     /// Connections that wait for room in the pipeline.
-    pub want_room: Vec<usize>,
+    pub want_room: VecDeque<usize>,
     /// Sessions heard from since the last report.
     pub heard: Vec<SessionId>,
     pub heard_round: u32,
@@ -146,13 +147,13 @@ impl IoCore {
                 watches,
                 pool: Pool::default(),
                 outgoing: Batch::default(),
-                ready: Vec::new(),
+                ready: VecDeque::new(),
                 flush: Vec::new(),
                 doomed: Vec::new(),
                 farewells: Vec::new(),
                 log_rate: LogRate::default(),
                 taken_up: Vec::new(),
-                want_room: Vec::new(),
+                want_room: VecDeque::new(),
                 heard: Vec::new(),
                 heard_round: 0,
                 turn: 0,
@@ -278,7 +279,9 @@ impl IoCore {
     fn receive(&mut self) {
         self.arrived.clear();
         self.parts.turn = self.parts.turn.wrapping_add(1);
-        let mut filled = 0;
+        let (mut filled, mut taken) = (0, 0);
+        // Those that have more behind what was taken from them now.
+        let mut served = 0;
         // Those that go on in the next turn are put behind those of this one, in the same list: it keeps its memory.
         let candidates = self.readable.len();
         for at in 0..candidates {
@@ -299,7 +302,7 @@ impl IoCore {
                 // It stays readable, and is taken up again when it goes on.
                 continue;
             }
-            let room = self.arena.len() - filled;
+            let room = self.arena.len() - taken;
             if room < ARENA_MIN {
                 self.readable.push(slot);
                 continue;
@@ -307,9 +310,11 @@ impl IoCore {
             let into = &mut self.arena[filled..filled + room.min(RECEIVE_BYTES)];
             let (len, end) = receive(&mut connection.socket, into);
             match end {
-                Received::Drained if connection.half_closed && len > 0 => self.readable.push(slot),
-                Received::Drained => connection.readable = false,
-                Received::More => self.readable.push(slot),
+                Received::Drained if !connection.half_closed || len == 0 => connection.readable = false,
+                Received::Drained | Received::More => {
+                    self.readable.push(slot);
+                    served += 1;
+                }
                 Received::Gone => {
                     connection.readable = false;
                     self.parts.doomed.push(slot);
@@ -319,6 +324,7 @@ impl IoCore {
             if len == 0 {
                 continue;
             }
+            taken += len;
             self.parts.tally.bytes_received(len as u64);
             if connection.input.is_empty() && connection.wait == Wait::Nothing {
                 self.arrived.push((slot, filled..filled + len));
@@ -326,7 +332,7 @@ impl IoCore {
             } else {
                 connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
                 if connection.wait == Wait::Nothing {
-                    self.parts.ready.push(slot);
+                    self.parts.ready.push_back(slot);
                 } else if connection.is_forsaken(self.parts.now) {
                     self.parts.doom(slot, process::FORSAKEN);
                 } else if connection.state == State::Open {
@@ -336,6 +342,10 @@ impl IoCore {
             }
         }
         self.readable.drain(..candidates);
+        // Nobody had room once somebody had none: so these are the first, and those who had none come before them next time.
+        if served < self.readable.len() {
+            self.readable.rotate_left(served);
+        }
     }
 
     /// Feed first, reads second, under one guard. The pipeline appends to the feed *before* it lets go of the tree; so
@@ -356,23 +366,24 @@ impl IoCore {
         let mut guard = self.reader.read();
         self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
         let mut budget = process::Budget::default();
-        for (slot, range) in self.arrived.drain(..) {
+        // Who has waited longest comes first. Delivery may make more connections ready; each is worked off as far as it can
+        // go, so this ends.
+        let mut arrived = self.arrived.drain(..);
+        loop {
             if budget.is_spent() {
                 guard.yield_to_writer();
                 self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
                 budget = process::Budget::default();
             }
-            self.parts.process_arrived(slot, &self.arena[range], &guard, &self.shared, &mut budget);
-        }
-        // Delivery may make more connections ready; each is worked off as far as it can go, so this ends.
-        while let Some(slot) = self.parts.ready.pop() {
-            if budget.is_spent() {
-                guard.yield_to_writer();
-                self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
-                budget = process::Budget::default();
+            if let Some(slot) = self.parts.ready.pop_front() {
+                self.parts.process_kept(slot, &guard, &self.shared, &mut budget);
+            } else if let Some((slot, range)) = arrived.next() {
+                self.parts.process_arrived(slot, &self.arena[range], &guard, &self.shared, &mut budget);
+            } else {
+                break;
             }
-            self.parts.process_kept(slot, &guard, &self.shared, &mut budget);
         }
+        drop(arrived);
         drop(guard);
         if link.feed.pipeline_waits.swap(false, Ordering::SeqCst) {
             self.shared.pipeline_bell.ring();

@@ -29,6 +29,9 @@ impl Budget {
     }
 }
 
+/// So much of `Asker::work` takes about as long as a small read.
+const WORK_OF_A_REQUEST: usize = 4;
+
 /// What became of a frame.
 enum Step {
     /// Worked off; on to the next.
@@ -101,7 +104,7 @@ impl Parts {
             }
             if budget.is_spent() {
                 // It goes on when the pipeline has had its chance at the tree.
-                self.ready.push(slot);
+                self.ready.push_back(slot);
                 return done;
             }
             let head: [u8; 4] = rest[..4].try_into().expect("four bytes");
@@ -138,7 +141,7 @@ impl Parts {
                 Step::Wait(wait) => {
                     self.connections[slot].wait = wait;
                     if wait == Wait::Room {
-                        self.want_room.push(slot);
+                        self.want_room.push_back(slot);
                     }
                     return done;
                 }
@@ -251,7 +254,9 @@ impl Parts {
                 if connection.in_flight as usize >= limits::CONNECTION_IN_FLIGHT_MAX {
                     return Step::Wait(Wait::Writes);
                 }
-                if !shared.cores[self.index].queue.has_room() || self.outgoing.is_full() {
+                // Nobody gets what those who wait already have waited for.
+                let is_next = self.want_room.is_empty();
+                if !is_next || !shared.cores[self.index].queue.has_room() || self.outgoing.is_full() {
                     return Step::Wait(Wait::Room);
                 }
                 self.note_request(slot);
@@ -316,18 +321,13 @@ impl Parts {
     ) {
         let connection = &mut self.connections[slot];
         let xid = if op == OpCode::Ping { xid::PING } else { raw_xid };
-        let asker = Asker {
-            conn: slot as u32,
-            session: connection.session,
-            auth: &connection.auth,
-            rules: &shared.settings.auth,
-        };
+        let asker = Asker::new(slot as u32, connection.session, &connection.auth, &shared.settings.auth);
         let out = connection.output.buffer(&mut self.pool);
         let before = out.len();
         read::answer(op, xid, body, tree, &mut self.watches, &asker, out);
         let written = out.len() - before;
         budget.bytes += written;
-        budget.requests += 1;
+        budget.requests += 1 + asker.work() / WORK_OF_A_REQUEST;
         connection.facts.answered(op, xid, tree.zxid(), self.now, 0);
         self.tally.answered_read(written);
         self.wants_flush(slot);

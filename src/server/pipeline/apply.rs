@@ -63,6 +63,7 @@ impl Pipeline {
                 *pending_bytes -= bytes;
                 match effect {
                     Effect::Txn { header, txn, shape, digest } => {
+                        transactions += txn.parts();
                         let closes = matches!(txn, Txn::CloseSession { .. });
                         if let Txn::CreateSession { timeout_ms } = txn {
                             let opened = opening.remove(&header.session);

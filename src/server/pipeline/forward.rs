@@ -278,7 +278,7 @@ impl Pipeline {
     pub(super) fn note_touched(&mut self, sessions: &[SessionId]) {
         let Some(member) = &mut self.member else { return };
         for &session in sessions {
-            if let Some(timeout_ms) = self.sessions.timeout_ms(session) {
+            if let Some(timeout_ms) = self.sessions.negotiated_ms(session) {
                 member.forwards.touched.insert(session, timeout_ms);
             }
         }

@@ -427,6 +427,11 @@ impl Pipeline {
             self.started = (crate::clock::wall_ms(), now);
             self.shared.set_serving(true);
             if keeps {
+                if !self.leads() {
+                    // The new leader knows of each only how it began.
+                    let held: Vec<SessionId> = self.sessions.owned().map(|(session, _)| session).collect();
+                    self.note_touched(&held);
+                }
                 // Behind the events of what the new leader has brought, and the answers that came with it.
                 self.tell_all(|| Entry::GoOn);
             } else {

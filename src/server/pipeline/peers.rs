@@ -251,9 +251,9 @@ impl Pipeline {
             Heard::Revalidate(asked) => self.revalidate_for(link, asked, now),
             Heard::Sessions(data) => {
                 if member.serving {
-                    let touched = SessionTimeout::read_all(data).filter_map(Result::ok);
-                    let sessions: Vec<SessionId> = touched.map(|touched| touched.session).collect();
-                    self.sessions.touch(&sessions, now);
+                    for touched in SessionTimeout::read_all(data).filter_map(Result::ok) {
+                        self.sessions.touch_elsewhere(touched.session, touched.timeout_ms, now);
+                    }
                 }
             }
         }
