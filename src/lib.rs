@@ -6,6 +6,7 @@
 // Level 0: words.
 pub mod clock;
 pub mod fatal;
+pub mod hosts;
 pub mod ids;
 pub mod limits;
 pub mod metrics;

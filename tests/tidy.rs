@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Who may import whom: a module may use those on the lines above its own. The order of this list is the architecture.
 const LEVELS: &[&[&str]] = &[
-    &["ids", "limits", "clock", "random", "fatal", "metrics"],
+    &["ids", "limits", "clock", "random", "fatal", "metrics", "hosts"],
     &["wire", "disk", "config"],
     &["tree", "watch", "session", "auth", "log", "zab", "net", "client"],
     &["prepare", "read", "snapshot", "admin"],

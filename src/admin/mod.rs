@@ -43,6 +43,16 @@ pub fn trace_mask(mask: i64) -> String {
     mask.to_string()
 }
 
+/// What is answered without asking anybody: whoever watches over the server has to get it however busy everything else is.
+pub fn at_once(word: Word, serving: bool) -> Option<&'static str> {
+    match word {
+        Word::Ruok => Some(RUOK),
+        Word::Isro if serving => Some(isro(status::Mode::Standalone)),
+        Word::Isro => not_serving(word),
+        _ => None,
+    }
+}
+
 /// What a word is answered that is not on the list.
 pub fn refusal(word: Word) -> String {
     format!("{} is not executed because it is not in the whitelist.\n", word.name())

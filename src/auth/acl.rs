@@ -34,7 +34,7 @@ fn permits_slow(acl: &[Acl], wanted: i32, ids: &AuthIds, rules: &AuthRules) -> b
         return true;
     }
     // Few ids are compared, many hashed: a connection may have a thousand, and a list ten thousands of entries.
-    let many = ids.len() > 8 && acl.len() > 8;
+    let many = ids.count() > 8 && acl.len() > 8;
     let known: Option<FastSet<(&str, &str)>> =
         many.then(|| ids.iter().map(|id| (id.scheme.as_str(), id.id.as_str())).collect());
     acl.iter().filter(|entry| entry.perms & wanted != 0).any(|entry| {

@@ -101,7 +101,7 @@ impl AuthIds {
         AuthIds(Arc::new(Ids { list, is_super }))
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.list.len()
     }
 

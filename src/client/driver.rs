@@ -14,6 +14,7 @@ use super::event::{Event, EventType, State};
 use super::frames::read_frames;
 use super::watches::{Kind, Watcher, Watches};
 use crate::clock::{self, Now};
+use crate::hosts;
 use crate::ids::SessionId;
 use crate::limits;
 use crate::wire::client::{
@@ -24,7 +25,7 @@ use crate::wire::{ErrorCode, OpCode, Reader};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -502,7 +503,7 @@ impl Driver {
     /// Connects, and starts the thread that reads.
     fn open(&self, host: &str, port: u16) -> io::Result<TcpStream> {
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
-        for address in (host, port).to_socket_addrs()? {
+        for address in hosts::look_up(host, port)? {
             match TcpStream::connect_timeout(&address, self.connect_timeout()) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;

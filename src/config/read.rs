@@ -12,9 +12,10 @@ use super::members;
 use super::values::{Config, ConnectionThrottle, Purge, PurgeWhen, RequestThrottle, SNAP_COUNT, WordList};
 use super::{Level, Notice, Sources};
 use crate::fatal::Fatal;
+use crate::hosts;
 use crate::ids::OwnerRules;
 use crate::limits;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -203,7 +204,7 @@ impl Reader<'_> {
         let found = match host.parse::<IpAddr>() {
             Ok(ip) => Ok(Some(ip)),
             Err(_) if host.contains([':', '[', ']', ' ']) => Ok(None),
-            Err(_) => (host, 0).to_socket_addrs().map(|mut found| found.next().map(|address| address.ip())),
+            Err(_) => hosts::look_up(host, 0).map(|found| found.first().map(SocketAddr::ip)),
         };
         match found {
             Ok(Some(ip)) => Ok((!ip.is_unspecified() || ip.is_ipv4()).then_some(ip)),

@@ -127,8 +127,9 @@ pub struct Prepare {
     pending: Pending,
 }
 
-/// Bytes around a record: header, digest.
-const RECORD_OVERHEAD: usize = 64;
+/// Bytes around a record, at most: header (32), digest (12), the number of a multi's parts (4); and what a single one has
+/// beside what is counted (24, of a create with a time to live).
+const RECORD_OVERHEAD: usize = 80;
 
 impl Prepare {
     pub fn new(rules: PrepareRules) -> Prepare {

@@ -70,8 +70,8 @@ impl Prepare {
     }
 
     pub(super) fn multi_op(&mut self, tree: &Tree, context: &mut Context<'_>, op: MultiOp<'_>) -> Result<Txn, Fail> {
-        // Type, length, and what every record has.
-        context.spend(24)?;
+        // Type, length, and what no record has more of: a create with a time to live.
+        context.spend(33)?;
         match op {
             MultiOp::Create(op, mut request) => {
                 if op != OpCode::CreateTtl {

@@ -1,9 +1,9 @@
-//! Answers the four-letter words that have to be collected: asks cores and pipeline, makes the text, hands it to the core
+//! Answers the four-letter words that have to be collected, and those that take time: asks cores and pipeline, makes the text, hands it to the core
 //! that holds the connection.
 //!
 //! Runs on: a thread of its own, asleep unless asked.
 
-use crate::admin::status::{Mode, PathWatches, ServerStatus, SessionDump, SessionList, SessionWatches, WatchSummary};
+use crate::admin::status::{PathWatches, ServerStatus, SessionDump, SessionList, SessionWatches, WatchSummary};
 use crate::admin::{self, Environment, Word};
 use crate::clock::{self, Now};
 use crate::config::Config;
@@ -107,8 +107,7 @@ impl AdminThread {
         }
         let metrics = &self.shared.metrics;
         Some(match request.word {
-            Word::Ruok => admin::RUOK.to_string(),
-            Word::Isro => admin::isro(Mode::Standalone).to_string(),
+            Word::Ruok | Word::Isro => unreachable!("a core answers these itself"),
             Word::Gtmk => admin::trace_mask(self.trace_mask),
             Word::Stmk => {
                 self.trace_mask = request.mask.unwrap_or(self.trace_mask);

@@ -168,8 +168,8 @@ impl LogWriter {
     /// threads, which cost as much as everything else that the server does for it. `false`, and the batch untouched, if
     /// it has to go through the mailbox.
     ///
-    /// With peers, only while the disk is quick (`is_quick`): they must not wait for a slow one (fault model S32). Then one
-    /// write may still take long, and from the next on the thread has the waiting.
+    /// Only to be called while the disk is quick (`is_quick`): peers must not wait for a slow one (fault model S32), nor who
+    /// asks how the server is. One write may still take long; from the next on the thread has the waiting.
     pub fn write_inline(&self, batch: &mut Batch) -> Result<bool, Fatal> {
         if batch.len() > INLINE_RECORDS_MAX {
             return Ok(false);

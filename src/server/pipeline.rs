@@ -652,7 +652,7 @@ impl Pipeline {
         }
         let interval = self.settings.container_check_ms;
         self.next_container_check = now.plus_ms(interval);
-        let wall = self.started.0 + now.since(self.started.1).as_millis() as i64;
+        let wall = trusted_wall_ms(clock::wall_ms(), self.started.0, now.since(self.started.1));
         let per_check = (self.settings.container_max_per_minute.saturating_mul(interval) / 60_000).max(1) as usize;
         let never_used = self.settings.container_never_used_ms;
         for path in reapable(self.tree.peek(), wall, never_used, per_check) {
@@ -681,9 +681,9 @@ impl Pipeline {
                 // The connection to the leader has just ended; what was left to be written has been handed over.
                 return;
             }
-            if !self.log_writer.mailbox.is_quick() {
-                return self.log_writer.mailbox.post(&mut self.batch);
-            }
+        }
+        if !self.log_writer.mailbox.is_quick() {
+            return self.log_writer.mailbox.post(&mut self.batch);
         }
         match self.log_writer.write_inline(&mut self.batch) {
             Ok(true) => {}
@@ -739,6 +739,12 @@ impl Pipeline {
     }
 }
 
+/// The wall time for what is deleted when its time is over: as the clock says, but no later than what it said at the start and
+/// the time since. So whichever way it is set meanwhile, nothing goes too early.
+fn trusted_wall_ms(wall_ms: i64, started_ms: i64, since: Duration) -> i64 {
+    wall_ms.min(started_ms.saturating_add(since.as_millis() as i64))
+}
+
 /// Containers that had children and have none, and TTL znodes without children whose time is over.
 fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
     let containers = tree.containers().filter(|node| {
@@ -751,4 +757,18 @@ fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<St
         _ => false,
     });
     containers.chain(ttl).take(max).map(|node| node.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_older_than_it_is() {
+        const HOUR: i64 = 3_600_000;
+        let since = Duration::from_secs(60);
+        assert_eq!(trusted_wall_ms(10 * HOUR + 60_000, 10 * HOUR, since), 10 * HOUR + 60_000);
+        assert_eq!(trusted_wall_ms(12 * HOUR, 10 * HOUR, since), 10 * HOUR + 60_000, "set ahead");
+        assert_eq!(trusted_wall_ms(8 * HOUR, 10 * HOUR, since), 8 * HOUR, "set back");
+    }
 }

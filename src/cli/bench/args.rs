@@ -5,7 +5,8 @@
 
 use crate::client::ConnectString;
 use crate::fatal::Fatal;
-use std::net::{SocketAddr, ToSocketAddrs};
+use crate::hosts;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -293,8 +294,7 @@ impl Target {
         let parsed = ConnectString::parse(&self.address).map_err(|error| self.failed(error))?;
         let mut addresses = Vec::new();
         for (host, port) in &parsed.servers {
-            let mut found = (host.as_str(), *port).to_socket_addrs().map_err(|error| self.failed(error))?;
-            addresses.push(found.next().ok_or_else(|| self.failed(format!("{host}: no such host")))?);
+            addresses.extend(hosts::look_up(host, *port).map_err(|error| self.failed(error))?.first());
         }
         Ok((addresses, parsed.chroot.join(path)))
     }

@@ -84,6 +84,51 @@ fn nothing_is_made_that_is_too_large_to_be_read_back() {
     assert_eq!(server.prepare.pending_paths(), 0);
 }
 
+/// Of every kind, alone and in a multi, up to the first that is refused.
+#[test]
+fn what_is_made_is_no_larger_than_a_record_may_be() {
+    const MAX: usize = 2_000;
+    let short = [Acl { perms: 1, scheme: "ip".into(), id: "::".into() }];
+    let make = |op: OpCode, path: &str, data: &[u8]| match op {
+        OpCode::CreateTtl => create_with(path, Some(data), &short, 5, Some(1)),
+        OpCode::CreateContainer => create_with(path, Some(data), &short, 4, None),
+        OpCode::Create | OpCode::Create2 => create_with(path, Some(data), &short, 2, None),
+        OpCode::SetData => set_data("/there", data, -1),
+        OpCode::Check => path_version("/there", -1),
+        _ => unreachable!(),
+    };
+    let fits = |server: &mut Server, op: OpCode, body: &[u8]| match server.prepare(op, 1, body) {
+        Err(code) => panic!("{op:?}: {code:?}"),
+        Ok(made) if matches!(made.txn, Txn::Error { .. }) => {
+            assert_eq!(made.txn, Txn::Error { code: ErrorCode::BAD_ARGUMENTS.0 }, "{op:?}");
+            false
+        }
+        Ok(made) => {
+            let mut bytes = Vec::new();
+            crate::wire::txn::write_txn(&made.header, &made.txn, made.digest, &mut bytes);
+            assert!(bytes.len() <= MAX, "{op:?}: {}", bytes.len());
+            true
+        }
+    };
+    let server = || {
+        let mut server = Server::new(PrepareRules { record_bytes_max: MAX, ..extended() });
+        server.set_up(OpCode::Create, &create("/there", 0));
+        server
+    };
+    use OpCode::*;
+    for op in [Create, Create2, CreateTtl, CreateContainer, SetData, Check] {
+        for data in [&b""[..], b"0123456789", &[b'x'; 300]] {
+            let ops = |count: usize| (0..count).map(|n| (op, make(op, &format!("/{n}"), data))).collect::<Vec<_>>();
+            let most = (1..200).take_while(|&count| fits(&mut server(), Multi, &multi(&ops(count)))).count();
+            assert!(most > 2, "{op:?}: {most}");
+        }
+        if op != Check {
+            let most = (0..3 * MAX).take_while(|&len| fits(&mut server(), op, &make(op, "/n", &vec![b'x'; len])));
+            assert!(most.count() > MAX - 200);
+        }
+    }
+}
+
 #[test]
 fn what_is_to_be_reaped_is_looked_at_again() {
     let mut server = Server::new(extended());

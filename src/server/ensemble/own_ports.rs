@@ -4,8 +4,9 @@
 
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
+use crate::hosts;
 use crate::net::{self, Port};
-use std::net::{TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 /// What a member has its ports as.
@@ -38,7 +39,7 @@ fn try_to_take(addresses: &[PeerAddress], on_all: bool) -> Result<OwnPorts, Fata
         let fail = |source| Fatal::Listen { address: format!("{host}:{election_port}"), source };
         let ip = match on_all {
             true => None,
-            false => (host.as_str(), *election_port).to_socket_addrs().map_err(fail)?.next().map(|found| found.ip()),
+            false => hosts::look_up(host, *election_port).map_err(fail)?.first().map(SocketAddr::ip),
         };
         for (places, port) in [(&mut quorum, *quorum_port), (&mut election, *election_port)] {
             if !places.contains(&(ip, port)) {

@@ -4,11 +4,12 @@
 //!
 //! Runs on: the pipeline asks and collects, the helper looks up.
 
+use crate::hosts;
 use crate::server::helper::HelperMail;
 use crate::server::shared::Shared;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Whose address was asked for; the number is the asker's.
@@ -39,11 +40,7 @@ pub struct LookUp {
 
 impl LookUp {
     pub fn run(self) {
-        let found = (self.host.as_str(), self.port).to_socket_addrs();
-        let answer = match found {
-            Ok(addresses) => Ok(addresses.collect()),
-            Err(error) => Err(format!("{}: {error}", self.host)),
-        };
+        let answer = hosts::look_up(&self.host, self.port).map_err(|error| format!("{}: {error}", self.host));
         self.answers.0.lock().push_back((self.question, answer));
         self.shared.pipeline_bell.ring();
     }

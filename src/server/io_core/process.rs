@@ -14,6 +14,7 @@ use crate::tree::Tree;
 use crate::wire::client::{AuthPacket, ConnectRequest, ReplyHeader, RequestHeader, xid};
 use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, OpCode, Reader};
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 /// What may be done under one guard of the tree.
@@ -172,10 +173,14 @@ impl Parts {
         let connection = &mut self.connections[slot];
         connection.facts.received += 1;
         self.tally.received();
-        if !shared.settings.words.allows(word) {
+        let at_once = match shared.settings.words.allows(word) {
+            true => admin::at_once(word, shared.is_serving()).map(Cow::Borrowed),
+            false => Some(admin::refusal(word).into()),
+        };
+        if let Some(text) = at_once {
             connection.state = State::Closing;
             connection.facts.sent += 1;
-            connection.output.buffer(&mut self.pool).extend_from_slice(admin::refusal(word).as_bytes());
+            connection.output.buffer(&mut self.pool).extend_from_slice(text.as_bytes());
             self.tally.sent();
             self.wants_flush(slot);
             return Some(Step::Stop);
