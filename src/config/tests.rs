@@ -207,6 +207,24 @@ fn prefixes_count_as_they_do_in_zookeeper_and_more_where_it_is_meant() {
 }
 
 #[test]
+fn a_property_that_begins_as_a_server_line_is_none() {
+    let defines = ["zookeeper.server.realm=EXAMPLE", "zookeeper.server.principal=zookeeper/host"];
+    let notices = defined(&defines, "").notices;
+    says(&notices, Level::Info, "command line: server.realm=EXAMPLE has no effect: this build does not have SASL yet");
+    says(&notices, Level::Info, "command line: server.principal=zookeeper/host has no effect: it is a setting of");
+    let flags = defines.map(|define| format!("-D{define}")).join(" ");
+    let dir = tempfile::tempdir().unwrap();
+    let dynamic = dir.path().join("zoo.cfg.dynamic");
+    std::fs::write(&dynamic, "server.1=a:1:2;2181\n").unwrap();
+    let text = format!("dataDir=/data\ndynamicConfigFile={}\n", dynamic.display());
+    let sources = Sources { server_jvm_flags: Some(flags), ..sources() };
+    let loaded = interpret(&sources, text.as_bytes(), Vec::new()).expect("it starts");
+    assert_eq!(loaded.config.server_id, 1);
+    says(&loaded.notices, Level::Info, "SERVER_JVMFLAGS: server.realm=EXAMPLE has no effect");
+    assert!(with("server.realm=EXAMPLE").is_err(), "in the file it is a server line");
+}
+
+#[test]
 fn what_zookeeper_keeps_to_itself_is_said() {
     let table = [
         (
