@@ -155,7 +155,9 @@ impl Reader<'_> {
     fn listener(&mut self, config: &mut Config) -> Result<(), Fatal> {
         config.client_port_listen_backlog =
             self.strict::<i32>("clientPortListenBacklog")?.and_then(|backlog| u32::try_from(backlog).ok());
-        config.max_client_cnxns = self.strict::<i32>("maxClientCnxns")?.unwrap_or(60).max(0) as u32;
+        // ZooKeeper's form without a file has no limit unless it is given one.
+        let cnxns = if self.sources.positional.is_some() { 0 } else { 60 };
+        config.max_client_cnxns = self.strict::<i32>("maxClientCnxns")?.unwrap_or(cnxns).max(0) as u32;
         config.max_cnxns = self.number::<i32>("maxCnxns", 0).max(0) as u32;
         config.client_tcp_keep_alive = self.truth("clientTcpKeepAlive", false);
         config.sessionless_cnxn_timeout_ms = self.number::<i32>("nio.sessionlessCnxnTimeout", 10_000).max(1) as u64;
@@ -215,8 +217,9 @@ impl Reader<'_> {
     }
 
     fn times(&mut self, config: &mut Config) -> Result<(), Fatal> {
-        // A file without the key has 3000, ZooKeeper's default; without a file it is what every sample file says.
-        let default = if config.file.is_some() { 3_000 } else { 2_000 };
+        // ZooKeeper's default; a start without any argument, which it hasn't, has what every sample file says.
+        let bare = config.file.is_none() && self.sources.positional.is_none();
+        let default = if bare { 2_000 } else { 3_000 };
         let tick = self.strict::<i32>("tickTime")?.unwrap_or(default);
         if tick == 0 {
             return Err(self.fatal_key("tickTime", "tickTime is not set".into()));

@@ -92,6 +92,16 @@ fn the_form_without_a_file_sets_four_things() {
 }
 
 #[test]
+fn the_form_without_a_file_has_zookeepers_defaults() {
+    let positional =
+        Positional { client_port: 2181, data_dir: "/d".into(), tick_time_ms: None, max_client_cnxns: None };
+    let sources = Sources { positional: Some(positional), processors: 1, ..Sources::default() };
+    let config = interpret(&sources, b"", Vec::new()).unwrap().config;
+    assert_eq!((config.tick_time_ms, config.max_client_cnxns), (3_000, 0));
+    assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (6_000, 60_000));
+}
+
+#[test]
 fn every_key_reaches_its_field() {
     type Check = fn(&Config) -> bool;
     let table: &[(&str, Check)] = &[
