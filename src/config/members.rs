@@ -96,7 +96,7 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) -> Result<(), F
         Some(given) => Some(servers::parse_role(&given.value).map_err(|problem| reader.fatal(given, problem))?),
     };
     let standalone_enabled = reader.strict_truth("standaloneEnabled")?.unwrap_or(true);
-    let multi_address = reader.strict_truth("multiAddress.enabled")?.unwrap_or(false);
+    let multi_address = reader.is_true("multiAddress.enabled");
     let mut members = Members::default();
     for (name, given) in lines_of_file(reader) {
         members.take(name, given, multi_address).map_err(|problem| reader.fatal(given, problem))?;

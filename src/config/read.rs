@@ -93,10 +93,13 @@ impl Reader<'_> {
             }
         }
         for name in keys::STRICT_TRUTHS {
-            self.strict_truth(name)?;
+            self.checked_truth(name)?;
         }
         for name in keys::STRICT_NUMBERS {
             self.strict::<i32>(name)?;
+        }
+        for name in keys::STRICT_LONGS {
+            self.strict::<i64>(name)?;
         }
         if let Some(given) = self.gathered.get("metricsProvider.className") {
             let known = ["DefaultMetricsProvider", "NullMetricsProvider", "PrometheusMetricsProvider"];
@@ -455,6 +458,20 @@ impl Reader<'_> {
                 Err(self.fatal(given, problem))
             }
         }
+    }
+
+    /// The check of a truth value that ZooKeeper parses by name in the file and leniently where it is a property.
+    fn checked_truth(&mut self, name: &str) -> Result<(), Fatal> {
+        match self.gathered.get(name).map(|given| given.origin) {
+            Some(Origin::Define(_)) => drop(self.truth(name, false)),
+            _ => drop(self.strict_truth(name)?),
+        }
+        Ok(())
+    }
+
+    /// A truth value of `keys::STRICT_TRUTHS`, whose form has been checked.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// A number that passes through a Java property: what doesn't parse is the default, with a warning.

@@ -235,6 +235,29 @@ fn a_property_that_begins_as_a_server_line_is_none() {
 }
 
 #[test]
+fn what_is_strict_is_so_as_far_as_in_zookeeper() {
+    good(
+        "jvm.pause.warn-threshold.ms=3000000000\njvm.pause.info-threshold.ms=-1\njvm.pause.sleep.time.ms=9223372036854775807",
+    );
+    assert!(with("jvm.pause.sleep.time.ms=9223372036854775808").is_err());
+    // A property is true or it is false; the same word in the file stops the start.
+    let flag = "-Dzookeeper.multiAddress.enabled=yes";
+    let notices = defined(&[&flag[2..], "zookeeper.multiAddress.reachabilityCheckEnabled=1"], "").notices;
+    says(&notices, Level::Warn, "command line: multiAddress.enabled=yes is neither true nor false; it counts as false");
+    says(&notices, Level::Warn, "multiAddress.reachabilityCheckEnabled=1 is neither true nor false");
+    assert!(with("multiAddress.enabled=yes").is_err());
+    let two = "initLimit=1\nsyncLimit=1\nserver.1=a:1:2|b:1:2\nserver.2=c:1:2\n";
+    let start = |flags: &str| {
+        let sources = Sources { jvm_flags: Some(flags.into()), ..sources() };
+        interpret(&sources, format!("dataDir=/data\nclientPort=1\n{two}").as_bytes(), Vec::new())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(start(flag).contains("Multiple address feature is disabled"), "{}", start(flag));
+    assert!(start("-Dzookeeper.multiAddress.enabled=TRUE").contains("myid"), "the lines are taken");
+}
+
+#[test]
 fn what_zookeeper_keeps_to_itself_is_said() {
     let table = [
         (
