@@ -24,7 +24,7 @@ use commands::{Call, Failure, Outcome};
 use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
 use std::cell::RefCell;
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -139,13 +139,25 @@ pub fn run(args: &ShellArgs) -> Result<u8, Fatal> {
 }
 
 fn read_stdin(session: &Rc<RefCell<Session>>) -> u8 {
-    for line in std::io::stdin().lines() {
-        let Ok(line) = line else { break };
-        if let Err(status) = session.borrow_mut().line(&line) {
+    let mut stdin = std::io::stdin().lock();
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        match stdin.read_until(b'\n', &mut bytes) {
+            Ok(0) => return session.borrow().status,
+            Ok(_) => {}
+            Err(error) => {
+                err(format_args!("standard input can't be read: {error}\n"));
+                return 1;
+            }
+        }
+        // What is not UTF-8 gets replacement characters, as in Java.
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if let Err(status) = session.borrow_mut().line(line.strip_suffix('\r').unwrap_or(line)) {
             return status;
         }
     }
-    session.borrow().status
 }
 
 fn prompt(session: &Rc<RefCell<Session>>) -> u8 {
