@@ -258,6 +258,21 @@ fn the_scripts_that_start_the_peers_say_how_they_are_used() {
 }
 
 #[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let mut server = server();
+    let unread = |words: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(ostler()).args(words.split_whitespace()).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words}: {}", text(&output));
+    };
+    unread("version");
+    unread(&format!("bench ping --server {} --requests 10", server.address()));
+    server.terminate();
+    unread(&format!("log --records {}", server.data().join("version-2").display()));
+}
+
+#[test]
 fn a_chroot_and_several_servers_in_one_address_are_fine() {
     let server = server();
     let (address, other) = (server.address(), server.address());

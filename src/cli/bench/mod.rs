@@ -49,11 +49,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     for round in 0..rounds {
         for (target, results) in targets.iter().zip(&mut results) {
             let outcome = measure(args, target)?;
-            report::line(&target.name, round, &outcome);
+            report::line(&target.name, round, &outcome)?;
             results.push(outcome);
         }
     }
-    report::table(args, &targets, &results);
+    report::table(args, &targets, &results)?;
     report::files(args, &targets, &results)?;
     let wrong: u64 = results.iter().flatten().map(|outcome| outcome.wrong).sum();
     let first = results.iter().flatten().find_map(|outcome| outcome.first_wrong.as_deref());

@@ -18,6 +18,7 @@ mod quota;
 pub mod words;
 mod zone;
 
+use super::output;
 use crate::client::{Client, Event, Options, State};
 use crate::fatal::Fatal;
 use commands::{Call, Failure, Outcome};
@@ -414,10 +415,9 @@ impl Session {
     }
 }
 
-/// To stdout. A reader that has gone away is no error: the command has happened.
+/// To stdout. What can't be written is no error: the command has happened.
 fn out(text: std::fmt::Arguments<'_>) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_fmt(text).and_then(|()| stdout.flush());
+    let _ = output::print(text);
 }
 
 /// To stderr.
