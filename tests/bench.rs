@@ -9,7 +9,7 @@
 mod liar;
 mod support;
 
-use liar::{Change, liar};
+use liar::{Change, liar, liar_to};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -211,6 +211,42 @@ fn recorded_requests_are_replayed_and_other_answers_are_counted() {
     assert!(json.contains("answered with NodeExists (-110), recorded was ok (0)"), "{json}");
     let garbage = format!("replay --log {} --server {}", other.data().join("../zoo.cfg").display(), other.address());
     assert!(text(&bench(&garbage)).contains("not a file of requests"));
+}
+
+#[test]
+fn a_connection_that_gets_no_reply_is_noticed_beside_busy_ones() {
+    let server = server();
+    // The first connection makes the znodes; then come those of the load.
+    let port = liar_to(server.port, 0, |number| (number == 3).then_some(|_| Some(Change::Drop)));
+    let words = "get --connections 6 --depth 2 --keys 5 --seconds 600 --warmup 0 --patience 5";
+    let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("no reply within --patience"), "{}", text(&output));
+}
+
+#[test]
+fn a_pause_between_requests_is_not_held_against_the_server() {
+    let server = server();
+    let words = "get --rate 1 --burst 4 --patience 3 --connections 2 --seconds 6 --warmup 0 --keys 5";
+    let json = measured(&format!("{words} --server {}", server.address()));
+    assert_eq!(number(&json, "answered"), 8.0, "{json}");
+
+    // A recording of one connection: a session, and two reads of the root with a pause of five seconds between them.
+    let mut log = b"ostler-requests 1\n".to_vec();
+    let mut record = |at_us: u64, frame: &[u8]| {
+        log.extend([&[1, 0, 0, 0, 0][..], &at_us.to_be_bytes(), &(frame.len() as u32).to_be_bytes(), frame].concat());
+    };
+    let mut hello = vec![0; 44];
+    hello[12..16].copy_from_slice(&30_000i32.to_be_bytes());
+    hello[24..28].copy_from_slice(&16i32.to_be_bytes());
+    record(0, &hello);
+    for (xid, at_us) in [(1u8, 0), (2, 5_000_000)] {
+        record(at_us, &[0, 0, 0, xid, 0, 0, 0, 3, 0, 0, 0, 1, b'/', 0]);
+    }
+    let path = server.data().join("requests");
+    std::fs::write(&path, log).unwrap();
+    let json = measured(&format!("replay --patience 3 --log {} --server {}", path.display(), server.address()));
+    assert_eq!(number(&json, "answered"), 2.0, "{json}");
 }
 
 #[test]

@@ -105,13 +105,8 @@ fn replay(
         speed => begin.plus(Duration::from_secs_f64(at_us as f64 / 1e6 / speed)),
     };
     let paced = args.speed > 0.0;
-    let mut played = Played {
-        next: vec![0; scripts.len()],
-        open: vec![true; scripts.len()],
-        outcome: Outcome::new(),
-        failed: None,
-        last: begin,
-    };
+    let mut played =
+        Played { next: vec![0; scripts.len()], open: vec![true; scripts.len()], outcome: Outcome::new(), failed: None };
     while played.open.iter().any(|&open| open) {
         let now = clock::now();
         // Nothing else happens before this.
@@ -158,9 +153,7 @@ fn replay(
         if let Some(error) = played.failed.take() {
             return Err(error);
         }
-        if clock::now().since(played.last) > args.patience()
-            && crowd.voices.iter().any(|voice| !voice.in_flight.is_empty())
-        {
+        if crowd.is_overdue(now) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
         }
         bar.set_position(played.outcome.answered);
@@ -183,7 +176,6 @@ struct Played {
     open: Vec<bool>,
     outcome: Outcome,
     failed: Option<io::Error>,
-    last: Now,
 }
 
 impl Played {
@@ -191,9 +183,7 @@ impl Played {
         match news {
             News::Reply { tag: PING, .. } | News::Up { .. } | News::Event { .. } => {}
             News::Reply { tag, from, header, .. } => {
-                let now = clock::now();
-                self.last = now;
-                self.outcome.answer(from, now, begin);
+                self.outcome.answer(from, clock::now(), begin);
                 let request = &scripts[voice.index].requests[tag as usize];
                 if let Some(err) = request.err.filter(|&err| err != header.err.0) {
                     let op = OpCode::from_wire(request.op)
