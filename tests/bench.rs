@@ -250,6 +250,20 @@ fn a_pause_between_requests_is_not_held_against_the_server() {
 }
 
 #[test]
+fn idle_sessions_that_are_lost_or_get_no_answer_are_noticed() {
+    let server = server();
+    let lost: liar::Lie = |frame| frame.starts_with(&(-2i32).to_be_bytes()).then_some(Change::Truncate);
+    let silent: liar::Lie = |frame| frame.starts_with(&(-2i32).to_be_bytes()).then_some(Change::Drop);
+    for (lie, due) in [(lost, "an idle session lost its connection"), (silent, "a ping had no answer within")] {
+        // Only one of them.
+        let port = liar_to(server.port, 0, move |number| (number == 1).then_some(lie));
+        let words = "idle --connections 3 --seconds 6 --session-timeout 4000 --patience 5";
+        let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
+        assert!(output.status.code() == Some(1) && text(&output).contains(due), "{}", text(&output));
+    }
+}
+
+#[test]
 fn events_that_nobody_asked_for_are_noticed() {
     let server = server();
     let lie: liar::Lie = |frame| {
