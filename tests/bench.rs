@@ -271,12 +271,21 @@ fn events_that_nobody_asked_for_are_noticed() {
         frame.starts_with(&[0xff; 4]).then(|| Change::Other([&frame[..frame.len() - 1], b"9"].concat()))
     };
     let twice: liar::Lie = |frame| frame.starts_with(&[0xff; 4]).then(|| Change::Before(frame.to_vec()));
-    for (lie, due) in [(lie, "which nobody watches"), (twice, "more events than watches")] {
+    for (lie, due) in [(lie, "which nobody watches"), (twice, "more often than it watches")] {
         let port = liar(server.port, 0, lie);
         let words = "watch-many --connections 1 --keys 5 --requests 2 --depth 1";
         let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
         assert!(!output.status.success() && text(&output).contains(due), "{}", text(&output));
     }
+    // One watcher is told nothing and another one twice: the number of events is right.
+    let drop: liar::Lie = |frame| frame.starts_with(&[0xff; 4]).then_some(Change::Drop);
+    let port = liar_to(server.port, 0, move |number| match number {
+        1 => Some(drop),
+        2 => Some(twice),
+        _ => None,
+    });
+    let output = bench(&format!("watch-one --connections 3 --requests 2 --patience 5 --server 127.0.0.1:{port}"));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
 }
 
 /// What is checked is what ZooKeeper does: it has to pass.
