@@ -210,7 +210,10 @@ fn recorded_requests_are_replayed_and_other_answers_are_counted() {
     let json = measured(&format!("{replay} {} --speed 0", other.address()));
     assert!(json.contains("answered with NodeExists (-110), recorded was ok (0)"), "{json}");
     let garbage = format!("replay --log {} --server {}", other.data().join("../zoo.cfg").display(), other.address());
-    assert!(text(&bench(&garbage)).contains("not a file of requests"));
+    let output = bench(&garbage);
+    assert!(output.status.code() == Some(2) && text(&output).contains("not a file of requests"), "{}", text(&output));
+    let output = bench(&format!("{replay} {} --speed 1e-30", other.address()));
+    assert!(output.status.code() == Some(2) && text(&output).contains("at --speed"), "{}", text(&output));
 }
 
 #[test]
@@ -467,6 +470,9 @@ fn what_cannot_be_measured_says_why() {
         ("get --compare a:1=only", "second"),
         ("get --compare etcd://a:1=x --compare b:1=y", "--compare etcd://a:1=x"),
         ("multi --protocol redis --server 127.0.0.1:1", "no counterpart"),
+        // Ids of processes end below this one.
+        ("get --server 127.0.0.1:1 --pid 4194304", "there is no process 4194304"),
+        ("get --compare a:1=x=4194304 --compare b:1=y", "there is no process 4194304"),
     ];
     for (words, due) in refused {
         let output = bench(words);

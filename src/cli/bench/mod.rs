@@ -40,6 +40,7 @@ use outcome::Outcome;
 pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     let args = &args.settled()?;
     let targets = args::targets(args)?;
+    args::check_pids(&targets)?;
     let rounds = if targets.len() > 1 { args.rounds } else { 1 };
     process::raise_file_limit();
     if let (Workload::Record, [target]) = (args.workload, targets.as_slice()) {

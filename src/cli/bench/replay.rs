@@ -74,15 +74,27 @@ fn scripts(bytes: &[u8]) -> io::Result<Vec<Script<'_>>> {
     Ok(found)
 }
 
+/// A replay that takes longer is a mistake; the clock has room for more.
+const SECONDS_MAX: f64 = 1e9;
+
 /// Replays `--log` once.
 pub fn measure(args: &BenchArgs, target: &Target) -> Result<Outcome, Fatal> {
     let path = args.log.as_deref().ok_or(Fatal::Usage { problem: "replay: --log FILE says what".into() })?;
     let (addresses, _) = target.resolve(&args.root)?;
     let bytes = read(path)?;
-    let scripts = scripts(&bytes).map_err(|source| Fatal::Io { file: path.to_owned(), source })?;
+    let usage = |problem: String| Fatal::Usage { problem: format!("{}: {problem}", path.display()) };
+    let scripts = scripts(&bytes).map_err(|error| usage(error.to_string()))?;
     let total: usize = scripts.iter().map(|script| script.requests.len()).sum();
     if total == 0 {
-        return Err(Fatal::Bench { problem: format!("{}: no request is in it", path.display()) });
+        return Err(usage("no request is in it".into()));
+    }
+    let times = scripts.iter().flat_map(|script| {
+        let requests = script.requests.iter().map(|request| request.at_us);
+        requests.chain([script.begin_us])
+    });
+    let last_us = times.max().unwrap_or(0);
+    if args.speed > 0.0 && last_us as f64 / 1e6 / args.speed > SECONDS_MAX {
+        return Err(usage(format!("at --speed {} its last request would leave in more than thirty years", args.speed)));
     }
     replay(args, target, &addresses, &scripts, total).map_err(|error| target.failed(error))
 }
