@@ -17,6 +17,7 @@ mod print;
 mod quota;
 pub mod words;
 mod zone;
+mod zone_rule;
 
 use super::output;
 use crate::client::{Client, Event, Options, State};
