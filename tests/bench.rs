@@ -9,7 +9,7 @@
 mod liar;
 mod support;
 
-use liar::{Change, liar};
+use liar::{Change, liar, liar_to};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -210,7 +210,60 @@ fn recorded_requests_are_replayed_and_other_answers_are_counted() {
     let json = measured(&format!("{replay} {} --speed 0", other.address()));
     assert!(json.contains("answered with NodeExists (-110), recorded was ok (0)"), "{json}");
     let garbage = format!("replay --log {} --server {}", other.data().join("../zoo.cfg").display(), other.address());
-    assert!(text(&bench(&garbage)).contains("not a file of requests"));
+    let output = bench(&garbage);
+    assert!(output.status.code() == Some(2) && text(&output).contains("not a file of requests"), "{}", text(&output));
+    let output = bench(&format!("{replay} {} --speed 1e-30", other.address()));
+    assert!(output.status.code() == Some(2) && text(&output).contains("at --speed"), "{}", text(&output));
+}
+
+#[test]
+fn a_connection_that_gets_no_reply_is_noticed_beside_busy_ones() {
+    let server = server();
+    // The first connection makes the znodes; then come those of the load.
+    let port = liar_to(server.port, 0, |number| (number == 3).then_some(|_| Some(Change::Drop)));
+    let words = "get --connections 6 --depth 2 --keys 5 --seconds 600 --warmup 0 --patience 5";
+    let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("no reply within --patience"), "{}", text(&output));
+}
+
+#[test]
+fn a_pause_between_requests_is_not_held_against_the_server() {
+    let server = server();
+    let words = "get --rate 1 --burst 4 --patience 3 --connections 2 --seconds 6 --warmup 0 --keys 5";
+    let json = measured(&format!("{words} --server {}", server.address()));
+    assert_eq!(number(&json, "answered"), 8.0, "{json}");
+
+    // A recording of one connection: a session, and two reads of the root with a pause of five seconds between them.
+    let mut log = b"ostler-requests 1\n".to_vec();
+    let mut record = |at_us: u64, frame: &[u8]| {
+        log.extend([&[1, 0, 0, 0, 0][..], &at_us.to_be_bytes(), &(frame.len() as u32).to_be_bytes(), frame].concat());
+    };
+    let mut hello = vec![0; 44];
+    hello[12..16].copy_from_slice(&30_000i32.to_be_bytes());
+    hello[24..28].copy_from_slice(&16i32.to_be_bytes());
+    record(0, &hello);
+    for (xid, at_us) in [(1u8, 0), (2, 5_000_000)] {
+        record(at_us, &[0, 0, 0, xid, 0, 0, 0, 3, 0, 0, 0, 1, b'/', 0]);
+    }
+    let path = server.data().join("requests");
+    std::fs::write(&path, log).unwrap();
+    let json = measured(&format!("replay --patience 3 --log {} --server {}", path.display(), server.address()));
+    assert_eq!(number(&json, "answered"), 2.0, "{json}");
+}
+
+#[test]
+fn idle_sessions_that_are_lost_or_get_no_answer_are_noticed() {
+    let server = server();
+    let lost: liar::Lie = |frame| frame.starts_with(&(-2i32).to_be_bytes()).then_some(Change::Truncate);
+    let silent: liar::Lie = |frame| frame.starts_with(&(-2i32).to_be_bytes()).then_some(Change::Drop);
+    for (lie, due) in [(lost, "an idle session lost its connection"), (silent, "a ping had no answer within")] {
+        // Only one of them.
+        let port = liar_to(server.port, 0, move |number| (number == 1).then_some(lie));
+        let words = "idle --connections 3 --seconds 6 --session-timeout 4000 --patience 5";
+        let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
+        assert!(output.status.code() == Some(1) && text(&output).contains(due), "{}", text(&output));
+    }
 }
 
 #[test]
@@ -221,12 +274,21 @@ fn events_that_nobody_asked_for_are_noticed() {
         frame.starts_with(&[0xff; 4]).then(|| Change::Other([&frame[..frame.len() - 1], b"9"].concat()))
     };
     let twice: liar::Lie = |frame| frame.starts_with(&[0xff; 4]).then(|| Change::Before(frame.to_vec()));
-    for (lie, due) in [(lie, "which nobody watches"), (twice, "more events than watches")] {
+    for (lie, due) in [(lie, "which nobody watches"), (twice, "more often than it watches")] {
         let port = liar(server.port, 0, lie);
         let words = "watch-many --connections 1 --keys 5 --requests 2 --depth 1";
         let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
         assert!(!output.status.success() && text(&output).contains(due), "{}", text(&output));
     }
+    // One watcher is told nothing and another one twice: the number of events is right.
+    let drop: liar::Lie = |frame| frame.starts_with(&[0xff; 4]).then_some(Change::Drop);
+    let port = liar_to(server.port, 0, move |number| match number {
+        1 => Some(drop),
+        2 => Some(twice),
+        _ => None,
+    });
+    let output = bench(&format!("watch-one --connections 3 --requests 2 --patience 5 --server 127.0.0.1:{port}"));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
 }
 
 /// What is checked is what ZooKeeper does: it has to pass.
@@ -255,6 +317,21 @@ fn the_scripts_that_start_the_peers_say_how_they_are_used() {
     assert!(text(&output).contains("start NAME") && !text(&output).contains("set -u"), "{}", text(&output));
     let unknown = Command::new("bash").args([script, "start", "nobody"]).output().unwrap();
     assert!(!unknown.status.success() && text(&unknown).contains("no such server"), "{}", text(&unknown));
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let mut server = server();
+    let unread = |words: &str| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(ostler()).args(words.split_whitespace()).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words}: {}", text(&output));
+    };
+    unread("version");
+    unread(&format!("bench ping --server {} --requests 10", server.address()));
+    server.terminate();
+    unread(&format!("log --records {}", server.data().join("version-2").display()));
 }
 
 #[test]
@@ -393,6 +470,9 @@ fn what_cannot_be_measured_says_why() {
         ("get --compare a:1=only", "second"),
         ("get --compare etcd://a:1=x --compare b:1=y", "--compare etcd://a:1=x"),
         ("multi --protocol redis --server 127.0.0.1:1", "no counterpart"),
+        // Ids of processes end below this one.
+        ("get --server 127.0.0.1:1 --pid 4194304", "there is no process 4194304"),
+        ("get --compare a:1=x=4194304 --compare b:1=y", "there is no process 4194304"),
     ];
     for (words, due) in refused {
         let output = bench(words);

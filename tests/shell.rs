@@ -41,7 +41,7 @@ fn run(server: &Server, words: &[&str]) -> (String, String, i32) {
 }
 
 /// Commands from a pipe; stdout without its first three lines, stderr, status.
-fn piped(server: &Server, lines: &str) -> (String, String, i32) {
+fn piped(server: &Server, lines: impl AsRef<[u8]>) -> (String, String, i32) {
     let mut child = Command::new(ostler())
         .args(["shell", "-server", &server.address(), "-waitforconnection"])
         .env("TZ", "UTC")
@@ -50,7 +50,7 @@ fn piped(server: &Server, lines: &str) -> (String, String, i32) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the shell runs");
-    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("written");
+    child.stdin.take().expect("a pipe").write_all(lines.as_ref()).expect("written");
     let (stdout, stderr, status) = outcome(&child.wait_with_output().expect("it ends"), &server.address());
     let stdout = stdout.strip_prefix("Welcome to ZooKeeper!\nJLine support is disabled\n").expect("the welcome");
     (stdout.to_owned(), stderr, status)
@@ -158,6 +158,25 @@ fn a_piped_session_shows_events_before_what_follows_them() {
         + &event("PersistentWatchRemoved", "-1")
         + "two words\n";
     assert_eq!((stdout, stderr, status), (expected, "Created /a\nCreated /a\n".into(), 0));
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_is_one_like_any_other() {
+    let server = server();
+    let lines = b"create /a \xff\nget /a\r\nget /none";
+    let (stdout, stderr, status) = piped(&server, lines);
+    assert_eq!((stdout.as_str(), status), ("\u{fffd}\n", 1), "{stderr}");
+    assert_eq!(stderr, "Created /a\nNode does not exist: /none\n");
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_an_error() {
+    let server = server();
+    let folder = fs::File::open(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+    let output = Command::new(ostler()).args(["shell", "-server", &server.address()]).stdin(folder).output();
+    let output = output.expect("the shell runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("standard input can't be read"), "{stderr}");
 }
 
 #[test]

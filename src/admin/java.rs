@@ -48,7 +48,7 @@ pub fn java_date(wall_ms: i64) -> String {
 
 /// Year, month (1 to 12) and day of a number of days since 1970 (Howard Hinnant, "chrono-compatible low-level date
 /// algorithms": years begin in March, so that the leap day is the last).
-fn civil(days: i64) -> (i64, usize, i64) {
+pub fn civil(days: i64) -> (i64, usize, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

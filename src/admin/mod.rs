@@ -20,7 +20,7 @@ mod whitelist;
 mod words;
 
 pub use environment::{Environment, VERSION};
-pub use java::{java_date, java_double};
+pub use java::{civil, java_date, java_double};
 pub use mntr::mntr;
 pub use text::{conf, cons, dirs, dump, envi, hash, isro, srvr, stat, wchc, wchp, wchs};
 pub use whitelist::Whitelist;

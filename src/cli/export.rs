@@ -2,6 +2,7 @@
 //!
 //! Runs on: the command's thread.
 
+use super::output::say;
 use super::progress::bar;
 use super::server_args::ServerArgs;
 use crate::disk::{self, Disk, RealDisk};
@@ -79,21 +80,21 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let exported = export(&disk, from, Dirs { snapshots: &to.0, log: &to.1 }, options, &mut progress)?;
     bar.finish_and_clear();
     let myid = copy_myid(&disk, &config.data_dir, &args.to)?;
-    println!("snapshot   {}", exported.snapshot.display());
+    say!("snapshot   {}", exported.snapshot.display())?;
     match &exported.log {
-        Some((path, records)) => println!("log        {} ({records} records)", path.display()),
-        None => println!("log        none: nothing is behind the snapshot"),
+        Some((path, records)) => say!("log        {} ({records} records)", path.display())?,
+        None => say!("log        none: nothing is behind the snapshot")?,
     }
-    println!("epochs     accepted {}, current {}", exported.epochs.accepted.0, exported.epochs.current.0);
+    say!("epochs     accepted {}, current {}", exported.epochs.accepted.0, exported.epochs.current.0)?;
     if let Some(myid) = myid {
-        println!("myid       {myid}");
+        say!("myid       {myid}")?;
     }
-    println!("zxid       {}", exported.zxid);
-    println!("znodes     {}", exported.nodes);
-    println!("sessions   {}", exported.sessions);
-    println!("digest     {:#x}", exported.digest);
+    say!("zxid       {}", exported.zxid)?;
+    say!("znodes     {}", exported.nodes)?;
+    say!("sessions   {}", exported.sessions)?;
+    say!("digest     {:#x}", exported.digest)?;
     for note in &exported.notes {
-        println!("note: {note}");
+        say!("note: {note}")?;
     }
     Ok(())
 }

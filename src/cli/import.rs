@@ -3,6 +3,7 @@
 //!
 //! Runs on: the command's thread.
 
+use super::output::say;
 use super::progress::bar;
 use super::server_args::ServerArgs;
 use super::zxid;
@@ -80,8 +81,8 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
         let imported = import(&disk, theirs.snapshots, theirs.log, options, &mut progress)?;
         bar.finish_and_clear();
         let Some(imported) = imported else { return Err(nothing(theirs)) };
-        print(&imported.report);
-        println!("epochs     accepted {}, current {}", imported.epochs.accepted.0, imported.epochs.current.0);
+        print(&imported.report)?;
+        say!("epochs     accepted {}, current {}", imported.epochs.accepted.0, imported.epochs.current.0)?;
         return Ok(());
     }
     for dir in [&snapshots, &log] {
@@ -102,14 +103,14 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
             TakeOver::Nothing => return Err(nothing(own)),
             TakeOver::Before => {
                 bar.finish_and_clear();
-                println!("{}: taken over before, and unchanged since; nothing to do", snapshots.display());
+                say!("{}: taken over before, and unchanged since; nothing to do", snapshots.display())?;
                 return Ok(());
             }
         },
     };
     bar.finish_and_clear();
-    print(&report);
-    println!("\n{} is ready for `ostler server`.", config.data_dir.display());
+    print(&report)?;
+    say!("\n{} is ready for `ostler server`.", config.data_dir.display())?;
     Ok(())
 }
 
@@ -149,19 +150,20 @@ fn nothing(dirs: Dirs<'_>) -> Fatal {
     Fatal::DataDir { dir: dirs.snapshots.to_owned(), source }
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), Fatal> {
     match &report.snapshot {
-        Some(path) => println!("snapshot   {}", path.display()),
-        None => println!("snapshot   none: the log begins with the first transaction"),
+        Some(path) => say!("snapshot   {}", path.display())?,
+        None => say!("snapshot   none: the log begins with the first transaction")?,
     }
-    println!("log        {} records behind it, in {} files", report.records, report.logs);
-    println!("zxid       {}", report.zxid);
-    println!("znodes     {}", report.nodes);
-    println!("sessions   {}", report.sessions);
-    println!("digest     {:#x}: {}", report.digest, digests(report));
+    say!("log        {} records behind it, in {} files", report.records, report.logs)?;
+    say!("zxid       {}", report.zxid)?;
+    say!("znodes     {}", report.nodes)?;
+    say!("sessions   {}", report.sessions)?;
+    say!("digest     {:#x}: {}", report.digest, digests(report))?;
     for note in &report.notes {
-        println!("note: {note}");
+        say!("note: {note}")?;
     }
+    Ok(())
 }
 
 fn digests(report: &Report) -> String {

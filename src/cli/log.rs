@@ -2,6 +2,7 @@
 //!
 //! Runs on: the command's thread.
 
+use super::output::say;
 use super::zxid;
 use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
@@ -38,7 +39,7 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     let _lock = disk.lock(&args.dir)?;
     if let Some(up_to) = args.cut {
         inspect::cut(&disk, &args.dir, up_to)?;
-        println!("Everything after {up_to} has been set aside (files cut.* in {}).", args.dir.display());
+        say!("Everything after {up_to} has been set aside (files cut.* in {}).", args.dir.display())?;
     }
     let mut records = Vec::new();
     let list = args.records;
@@ -50,16 +51,16 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     })?;
     let mut records = records.into_iter();
     for survey in &surveys {
-        println!("{}", line(survey));
+        say!("{}", line(survey))?;
         for (zxid, bytes) in records.by_ref().take(if list { survey.records as usize } else { 0 }) {
-            println!("    {zxid}  {bytes} bytes");
+            say!("    {zxid}  {bytes} bytes")?;
         }
     }
     match watermark {
         Some(place) => {
-            println!("known to be durable: up to {} (segment {}, byte {})", place.zxid, place.segment, place.end)
+            say!("known to be durable: up to {} (segment {}, byte {})", place.zxid, place.segment, place.end)?
         }
-        None => println!("known to be durable: nothing, the watermark is missing or damaged"),
+        None => say!("known to be durable: nothing, the watermark is missing or damaged")?,
     }
     match surveys.iter().find_map(damage) {
         Some(fatal) => Err(fatal),

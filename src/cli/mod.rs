@@ -11,6 +11,7 @@ pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod log;
+mod output;
 mod progress;
 pub mod server_args;
 pub mod shell;
@@ -68,8 +69,8 @@ pub fn run() -> ExitCode {
         Command::Shell(args) => finish(shell::run(&args)),
         Command::Bench(args) => finish(bench::run(&args).map(|()| 0)),
         Command::Version => {
-            println!("ostler {} (ZooKeeper {})", env!("CARGO_PKG_VERSION"), crate::admin::VERSION);
-            ExitCode::SUCCESS
+            let (own, zookeeper) = (env!("CARGO_PKG_VERSION"), crate::admin::VERSION);
+            finish(output::say!("ostler {own} (ZooKeeper {zookeeper})").map(|()| 0))
         }
         Command::Import(args) => finish(import::run(&args).map(|()| 0)),
         Command::Export(args) => finish(export::run(&args).map(|()| 0)),

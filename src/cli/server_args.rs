@@ -20,7 +20,7 @@ pub struct ServerArgs {
 
     /// A configuration file in ZooKeeper's format (zoo.cfg), or PORT DATADIR [TICKTIME] [MAXCNXNS]
     ///
-    /// Without either: a standalone server on port 2181 with its data in ./ostler-data.
+    /// TICKTIME is 3000 and MAXCNXNS without limit unless given. Without any of these: a standalone server on port 2181 with its data in ./ostler-data.
     #[arg(value_name = "ZOO.CFG", num_args = 0..=4)]
     pub arguments: Vec<OsString>,
 }

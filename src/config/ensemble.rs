@@ -171,7 +171,7 @@ pub(super) fn read(
         commit_log_count: reader.number::<i32>("commitLogCount", 500).max(1) as u32,
         snapshot_size_factor: snapshot_size_factor(reader),
         quorum_listen_on_all_ips: reader.strict_truth("quorumListenOnAllIPs")?.unwrap_or(false),
-        multi_address: reader.strict_truth("multiAddress.enabled")?.unwrap_or(false),
+        multi_address: reader.is_true("multiAddress.enabled"),
         tcp_keep_alive: reader.truth("tcpKeepAlive", false),
         force_snapshot_sync: reader.truth("forceSnapshotSync", false),
         db_autocreate: reader.truth("db.autocreate", true),

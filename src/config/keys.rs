@@ -162,10 +162,11 @@ pub const STRICT_NUMBERS: &[&str] = &[
     "observerMasterPort",
     "multiAddress.reachabilityCheckTimeoutMs",
     "quorum.cnxn.threads.size",
-    "jvm.pause.warn-threshold.ms",
-    "jvm.pause.info-threshold.ms",
-    "jvm.pause.sleep.time.ms",
 ];
+
+/// And of those that are a `Long` there.
+pub const STRICT_LONGS: &[&str] =
+    &["jvm.pause.warn-threshold.ms", "jvm.pause.info-threshold.ms", "jvm.pause.sleep.time.ms"];
 
 /// Keys that are read into `Config` and that nothing in this build acts on yet: a line says so. Whoever makes something
 /// act on one takes it out here.

@@ -96,9 +96,9 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) -> Result<(), F
         Some(given) => Some(servers::parse_role(&given.value).map_err(|problem| reader.fatal(given, problem))?),
     };
     let standalone_enabled = reader.strict_truth("standaloneEnabled")?.unwrap_or(true);
-    let multi_address = reader.strict_truth("multiAddress.enabled")?.unwrap_or(false);
+    let multi_address = reader.is_true("multiAddress.enabled");
     let mut members = Members::default();
-    for (name, given) in reader.gathered.iter() {
+    for (name, given) in lines_of_file(reader) {
         members.take(name, given, multi_address).map_err(|problem| reader.fatal(given, problem))?;
     }
     dynamic_file(reader, &mut members, multi_address)?;
@@ -136,12 +136,17 @@ pub(super) fn read(reader: &mut Reader<'_>, config: &mut Config) -> Result<(), F
     }
 }
 
+/// What the file says. A `-D` names no member: `-Dzookeeper.server.realm` is a property that only begins like one.
+fn lines_of_file<'a>(reader: &Reader<'a>) -> impl Iterator<Item = (&'a str, &'a Given)> {
+    reader.gathered.iter().filter(|(_, given)| matches!(given.origin, Origin::Line(_)))
+}
+
 /// The file of `dynamicConfigFile`. Its lines then stand nowhere else.
 fn dynamic_file(reader: &mut Reader<'_>, members: &mut Members, multi_address: bool) -> Result<(), Fatal> {
     let Some(given) = reader.gathered.get("dynamicConfigFile").cloned() else { return Ok(()) };
     let path = PathBuf::from(&given.value);
     let misplaced = |name: &str| ["server.", "group", "weight"].iter().any(|family| name.starts_with(family));
-    if let Some((name, misplaced)) = reader.gathered.iter().find(|(name, _)| misplaced(name)) {
+    if let Some((name, misplaced)) = lines_of_file(reader).find(|(name, _)| misplaced(name)) {
         return Err(reader.fatal(misplaced, format!("parameter: {name} must be in a separate dynamic config file")));
     }
     reader.warn_if_relative("dynamicConfigFile", &path);

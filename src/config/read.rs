@@ -94,10 +94,13 @@ impl Reader<'_> {
             }
         }
         for name in keys::STRICT_TRUTHS {
-            self.strict_truth(name)?;
+            self.checked_truth(name)?;
         }
         for name in keys::STRICT_NUMBERS {
             self.strict::<i32>(name)?;
+        }
+        for name in keys::STRICT_LONGS {
+            self.strict::<i64>(name)?;
         }
         if let Some(given) = self.gathered.get("metricsProvider.className") {
             let known = ["DefaultMetricsProvider", "NullMetricsProvider", "PrometheusMetricsProvider"];
@@ -156,7 +159,9 @@ impl Reader<'_> {
     fn listener(&mut self, config: &mut Config) -> Result<(), Fatal> {
         config.client_port_listen_backlog =
             self.strict::<i32>("clientPortListenBacklog")?.and_then(|backlog| u32::try_from(backlog).ok());
-        config.max_client_cnxns = self.strict::<i32>("maxClientCnxns")?.unwrap_or(60).max(0) as u32;
+        // ZooKeeper's form without a file has no limit unless it is given one.
+        let cnxns = if self.sources.positional.is_some() { 0 } else { 60 };
+        config.max_client_cnxns = self.strict::<i32>("maxClientCnxns")?.unwrap_or(cnxns).max(0) as u32;
         config.max_cnxns = self.number::<i32>("maxCnxns", 0).max(0) as u32;
         config.client_tcp_keep_alive = self.truth("clientTcpKeepAlive", false);
         config.sessionless_cnxn_timeout_ms = self.number::<i32>("nio.sessionlessCnxnTimeout", 10_000).max(1) as u64;
@@ -216,8 +221,9 @@ impl Reader<'_> {
     }
 
     fn times(&mut self, config: &mut Config) -> Result<(), Fatal> {
-        // A file without the key has 3000, ZooKeeper's default; without a file it is what every sample file says.
-        let default = if config.file.is_some() { 3_000 } else { 2_000 };
+        // ZooKeeper's default; a start without any argument, which it hasn't, has what every sample file says.
+        let bare = config.file.is_none() && self.sources.positional.is_none();
+        let default = if bare { 2_000 } else { 3_000 };
         let tick = self.strict::<i32>("tickTime")?.unwrap_or(default);
         if tick == 0 {
             return Err(self.fatal_key("tickTime", "tickTime is not set".into()));
@@ -453,6 +459,20 @@ impl Reader<'_> {
                 Err(self.fatal(given, problem))
             }
         }
+    }
+
+    /// The check of a truth value that ZooKeeper parses by name in the file and leniently where it is a property.
+    fn checked_truth(&mut self, name: &str) -> Result<(), Fatal> {
+        match self.gathered.get(name).map(|given| given.origin) {
+            Some(Origin::Define(_)) => drop(self.truth(name, false)),
+            _ => drop(self.strict_truth(name)?),
+        }
+        Ok(())
+    }
+
+    /// A truth value of `keys::STRICT_TRUTHS`, whose form has been checked.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// A number that passes through a Java property: what doesn't parse is the default, with a warning.

@@ -92,6 +92,16 @@ fn the_form_without_a_file_sets_four_things() {
 }
 
 #[test]
+fn the_form_without_a_file_has_zookeepers_defaults() {
+    let positional =
+        Positional { client_port: 2181, data_dir: "/d".into(), tick_time_ms: None, max_client_cnxns: None };
+    let sources = Sources { positional: Some(positional), processors: 1, ..Sources::default() };
+    let config = interpret(&sources, b"", Vec::new()).unwrap().config;
+    assert_eq!((config.tick_time_ms, config.max_client_cnxns), (3_000, 0));
+    assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (6_000, 60_000));
+}
+
+#[test]
 fn every_key_reaches_its_field() {
     type Check = fn(&Config) -> bool;
     let table: &[(&str, Check)] = &[
@@ -204,6 +214,47 @@ fn prefixes_count_as_they_do_in_zookeeper_and_more_where_it_is_meant() {
     let strict = "ostler.strictProperties=true\njute.maxbuffer=9\nzookeeper.snapCount=8";
     let config = defined(&["zookeeper.jute.maxbuffer=6"], strict).config;
     assert_eq!((config.jute_max_buffer, config.snap_count), (1_048_575, 100_000));
+}
+
+#[test]
+fn a_property_that_begins_as_a_server_line_is_none() {
+    let defines = ["zookeeper.server.realm=EXAMPLE", "zookeeper.server.principal=zookeeper/host"];
+    let notices = defined(&defines, "").notices;
+    says(&notices, Level::Info, "command line: server.realm=EXAMPLE has no effect: this build does not have SASL yet");
+    says(&notices, Level::Info, "command line: server.principal=zookeeper/host has no effect: it is a setting of");
+    let flags = defines.map(|define| format!("-D{define}")).join(" ");
+    let dir = tempfile::tempdir().unwrap();
+    let dynamic = dir.path().join("zoo.cfg.dynamic");
+    std::fs::write(&dynamic, "server.1=a:1:2;2181\n").unwrap();
+    let text = format!("dataDir=/data\ndynamicConfigFile={}\n", dynamic.display());
+    let sources = Sources { server_jvm_flags: Some(flags), ..sources() };
+    let loaded = interpret(&sources, text.as_bytes(), Vec::new()).expect("it starts");
+    assert_eq!(loaded.config.server_id, 1);
+    says(&loaded.notices, Level::Info, "SERVER_JVMFLAGS: server.realm=EXAMPLE has no effect");
+    assert!(with("server.realm=EXAMPLE").is_err(), "in the file it is a server line");
+}
+
+#[test]
+fn what_is_strict_is_so_as_far_as_in_zookeeper() {
+    good(
+        "jvm.pause.warn-threshold.ms=3000000000\njvm.pause.info-threshold.ms=-1\njvm.pause.sleep.time.ms=9223372036854775807",
+    );
+    assert!(with("jvm.pause.sleep.time.ms=9223372036854775808").is_err());
+    // A property is true or it is false; the same word in the file stops the start.
+    let flag = "-Dzookeeper.multiAddress.enabled=yes";
+    let notices = defined(&[&flag[2..], "zookeeper.multiAddress.reachabilityCheckEnabled=1"], "").notices;
+    says(&notices, Level::Warn, "command line: multiAddress.enabled=yes is neither true nor false; it counts as false");
+    says(&notices, Level::Warn, "multiAddress.reachabilityCheckEnabled=1 is neither true nor false");
+    assert!(with("multiAddress.enabled=yes").is_err());
+    let two = "initLimit=1\nsyncLimit=1\nserver.1=a:1:2|b:1:2\nserver.2=c:1:2\n";
+    let start = |flags: &str| {
+        let sources = Sources { jvm_flags: Some(flags.into()), ..sources() };
+        interpret(&sources, format!("dataDir=/data\nclientPort=1\n{two}").as_bytes(), Vec::new())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(start(flag).contains("Multiple address feature is disabled"), "{}", start(flag));
+    assert!(start("-Dzookeeper.multiAddress.enabled=TRUE").contains("myid"), "the lines are taken");
 }
 
 #[test]

@@ -23,11 +23,16 @@ pub enum Change {
 /// The port of a stranger in front of `server_port`. The lie is told to each connection from its `after`th reply on,
 /// wherever it applies.
 pub fn liar(server_port: u16, after: u64, lie: Lie) -> u16 {
+    liar_to(server_port, after, move |_| Some(lie))
+}
+
+/// The same with a lie for each connection, by its number; `None`: it is told the truth.
+pub fn liar_to(server_port: u16, after: u64, which: impl Fn(usize) -> Option<Lie> + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let client = client.unwrap();
+        for (number, client) in listener.incoming().enumerate() {
+            let (client, lie) = (client.unwrap(), which(number).unwrap_or(|_| None));
             let server = TcpStream::connect(("127.0.0.1", server_port)).unwrap();
             let (mut requests, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || {

@@ -3,6 +3,7 @@
 //! Every workload reads the same options; one that an option means nothing to ignores it, and the help says for which
 //! ones it is meant.
 
+use super::process;
 use crate::client::ConnectString;
 use crate::fatal::Fatal;
 use crate::hosts;
@@ -312,6 +313,17 @@ pub fn targets(args: &BenchArgs) -> Result<Vec<Target>, Fatal> {
         })
     });
     parsed.collect()
+}
+
+/// Errors: a process whose CPU time is to be told is not there.
+pub fn check_pids(targets: &[Target]) -> Result<(), Fatal> {
+    let mut pids = targets.iter().flat_map(|target| &target.pids);
+    match pids.find(|&&pid| process::cpu_nanos(&[pid]).is_none()) {
+        Some(pid) => {
+            Err(Fatal::Usage { problem: format!("there is no process {pid} (--pid, --compare) to be measured") })
+        }
+        None => Ok(()),
+    }
 }
 
 fn target(text: &str) -> Option<Target> {

@@ -47,6 +47,16 @@ pub enum News<'a> {
     Wrong(String),
 }
 
+/// A request that has not been answered yet.
+pub struct Asked {
+    xid: i32,
+    pub tag: u64,
+    /// What latency counts from.
+    due: Now,
+    /// What patience counts from: in an open loop a request may leave long after it was due.
+    pub written: Now,
+}
+
 /// One session: what it has said and not been answered yet.
 pub struct Voice {
     pub index: usize,
@@ -56,8 +66,7 @@ pub struct Voice {
     pub timeout_ms: i32,
     pub last_zxid: i64,
     xid: i32,
-    /// xid, tag, due.
-    pub in_flight: VecDeque<(i32, u64, Now)>,
+    pub in_flight: VecDeque<Asked>,
     output: Vec<u8>,
     pub up: bool,
     spoke: Now,
@@ -76,13 +85,13 @@ impl Voice {
     pub fn ask(&mut self, tag: u64, from: Now, write: impl FnOnce(i32, &mut Vec<u8>)) {
         self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
         write(self.xid, &mut self.output);
-        self.in_flight.push_back((self.xid, tag, from));
+        self.in_flight.push_back(Asked { xid: self.xid, tag, due: from, written: clock::now() });
     }
 
     /// The same with an xid that is the caller's, or has a meaning of its own.
     pub fn ask_as(&mut self, xid: i32, tag: u64, from: Now, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.output);
-        self.in_flight.push_back((xid, tag, from));
+        self.in_flight.push_back(Asked { xid, tag, due: from, written: clock::now() });
     }
 
     pub fn ping(&mut self, now: Now) {
@@ -106,16 +115,16 @@ impl Voice {
             each(self, News::Event { kind, path, at: arrived.map_or_else(clock::now, clock::of_wall) });
             return Ok(());
         }
-        let (due, tag, from) = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
-        if header.xid != due {
-            return Err(invalid(format!("reply to xid {} where {due} was due", header.xid)));
+        let asked = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
+        if header.xid != asked.xid {
+            return Err(invalid(format!("reply to xid {} where {} was due", header.xid, asked.xid)));
         }
         if header.zxid < self.last_zxid {
             let problem = format!("the zxid went back from {:#x} to {:#x}", self.last_zxid, header.zxid);
             each(self, News::Wrong(problem));
         }
         self.last_zxid = self.last_zxid.max(header.zxid);
-        each(self, News::Reply { tag, from, header, body: r });
+        each(self, News::Reply { tag: asked.tag, from: asked.due, header, body: r });
         Ok(())
     }
 
@@ -237,6 +246,15 @@ impl Crowd {
         if self.links[index].is_some() && !voice.up && now.since(voice.spoke) > limit {
             self.cut(index);
         }
+    }
+
+    /// Whether a connection has owed an answer, or its session, for longer than `--patience`. `now` has to be from before the
+    /// last turn, which has read what had come by then.
+    pub fn is_overdue(&self, now: Now) -> bool {
+        self.voices.iter().filter(|voice| self.links[voice.index].is_some()).any(|voice| {
+            let since = if voice.up { voice.in_flight.front().map(|asked| asked.written) } else { Some(voice.spoke) };
+            since.is_some_and(|since| now.since(since) > self.patience)
+        })
     }
 
     /// How long clients wait for the answer to a handshake: a third of the timeout that they ask for.

@@ -15,8 +15,10 @@ use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, OpCode, Reader, Stat};
 use std::io::Write;
 
-/// Bytes at the beginning of a value that name its znode.
-const MARK: usize = 8;
+/// Bytes at the beginning of a value that name its znode: a number has so many digits.
+const MARK: usize = 16;
+/// Of a value that is too short for it: the lower half of the digits, which names no connection.
+const SHORT_MARK: usize = 8;
 
 /// Paths and values, written without an allocation for each.
 pub struct Names {
@@ -94,8 +96,9 @@ impl Names {
 
 /// Writes the number in hexadecimal over the beginning of a value.
 fn mark(value: &mut [u8], number: u64) {
-    for (at, byte) in value.iter_mut().take(MARK).enumerate() {
-        *byte = b"0123456789abcdef"[(number >> (4 * (MARK - 1 - at)) & 15) as usize];
+    let digits = if value.len() < MARK { SHORT_MARK } else { MARK };
+    for (at, byte) in value.iter_mut().take(digits).enumerate() {
+        *byte = b"0123456789abcdef"[(number >> (4 * (digits - 1 - at)) & 15) as usize];
     }
 }
 
@@ -392,6 +395,7 @@ pub fn write_delete(path: &str, xid: i32, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::bench::workload::own_number;
 
     #[test]
     fn paths_have_their_width_and_values_their_mark() {
@@ -406,6 +410,11 @@ mod tests {
         assert!(names.check_value(0x2a, Some(b"0000002av")).is_err());
         assert!(names.check_value(0x2a, None).is_err());
         assert_eq!(Names::new("/b", 3).value(0x12345678), b"123");
+        let mut names = Names::new("/b", 17);
+        assert_eq!(names.value(0x2a), b"000000000000002av");
+        let one = names.value(own_number(1, 5)).to_vec();
+        assert_ne!(names.value(own_number(2, 5)), one, "another connection's znode");
+        assert!(names.check_value(own_number(2, 5), Some(&one)).is_err());
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn writes(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &st
     }
     let (mut outcome, mut written) = (load.outcome, load.written);
     for voice in &crowd.voices {
-        written.unknown.extend(voice.in_flight.iter().filter(|flight| flight.1 != PING).map(|flight| flight.1));
+        written.unknown.extend(voice.in_flight.iter().filter(|flight| flight.tag != PING).map(|flight| flight.tag));
     }
     outcome.seconds = args.seconds;
     outcome.own_busy = busy.part(clock::now());
@@ -198,7 +198,7 @@ impl Load {
             News::Up { .. } if !self.over => (0..depth).for_each(|_| self.ask(voice, now)),
             News::Up { .. } => {}
             News::Lost(error) => {
-                let lost = voice.in_flight.iter().filter(|flight| flight.1 != PING).map(|flight| flight.1);
+                let lost = voice.in_flight.iter().filter(|flight| flight.tag != PING).map(|flight| flight.tag);
                 self.written.unknown.extend(lost);
                 self.outcome.error(format!("connection lost: {error}"));
             }

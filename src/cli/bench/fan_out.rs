@@ -58,6 +58,7 @@ fn fan_out(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &s
         round: 0,
         armed: 0,
         told: Vec::new(),
+        heard: Vec::new(),
         set: 0,
         written: Vec::new(),
         failed: None,
@@ -121,6 +122,8 @@ struct Rounds {
     armed: u64,
     /// When each event came, and of which key.
     told: Vec<(u32, Now)>,
+    /// Whether each watch has fired in this round.
+    heard: Vec<bool>,
     set: u32,
     /// When each key was written.
     written: Vec<Now>,
@@ -151,6 +154,8 @@ impl Rounds {
     fn write(&mut self, crowd: &mut Crowd, round: u64, depth: u32, warm: Now) -> io::Result<(f64, f64)> {
         self.round = round;
         self.told.clear();
+        self.heard.clear();
+        self.heard.resize(self.watches as usize, false);
         self.written.clear();
         self.set = 0;
         let begin = clock::now();
@@ -178,7 +183,7 @@ impl Rounds {
         let (mut first, mut last) = (Duration::MAX, Duration::ZERO);
         for &(key, at) in &self.told {
             let written = self.written[key as usize];
-            first = first.min(at.since(written));
+            first = first.min(at.since(begin));
             last = last.max(at.since(begin));
             self.outcome.answer(written, at, warm);
         }
@@ -214,6 +219,21 @@ impl Rounds {
         Ok(())
     }
 
+    /// Notes that a session has been told of a key. Errors: it is not its to be told, or not again.
+    fn hear(&mut self, session: usize, key: u32) -> Result<(), String> {
+        let watch = if self.one { session } else { key as usize };
+        if session >= self.watchers || watch % self.watchers != session {
+            return Err(format!("session {session} does not watch it"));
+        }
+        match self.heard.get_mut(watch) {
+            Some(heard) if !*heard => {
+                *heard = true;
+                Ok(())
+            }
+            _ => Err(format!("session {session} has been told more often than it watches")),
+        }
+    }
+
     fn take(&mut self, voice: &mut Voice, news: News<'_>) {
         match news {
             News::Event { kind, path, at } => {
@@ -223,9 +243,9 @@ impl Rounds {
                     self.outcome.wrong(format!("an event {kind:?} of {path}, which nobody watches like that"));
                     return;
                 }
-                self.told.push((key, at));
-                if self.told.len() as u64 > self.watches {
-                    self.outcome.wrong(format!("more events than watches; the last one of {path}"));
+                match self.hear(voice.index, key) {
+                    Ok(()) => self.told.push((key, at)),
+                    Err(problem) => self.outcome.wrong(format!("an event of {path}: {problem}")),
                 }
             }
             News::Reply { tag: PING, .. } | News::Up { .. } => {}
@@ -246,5 +266,40 @@ impl Rounds {
             News::Expired => self.failed = Some(invalid("a session has expired")),
             News::Wrong(problem) => self.outcome.wrong(problem),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(one: bool, watchers: usize, watches: u64) -> Rounds {
+        Rounds {
+            one,
+            watchers,
+            keys: if one { 1 } else { watches as u32 },
+            watches,
+            names: Names::new("/b", 10),
+            outcome: Outcome::new(),
+            round: 1,
+            armed: 0,
+            told: Vec::new(),
+            heard: vec![false; watches as usize],
+            set: 0,
+            written: Vec::new(),
+            failed: None,
+            patience: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn each_watch_fires_once_and_on_its_own_session() {
+        let mut one = rounds(true, 2, 2);
+        assert!(one.hear(0, 0).is_ok() && one.hear(0, 0).is_err() && one.hear(1, 0).is_ok());
+        assert!(one.hear(2, 0).is_err(), "the writer watches nothing");
+        // Key 3 of five is the second session's.
+        let mut many = rounds(false, 2, 5);
+        assert!(many.hear(0, 3).is_err() && many.hear(1, 3).is_ok() && many.hear(1, 3).is_err());
+        assert!(many.hear(0, 4).is_ok() && many.hear(0, 0).is_ok() && many.hear(0, 5).is_err());
     }
 }

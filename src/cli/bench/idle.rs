@@ -13,7 +13,7 @@ use super::link::invalid;
 use super::outcome::Outcome;
 use super::process::{self, Memory};
 use super::{live, setup};
-use crate::clock;
+use crate::clock::{self, Now};
 use crate::fatal::Fatal;
 use crate::wire::client::EventKind;
 use crate::wire::{ErrorCode, OpCode};
@@ -64,24 +64,17 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
     let end = begin.plus(Duration::from_secs_f64(args.seconds));
     let (cpu, wakeups) = (process::cpu_nanos(pids), process::wakeups(pids));
     bar.set_length(end.since(begin).as_millis() as u64);
-    let mut lost = 0;
+    let mut overdue = false;
     loop {
         let now = clock::now();
-        if now >= end {
+        if now >= end || overdue {
             break;
         }
         bar.set_position(now.since(begin).as_millis() as u64);
         bar.set_message(format!("{sessions} sessions idle, {} pings answered", outcome.answered));
-        crowd.turn(end.since(now).min(Duration::from_millis(200)), |_, news| match news {
-            News::Reply { tag: PING, from, .. } => outcome.answer(from, clock::now(), begin),
-            News::Lost(error) => {
-                lost += 1;
-                outcome.error(format!("an idle session lost its connection: {error}"));
-            }
-            News::Wrong(problem) => outcome.wrong(problem),
-            News::Event { path, .. } => outcome.wrong(format!("an event of {path}, which nobody has changed")),
-            _ => {}
-        })?;
+        let wait = end.since(now).min(Duration::from_millis(200));
+        crowd.turn(wait, |_, news| take(&mut outcome, news, begin))?;
+        overdue = crowd.is_overdue(now);
     }
     outcome.seconds = args.seconds;
     if !pids.is_empty() {
@@ -91,11 +84,35 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
         outcome.known("cpu_ms_per_second", cpu_nanos.map(|nanos| nanos / 1e6));
         outcome.known("anonymous_mb", process::anonymous_bytes(pids).map(|bytes| bytes as f64 / 1e6));
     }
-    if watches > 0 && sessions > lost {
+    // Pings that are still without an answer.
+    let owed = |crowd: &Crowd| {
+        let pings = crowd.voices.iter().flat_map(|voice| &voice.in_flight);
+        pings.filter(|ping| ping.written < end).count()
+    };
+    while !overdue && owed(&crowd) > 0 {
+        let now = clock::now();
+        crowd.turn(Duration::from_millis(100), |_, news| take(&mut outcome, news, begin))?;
+        overdue = crowd.is_overdue(now);
+    }
+    if overdue {
+        outcome.wrong(format!("a ping had no answer within --patience; {} are without one", owed(&crowd)));
+    }
+    if watches > 0 && !overdue && crowd.voices.iter().any(|voice| voice.up) {
         fire_some(&mut crowd, args, addresses, &mut names)?;
     }
     bar.finish_and_clear();
     Ok(outcome)
+}
+
+/// What may happen to a session that does nothing: an answer to its ping.
+fn take(outcome: &mut Outcome, news: News<'_>, begin: Now) {
+    match news {
+        News::Reply { tag: PING, from, .. } => outcome.answer(from, clock::now(), begin),
+        News::Lost(error) => outcome.wrong(format!("an idle session lost its connection: {error}")),
+        News::Wrong(problem) => outcome.wrong(problem),
+        News::Event { path, .. } => outcome.wrong(format!("an event of {path}, which nobody has changed")),
+        _ => {}
+    }
 }
 
 /// The keys that a session watches: `--watches` of them, one after the other over all sessions.

@@ -40,6 +40,7 @@ use outcome::Outcome;
 pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     let args = &args.settled()?;
     let targets = args::targets(args)?;
+    args::check_pids(&targets)?;
     let rounds = if targets.len() > 1 { args.rounds } else { 1 };
     process::raise_file_limit();
     if let (Workload::Record, [target]) = (args.workload, targets.as_slice()) {
@@ -49,11 +50,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     for round in 0..rounds {
         for (target, results) in targets.iter().zip(&mut results) {
             let outcome = measure(args, target)?;
-            report::line(&target.name, round, &outcome);
+            report::line(&target.name, round, &outcome)?;
             results.push(outcome);
         }
     }
-    report::table(args, &targets, &results);
+    report::table(args, &targets, &results)?;
     report::files(args, &targets, &results)?;
     let wrong: u64 = results.iter().flatten().map(|outcome| outcome.wrong).sum();
     let first = results.iter().flatten().find_map(|outcome| outcome.first_wrong.as_deref());

@@ -74,15 +74,27 @@ fn scripts(bytes: &[u8]) -> io::Result<Vec<Script<'_>>> {
     Ok(found)
 }
 
+/// A replay that takes longer is a mistake; the clock has room for more.
+const SECONDS_MAX: f64 = 1e9;
+
 /// Replays `--log` once.
 pub fn measure(args: &BenchArgs, target: &Target) -> Result<Outcome, Fatal> {
     let path = args.log.as_deref().ok_or(Fatal::Usage { problem: "replay: --log FILE says what".into() })?;
     let (addresses, _) = target.resolve(&args.root)?;
     let bytes = read(path)?;
-    let scripts = scripts(&bytes).map_err(|source| Fatal::Io { file: path.to_owned(), source })?;
+    let usage = |problem: String| Fatal::Usage { problem: format!("{}: {problem}", path.display()) };
+    let scripts = scripts(&bytes).map_err(|error| usage(error.to_string()))?;
     let total: usize = scripts.iter().map(|script| script.requests.len()).sum();
     if total == 0 {
-        return Err(Fatal::Bench { problem: format!("{}: no request is in it", path.display()) });
+        return Err(usage("no request is in it".into()));
+    }
+    let times = scripts.iter().flat_map(|script| {
+        let requests = script.requests.iter().map(|request| request.at_us);
+        requests.chain([script.begin_us])
+    });
+    let last_us = times.max().unwrap_or(0);
+    if args.speed > 0.0 && last_us as f64 / 1e6 / args.speed > SECONDS_MAX {
+        return Err(usage(format!("at --speed {} its last request would leave in more than thirty years", args.speed)));
     }
     replay(args, target, &addresses, &scripts, total).map_err(|error| target.failed(error))
 }
@@ -105,13 +117,8 @@ fn replay(
         speed => begin.plus(Duration::from_secs_f64(at_us as f64 / 1e6 / speed)),
     };
     let paced = args.speed > 0.0;
-    let mut played = Played {
-        next: vec![0; scripts.len()],
-        open: vec![true; scripts.len()],
-        outcome: Outcome::new(),
-        failed: None,
-        last: begin,
-    };
+    let mut played =
+        Played { next: vec![0; scripts.len()], open: vec![true; scripts.len()], outcome: Outcome::new(), failed: None };
     while played.open.iter().any(|&open| open) {
         let now = clock::now();
         // Nothing else happens before this.
@@ -158,9 +165,7 @@ fn replay(
         if let Some(error) = played.failed.take() {
             return Err(error);
         }
-        if clock::now().since(played.last) > args.patience()
-            && crowd.voices.iter().any(|voice| !voice.in_flight.is_empty())
-        {
+        if crowd.is_overdue(now) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
         }
         bar.set_position(played.outcome.answered);
@@ -183,7 +188,6 @@ struct Played {
     open: Vec<bool>,
     outcome: Outcome,
     failed: Option<io::Error>,
-    last: Now,
 }
 
 impl Played {
@@ -191,9 +195,7 @@ impl Played {
         match news {
             News::Reply { tag: PING, .. } | News::Up { .. } | News::Event { .. } => {}
             News::Reply { tag, from, header, .. } => {
-                let now = clock::now();
-                self.last = now;
-                self.outcome.answer(from, now, begin);
+                self.outcome.answer(from, clock::now(), begin);
                 let request = &scripts[voice.index].requests[tag as usize];
                 if let Some(err) = request.err.filter(|&err| err != header.err.0) {
                     let op = OpCode::from_wire(request.op)

@@ -5,12 +5,13 @@
 use super::args::{BenchArgs, Target, Workload};
 use super::html;
 use super::outcome::{Outcome, PERCENTILES, median};
+use crate::cli::output::say;
 use crate::fatal::Fatal;
 use std::fmt::Write;
 use std::path::Path;
 
 /// One line as soon as a measurement is done, and whatever a reader must know to judge it.
-pub fn line(name: &str, round: u32, outcome: &Outcome) {
+pub fn line(name: &str, round: u32, outcome: &Outcome) -> Result<(), Fatal> {
     let mut parts = Vec::new();
     if outcome.answered > 0 {
         parts.push(format!("{:.0} a second", outcome.throughput()));
@@ -19,16 +20,17 @@ pub fn line(name: &str, round: u32, outcome: &Outcome) {
         parts.push(format!("p99 {:.0} us", outcome.percentile_us(99.0)));
     }
     parts.extend(outcome.figures.iter().map(|figure| format!("{} {}", figure.name, short(figure.value))));
-    println!("{name:>16} round {round}: {}", parts.join(", "));
+    say!("{name:>16} round {round}: {}", parts.join(", "))?;
     if let Some(wrong) = &outcome.first_wrong {
-        println!("{name:>16} {} WRONG answers, the first: {wrong}", outcome.wrong);
+        say!("{name:>16} {} WRONG answers, the first: {wrong}", outcome.wrong)?;
     }
     for (problem, count) in &outcome.errors {
-        println!("{name:>16} {count} times: {problem}");
+        say!("{name:>16} {count} times: {problem}")?;
     }
     if let Some(reason) = outcome.own_bottleneck() {
-        println!("{name:>16} {reason}");
+        say!("{name:>16} {reason}")?;
     }
+    Ok(())
 }
 
 /// The medians of a target's rounds.
@@ -87,35 +89,40 @@ pub fn short(value: f64) -> String {
 }
 
 /// Medians over the rounds, and the first server's ratio to each other.
-pub fn table(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) {
-    println!("\n{} (medians; latency in us)", title(args, results));
+pub fn table(args: &BenchArgs, targets: &[Target], results: &[Vec<Outcome>]) -> Result<(), Fatal> {
+    say!("\n{} (medians; latency in us)", title(args, results))?;
     let rows: Vec<Row> = results.iter().map(|outcomes| row(outcomes)).collect();
     if rows.iter().any(|row| row.throughput > 0.0) {
-        println!(
+        say!(
             "{:>16} {:>12} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "", "a second", "CPU us/op", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        );
+            "",
+            "a second",
+            "CPU us/op",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "max"
+        )?;
         for (target, row) in targets.iter().zip(&rows) {
             let cpu = row.cpu_us.map_or("-".into(), |us| format!("{us:.2}"));
-            print!("{:>16} {:>12.0} {cpu:>10}", target.name, row.throughput);
-            for value in &row.percentiles {
-                print!(" {value:>9.0}");
-            }
-            println!();
+            let values: String = row.percentiles.iter().map(|value| format!(" {value:>9.0}")).collect();
+            say!("{:>16} {:>12.0} {cpu:>10}{values}", target.name, row.throughput)?;
         }
     }
-    let Some(first) = rows.first() else { return };
+    let Some(first) = rows.first() else { return Ok(()) };
     for (name, _) in &first.figures {
-        print!("{name:>24}");
-        for (target, row) in targets.iter().zip(&rows) {
+        let of_all = targets.iter().zip(&rows).map(|(target, row)| {
             let value = row.figures.iter().find(|(other, _)| other == name).map_or(f64::NAN, |&(_, value)| value);
-            print!("  {} {}", target.name, short(value));
-        }
-        println!();
+            format!("  {} {}", target.name, short(value))
+        });
+        say!("{name:>24}{}", of_all.collect::<String>())?;
     }
     for (target, row) in targets.iter().zip(&rows).skip(1) {
-        println!("{} to {}: {}", targets[0].name, target.name, ratios(first, row));
+        say!("{} to {}: {}", targets[0].name, target.name, ratios(first, row))?;
     }
+    Ok(())
 }
 
 /// What the first row is in terms of another.

@@ -12,6 +12,7 @@
 
 use super::args::{BenchArgs, Target};
 use super::live;
+use crate::cli::output::say;
 use crate::clock::{self, Now};
 use crate::fatal::Fatal;
 use std::fs::File;
@@ -115,7 +116,7 @@ pub fn record(args: &BenchArgs, target: &Target) -> Result<(), Fatal> {
     let recorder = Arc::new(Recorder { file: Mutex::new(file), begin: Mutex::new(None), requests: AtomicU64::new(0) });
     let end = clock::now().plus(Duration::from_secs_f64(args.seconds));
     let bar = live::bar(&target.name, (args.seconds * 1e3) as u64);
-    println!("recording what comes in at {} for {} s", listener.local_addr().map_err(broken)?, args.seconds);
+    say!("recording what comes in at {} for {} s", listener.local_addr().map_err(broken)?, args.seconds)?;
     let mut connections = 0u32;
     loop {
         let now = clock::now();
@@ -140,7 +141,7 @@ pub fn record(args: &BenchArgs, target: &Target) -> Result<(), Fatal> {
     }
     bar.finish_and_clear();
     let requests = recorder.requests.load(Ordering::Relaxed);
-    println!("{requests} requests of {connections} connections are in {}", path.display());
+    say!("{requests} requests of {connections} connections are in {}", path.display())?;
     Ok(())
 }
 

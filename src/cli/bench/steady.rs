@@ -153,11 +153,20 @@ fn observe(
     }
 }
 
+struct Asked {
+    xid: i32,
+    ask: Ask,
+    /// What latency counts from.
+    due: Now,
+    /// What patience counts from.
+    written: Now,
+}
+
 /// What one connection has been asked, and what it has answered.
 struct Flow {
     dialect: Dialect,
     chooser: Chooser,
-    in_flight: VecDeque<(i32, Ask, Now)>,
+    in_flight: VecDeque<Asked>,
     ready: bool,
     /// The chooser has no more.
     done: bool,
@@ -168,15 +177,15 @@ struct Flow {
 type Answer = (Now, Option<String>);
 
 impl Flow {
-    /// Appends the next request, due at `from`; `false` when there is none.
-    fn ask(&mut self, from: Now, out: &mut Vec<u8>) -> bool {
+    /// Appends the next request, due at `due`; `false` when there is none.
+    fn ask(&mut self, due: Now, now: Now, out: &mut Vec<u8>) -> bool {
         let Some(ask) = self.chooser.next() else {
             self.done = true;
             return false;
         };
         self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
         let xid = self.dialect.write(ask, self.xid, out);
-        self.in_flight.push_back((xid, ask, from));
+        self.in_flight.push_back(Asked { xid, ask, due, written: now });
         true
     }
 
@@ -190,9 +199,9 @@ impl Flow {
                 _ => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the server refused a session")),
             };
         }
-        let (xid, ask, from) = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
-        self.dialect.in_order(xid, frame).map_err(invalid)?;
-        answers.push((from, self.dialect.check(ask, frame).err()));
+        let asked = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
+        self.dialect.in_order(asked.xid, frame).map_err(invalid)?;
+        answers.push((asked.due, self.dialect.check(asked.ask, frame).err()));
         Ok(())
     }
 }
@@ -210,6 +219,9 @@ struct Driver<'a> {
     answers: Vec<Answer>,
     outcome: Outcome,
 }
+
+/// How often connections are looked through for one that owes a reply for too long.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The timer's token; connections have their index.
 const TIMER: Token = Token(usize::MAX);
@@ -286,14 +298,14 @@ impl<'a> Driver<'a> {
             for connection in &mut self.connections {
                 let now = clock::now();
                 for _ in 0..args.depth {
-                    connection.flow.ask(now, &mut connection.link.output);
+                    connection.flow.ask(now, now, &mut connection.link.output);
                 }
                 connection.link.send()?;
             }
         }
         let mut busy = Busy::start(clock::now());
         let mut warm = times.measure_from > times.begin;
-        let mut last_reply = times.begin;
+        let (mut last_reply, mut looked) = (times.begin, times.begin);
         loop {
             let now = clock::now();
             if warm && now >= times.measure_from {
@@ -308,7 +320,7 @@ impl<'a> Driver<'a> {
                     let due = due_at(count);
                     let Connection { link, flow } = &mut self.connections[turn];
                     for _ in 0..args.burst {
-                        if flow.ask(due, &mut link.output) && !warm {
+                        if flow.ask(due, now, &mut link.output) && !warm {
                             self.outcome.late(due, now);
                         }
                     }
@@ -331,10 +343,6 @@ impl<'a> Driver<'a> {
             if plan.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if now.since(last_reply) > args.patience() && self.connections.iter().any(|c| !c.flow.in_flight.is_empty())
-            {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
-            }
             pace::wait(&mut self.poll, &mut events, Duration::from_millis(50))?;
             for event in &events {
                 if event.token() == TIMER {
@@ -346,7 +354,7 @@ impl<'a> Driver<'a> {
                 let Connection { link, flow } = &mut self.connections[at];
                 if gap.is_none() && times.end.is_none_or(|end| now < end) {
                     for _ in 0..self.answers.len() {
-                        flow.ask(now, &mut link.output);
+                        flow.ask(now, now, &mut link.output);
                     }
                 }
                 link.send()?;
@@ -364,6 +372,14 @@ impl<'a> Driver<'a> {
                     if counted >= times.measure_from && times.end.is_none_or(|end| counted < end) {
                         self.outcome.answer(from, now, times.measure_from);
                     }
+                }
+            }
+            // By the time before this turn, which has read what had come by then.
+            if now.since(looked) > LOOK {
+                looked = now;
+                let oldest = self.connections.iter().filter_map(|connection| connection.flow.in_flight.front());
+                if oldest.map(|asked| asked.written).min().is_some_and(|since| now.since(since) > args.patience()) {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no reply within --patience"));
                 }
             }
         }

@@ -12,6 +12,7 @@ mod records;
 mod source;
 mod znodes;
 
+use super::output;
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use source::Kind;
@@ -95,9 +96,7 @@ pub fn run(args: &InspectArgs) -> Result<u8, Fatal> {
     let result = inspect(args, &mut out).and_then(|status| Ok(out.flush().map(|()| status)?));
     match result {
         Ok(status) => Ok(status),
-        // `| head` has seen enough.
-        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        Err(Stop::Output(source)) => Err(Fatal::Io { file: "standard output".into(), source }),
+        Err(Stop::Output(error)) => output::written(Err(error)).map(|()| 0),
         Err(Stop::Fatal(fatal)) => {
             // What was found up to there is worth seeing.
             let _ = out.flush();

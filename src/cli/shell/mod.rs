@@ -17,14 +17,16 @@ mod print;
 mod quota;
 pub mod words;
 mod zone;
+mod zone_rule;
 
+use super::output;
 use crate::client::{Client, Event, Options, State};
 use crate::fatal::Fatal;
 use commands::{Call, Failure, Outcome};
 use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
 use std::cell::RefCell;
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -139,13 +141,25 @@ pub fn run(args: &ShellArgs) -> Result<u8, Fatal> {
 }
 
 fn read_stdin(session: &Rc<RefCell<Session>>) -> u8 {
-    for line in std::io::stdin().lines() {
-        let Ok(line) = line else { break };
-        if let Err(status) = session.borrow_mut().line(&line) {
+    let mut stdin = std::io::stdin().lock();
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        match stdin.read_until(b'\n', &mut bytes) {
+            Ok(0) => return session.borrow().status,
+            Ok(_) => {}
+            Err(error) => {
+                err(format_args!("standard input can't be read: {error}\n"));
+                return 1;
+            }
+        }
+        // What is not UTF-8 gets replacement characters, as in Java.
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        if let Err(status) = session.borrow_mut().line(line.strip_suffix('\r').unwrap_or(line)) {
             return status;
         }
     }
-    session.borrow().status
 }
 
 fn prompt(session: &Rc<RefCell<Session>>) -> u8 {
@@ -402,10 +416,9 @@ impl Session {
     }
 }
 
-/// To stdout. A reader that has gone away is no error: the command has happened.
+/// To stdout. What can't be written is no error: the command has happened.
 fn out(text: std::fmt::Arguments<'_>) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_fmt(text).and_then(|()| stdout.flush());
+    let _ = output::print(text);
 }
 
 /// To stderr.

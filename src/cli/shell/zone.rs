@@ -1,10 +1,11 @@
 //! Dates in the local time zone, as Java prints them: `Sun Nov 22 06:52:18 CET 2026`.
 //!
-//! The zone is read from `TZ` or `/etc/localtime` in the system's own format (RFC 8536). Where it can't be read, or for
-//! times after the last change that the file lists, what is printed is UTC or the last known offset.
+//! The zone is read from `TZ` or `/etc/localtime` in the system's own format (RFC 8536), whose last line is the rule for all
+//! times after the last change that the file lists; `TZ` may be such a rule itself. What can't be read is UTC.
 //!
 //! Runs on: the shell's thread.
 
+use super::zone_rule::{Kind, Rule};
 use crate::admin::java_date;
 use crate::wire::reader::{Malformed, Reader};
 use std::path::PathBuf;
@@ -15,41 +16,49 @@ pub struct Zone {
     /// Second since 1970 from which the kind holds; ascending.
     changes: Vec<(i64, usize)>,
     /// Seconds east of UTC, and the abbreviation.
-    kinds: Vec<(i32, String)>,
+    kinds: Vec<Kind>,
+    /// For the times from the last change on.
+    rule: Option<Rule>,
 }
 
 impl Zone {
     /// The zone of this process; UTC if there is none that can be read.
     pub fn local() -> Zone {
-        let file = match std::env::var("TZ") {
-            Ok(name) => {
-                let name = name.trim_start_matches(':');
-                if name.is_empty() || name.contains("..") {
-                    return Zone::default();
-                }
-                PathBuf::from("/usr/share/zoneinfo").join(name)
-            }
-            Err(_) => PathBuf::from("/etc/localtime"),
-        };
-        std::fs::read(file).ok().and_then(|bytes| Zone::read(&bytes).ok()).unwrap_or_default()
+        let read = |file: PathBuf| std::fs::read(file).ok().and_then(|bytes| Zone::read(&bytes).ok());
+        let Ok(name) = std::env::var("TZ") else { return read("/etc/localtime".into()).unwrap_or_default() };
+        let name = name.trim_start_matches(':');
+        if name.is_empty() || name.contains("..") {
+            return Zone::default();
+        }
+        let of_rule = || Rule::parse(name).map(|rule| Zone { rule: Some(rule), ..Zone::default() });
+        read(PathBuf::from("/usr/share/zoneinfo").join(name)).or_else(of_rule).unwrap_or_default()
     }
 
     fn read(bytes: &[u8]) -> Result<Zone, Malformed> {
         let (zone, rest) = read_block(bytes, 4)?;
-        // From version 2 on, the same follows again with eight bytes a time.
-        if bytes.get(4).is_some_and(|version| *version >= b'2') { Ok(read_block(rest, 8)?.0) } else { Ok(zone) }
+        if bytes.get(4).is_none_or(|version| *version < b'2') {
+            return Ok(zone);
+        }
+        // From version 2 on, the same follows again with eight bytes a time, and a line with the rule, which may be empty.
+        let (mut zone, rest) = read_block(rest, 8)?;
+        let line = rest.strip_prefix(b"\n").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
+        zone.rule = line.and_then(|line| std::str::from_utf8(line).ok()).and_then(Rule::parse);
+        Ok(zone)
     }
 
     /// `wall_ms` since 1970.
     pub fn java_date(&self, wall_ms: i64) -> String {
         let second = wall_ms.div_euclid(1000);
-        let kind = match self.changes.partition_point(|(from, _)| *from <= second) {
-            0 => 0,
-            after => self.changes[after - 1].1,
+        let after = self.changes.partition_point(|(from, _)| *from <= second);
+        let by_rule = self.rule.as_ref().filter(|_| after == self.changes.len());
+        let kind = match (by_rule, after) {
+            (Some(rule), _) => Some(rule.at(second)),
+            (None, 0) => self.kinds.first(),
+            (None, after) => self.kinds.get(self.changes[after - 1].1),
         };
-        match self.kinds.get(kind) {
+        match kind {
             None => java_date(wall_ms),
-            Some((offset, name)) => java_date(wall_ms + *offset as i64 * 1000).replace("UTC", name),
+            Some((offset, name)) => java_date(wall_ms.saturating_add(i64::from(*offset) * 1000)).replace("UTC", name),
         }
     }
 }
@@ -126,6 +135,24 @@ mod tests {
             assert_eq!(zone.java_date(1_000_000), "Thu Jan 01 01:16:40 CET 1970");
         }
         assert_eq!(Zone::default().java_date(0), "Thu Jan 01 00:00:00 UTC 1970");
+    }
+
+    #[test]
+    fn times_after_the_last_change_follow_the_rule_of_the_last_line() {
+        let of = |line: &str| Zone::read(&[&file(b'2')[..], line.as_bytes()].concat()).unwrap();
+        // As slim files have it: a single change, and the rule for all that follows.
+        let zone = of("\nCET-1CEST,M3.5.0,M10.5.0/3\n");
+        assert_eq!(zone.java_date(999_999), "Thu Jan 01 00:16:39 UTC 1970");
+        assert_eq!(zone.java_date(1_000_000), "Thu Jan 01 01:16:40 CET 1970");
+        assert_eq!(zone.java_date(1_785_542_400_000), "Sat Aug 01 02:00:00 CEST 2026");
+        assert_eq!(zone.java_date(1_795_330_706_000), "Sun Nov 22 07:58:26 CET 2026");
+        for line in ["", "\n\n", "\nnonsense\n", "\n\u{ff}"] {
+            assert_eq!(of(line).java_date(1_785_542_400_000), "Sat Aug 01 01:00:00 CET 2026", "{line:?}");
+        }
+        let zone = Zone { rule: Rule::parse("CET-1CEST,M3.5.0,M10.5.0/3"), ..Zone::default() };
+        assert_eq!(zone.java_date(1_785_542_400_000), "Sat Aug 01 02:00:00 CEST 2026");
+        zone.java_date(i64::MAX);
+        zone.java_date(i64::MIN);
     }
 
     #[test]
