@@ -18,7 +18,7 @@
 //! 2. deleteContainer (20) and createSession (-10) from a client: the Java server carries them out, past every
 //!    permission. ostler: -6 and the connection closed, as for any opcode that isn't for clients.
 //! 3. A quota on the root, and unparsable text in an active stats node: end the Java server. ostler ignores the first
-//!    and recomputes the second.
+//!    and goes on from the second as both do from empty text, -1 of each. Text of more than 1024 bytes is unparsable.
 //! 4. A write behind a setACL of the same segment: the Java server checks it against the old or the new ACL, as chance
 //!    has it. ostler: the new one. The generator sends no write behind a setACL.
 //! 5. A write behind a container asked for with an ephemeral's flags (op 19, flags 1 or 3): the Java server takes the

@@ -142,8 +142,7 @@ impl Model {
         let parsed = numbers.and_then(|(c, b)| Some((c.parse::<i64>().ok()?, b.parse::<i64>().ok()?)));
         match parsed {
             Some((c, b)) => self.write_usage(&limited, c + count, b + bytes),
-            None if text.is_empty() && stats.data.is_some() => self.write_usage(&limited, count - 1, bytes - 1),
-            None => self.recount(&limited),
+            None => self.write_usage(&limited, count - 1, bytes - 1),
         }
     }
 

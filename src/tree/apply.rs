@@ -8,6 +8,7 @@ use super::Tree;
 use super::node::{Node, Numbers};
 use super::quota;
 use crate::ids::{Owner, SessionId, Zxid};
+use crate::random::FastMap;
 use crate::wire::client::EventKind;
 use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
 use crate::wire::{ErrorCode, OpCode, Stat};
@@ -94,6 +95,9 @@ impl Tree {
                 }
             }
             single => self.apply_one(at, single, out),
+        }
+        if !self.counted.is_empty() {
+            self.counted = FastMap::default();
         }
         // Only now: a multi is one step, for a snapshot too.
         self.zxid = self.zxid.max(header.zxid);
@@ -273,7 +277,7 @@ impl Tree {
         let node = &self.nodes[slot as usize];
         let (stat, parent_slot) = (node.stat(self.options.owner_rules), node.parent);
         let acl = self.acls.shared(node.acl);
-        // Also when nothing changes: a usage that was written over is put in order then.
+        // Also when nothing changes: a usage that was written over is in order again then.
         self.charge(&path, difference, 0);
         let kind = EventKind::NodeDataChanged;
         out.touched.push(Touched { kind, path, slot, parent_slot, acl, parent_acl: None });

@@ -36,7 +36,7 @@ pub use restore::{Batch, Decoder, Restore, RestoreError};
 pub use walk::Walk;
 
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
-use crate::random::Hasher;
+use crate::random::{FastMap, FastSet};
 use crate::wire::Stat;
 use crate::wire::txn::Acl;
 use acl::AclTable;
@@ -72,7 +72,9 @@ pub struct Tree {
     acls: AclTable,
     owned: Owned,
     /// Paths that have a limits node below `/zookeeper/quota`.
-    quotas: hashbrown::HashSet<Box<str>, Hasher>,
+    quotas: FastSet<Box<str>>,
+    /// Within a transaction: bytes of data from the znodes down whose quota has been counted in it.
+    counted: FastMap<u32, i64>,
     zxid: Zxid,
     digest: u64,
     history: digest::History,
@@ -115,7 +117,8 @@ impl Tree {
             index: Index::new(),
             acls: AclTable::new(),
             owned: Owned::default(),
-            quotas: hashbrown::HashSet::default(),
+            quotas: FastSet::default(),
+            counted: FastMap::default(),
             zxid: Zxid::ZERO,
             digest: 0,
             history: digest::History::default(),
@@ -200,8 +203,7 @@ impl Tree {
 
     /// Znodes anywhere below `path`; 0 if it isn't there.
     pub fn all_children_number(&self, path: &str) -> usize {
-        let node = self.find(path).map(|slot| &self.nodes[slot as usize]);
-        node.and_then(|node| node.extra.as_ref()).map_or(0, |extra| extra.descendants as usize)
+        self.find(path).map_or(0, |slot| self.nodes[slot as usize].descendants() as usize)
     }
 
     /// Container znodes, in no order (client-protocol 3.5).
@@ -240,6 +242,7 @@ impl Tree {
         let slot = u32::try_from(self.nodes.insert(node, name, data)).expect("four billion znodes don't fit a machine");
         self.index.insert(&self.nodes, slot);
         self.hang(parent, slot);
+        self.note_bytes(slot, data.map_or(0, <[u8]>::len) as i64);
         self.owned.add(&mut self.nodes, slot, self.options.owner_rules);
         if let Some(freeze) = self.freeze.get_mut() {
             freeze.born(slot);
@@ -265,6 +268,8 @@ impl Tree {
     /// Takes a childless znode out of everything. `path` is its path.
     fn remove(&mut self, slot: u32, path: &str) {
         self.before_change(slot);
+        self.note_bytes(slot, -(self.nodes[slot as usize].data_len() as i64));
+        self.counted.remove(&slot);
         self.owned.remove(&mut self.nodes, slot, self.options.owner_rules);
         self.index.remove(&self.nodes, slot);
         let node = self.nodes.remove(slot);
@@ -294,7 +299,9 @@ impl Tree {
     fn change_data(&mut self, slot: u32, path: &str, data: Option<&[u8]>, and: impl FnOnce(&mut Node)) {
         let text_crc = digest::text_crc(path, data);
         self.before_change(slot);
+        let before = self.nodes[slot as usize].data_len() as i64;
         self.nodes.set_data(slot, data);
+        self.note_bytes(slot, data.map_or(0, <[u8]>::len) as i64 - before);
         self.change(slot, |node| {
             node.text_crc = text_crc;
             and(node);

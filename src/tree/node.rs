@@ -189,6 +189,11 @@ impl Node {
         self.extra.as_ref().map_or(&[], |extra| &extra.children)
     }
 
+    /// How many znodes are anywhere below.
+    pub(super) fn descendants(&self) -> u32 {
+        self.extra.as_ref().map_or(0, |extra| extra.descendants)
+    }
+
     pub(super) fn numbers(&self) -> Numbers {
         Numbers {
             czxid: self.czxid,

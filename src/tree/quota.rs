@@ -2,10 +2,13 @@
 //! that clients create; the server keeps the usage up to date in place, outside transactions, zxids and digests.
 //!
 //! Only the deepest path with limits counts. What kills ZooKeeper is harmless here: limits for the root are ignored, and
-//! usage that can't be read is counted anew.
+//! usage that can't be read is gone on from as if it were empty. A subtree is walked only when its usage node is made, and
+//! once a transaction: clients choose how often they make one, and all wait meanwhile.
 
 use super::Tree;
 use super::index;
+use super::node::NO_SLOT;
+use crate::random::FastMap;
 use crate::wire::ErrorCode;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +19,10 @@ pub const QUOTA_ROOT: &str = "/zookeeper/quota";
 pub const LIMITS_NAME: &str = "zookeeper_limits";
 /// Name of the znode with the usage of a path.
 pub const STATS_NAME: &str = "zookeeper_stats";
+
+/// A longer text is no track: it is read and written with each change below its path. ZooKeeper's own have 150 bytes at
+/// most.
+const TRACK_BYTES_MAX: usize = 1024;
 
 /// The path whose limits are written at `path`; never the root.
 pub(super) fn limited_by(path: &str) -> Option<&str> {
@@ -45,9 +52,10 @@ pub struct QuotaRef<'a> {
 pub struct Track(BTreeMap<String, i64>);
 
 impl Track {
-    /// Reads the text of a limits or stats node. Fails where ZooKeeper's parser throws; null is a failure, empty is not.
+    /// Reads the text of a limits or stats node. Fails where ZooKeeper's parser throws, and for a text that is too long;
+    /// null is a failure, empty is not.
     pub fn parse(text: Option<&[u8]>) -> Result<Track, ErrorCode> {
-        let text = text.ok_or(ErrorCode::MARSHALLING_ERROR)?;
+        let text = text.filter(|text| text.len() <= TRACK_BYTES_MAX).ok_or(ErrorCode::MARSHALLING_ERROR)?;
         let text = String::from_utf8_lossy(text);
         let mut values = BTreeMap::new();
         let pairs = text.trim_end_matches([',', ';']);
@@ -161,29 +169,61 @@ impl Tree {
         let limited = limited.to_owned();
         let stats_path = format!("{QUOTA_ROOT}{limited}/{STATS_NAME}");
         let Some(slot) = self.find(&stats_path) else { return };
-        match Track::parse(self.nodes.data(&self.nodes[slot as usize])) {
-            Ok(mut track) => {
-                track.set("count", track.count().wrapping_add(count));
-                track.set("bytes", track.bytes().wrapping_add(bytes));
-                self.change_data(slot, &stats_path, Some(track.to_string().as_bytes()), |_| {});
-            }
-            Err(_) => self.recount(&limited),
-        }
+        let mut track = Track::parse(self.nodes.data(&self.nodes[slot as usize])).unwrap_or_default();
+        track.set("count", track.count().wrapping_add(count));
+        track.set("bytes", track.bytes().wrapping_add(bytes));
+        self.change_data(slot, &stats_path, Some(track.to_string().as_bytes()), |_| {});
     }
 
     /// Writes the actual usage of a subtree into its stats node, if there is one.
     pub(super) fn recount(&mut self, path: &str) {
         let stats_path = format!("{QUOTA_ROOT}{path}/{STATS_NAME}");
         let Some(stats) = self.find(&stats_path) else { return };
-        let (mut count, mut bytes) = (0, 0);
-        let mut left: Vec<u32> = self.find(path).into_iter().collect();
+        let (count, bytes) = match self.find(path) {
+            Some(slot) => (1 + i64::from(self.nodes[slot as usize].descendants()), self.bytes_from(slot)),
+            None => (0, 0),
+        };
+        self.change_data(stats, &stats_path, Some(Track::new(count, bytes).to_string().as_bytes()), |_| {});
+    }
+
+    /// Bytes of data of a znode and all below it. Known for the rest of the transaction.
+    fn bytes_from(&mut self, top: u32) -> i64 {
+        if let Some(&known) = self.counted.get(&top) {
+            return known;
+        }
+        let mut bytes = 0;
+        let mut left = vec![top];
         while let Some(slot) = left.pop() {
+            if let Some(known) = self.counted.get(&slot) {
+                bytes += known;
+                continue;
+            }
+            #[cfg(test)]
+            tests::WALKED.set(tests::WALKED.get() + 1);
             let node = &self.nodes[slot as usize];
-            count += 1;
             bytes += node.data_len() as i64;
             left.extend_from_slice(node.children());
         }
-        self.change_data(stats, &stats_path, Some(Track::new(count, bytes).to_string().as_bytes()), |_| {});
+        self.counted.insert(top, bytes);
+        bytes
+    }
+
+    /// Keeps what `bytes_from` knows: a znode has more bytes of data, or fewer.
+    #[inline]
+    pub(super) fn note_bytes(&mut self, slot: u32, difference: i64) {
+        if !self.counted.is_empty() && difference != 0 {
+            self.note_bytes_above(slot, difference);
+        }
+    }
+
+    #[cold]
+    fn note_bytes_above(&mut self, mut slot: u32, difference: i64) {
+        while slot != NO_SLOT {
+            if let Some(bytes) = self.counted.get_mut(&slot) {
+                *bytes += difference;
+            }
+            slot = self.nodes[slot as usize].parent;
+        }
     }
 
     /// After a load: which paths have limits.
@@ -202,6 +242,7 @@ impl Tree {
                 self.recount(counted);
             }
         }
+        self.counted = FastMap::default();
     }
 
     fn below_quota_root(&self, name: &str) -> Vec<String> {
@@ -221,6 +262,131 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{SessionId, Zxid};
+    use crate::random::Rng;
+    use crate::tree::{Applied, TreeOptions};
+    use crate::wire::OpCode;
+    use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Znodes looked at to count a usage.
+        pub(super) static WALKED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn create(path: &str, data: &str) -> Txn {
+        Txn::Create {
+            op: OpCode::Create,
+            path: path.into(),
+            data: Some(data.into()),
+            acl: Acl::open().clone(),
+            kind: NodeKind::Persistent,
+            parent_cversion: -1,
+        }
+    }
+
+    fn set(path: &str, data: &str) -> Txn {
+        Txn::SetData { op: OpCode::SetData, path: path.into(), data: Some(data.into()), version: 1 }
+    }
+
+    fn delete(path: &str) -> Txn {
+        Txn::Delete { op: OpCode::Delete, path: path.into() }
+    }
+
+    fn apply(tree: &mut Tree, txn: Txn) {
+        let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(tree.zxid().0 + 1), time: 0 };
+        tree.apply(&header, txn, &mut Applied::default());
+    }
+
+    fn text(tree: &Tree, path: &str) -> String {
+        let data = tree.lookup(path).and_then(|node| node.data());
+        data.map_or("nothing".into(), |data| String::from_utf8_lossy(data).into_owned())
+    }
+
+    /// Two paths with limits, one below the other, and a hundred znodes below both.
+    fn tree_with_quotas() -> Tree {
+        let mut tree = Tree::new(TreeOptions::default());
+        for path in ["/a", "/a/b", "/zookeeper/quota/a", "/zookeeper/quota/a/b"] {
+            apply(&mut tree, create(path, "12345"));
+        }
+        (0..100).for_each(|n| apply(&mut tree, create(&format!("/a/b/{n}"), "x")));
+        for limited in ["/a", "/a/b"] {
+            apply(&mut tree, create(&format!("/zookeeper/quota{limited}/zookeeper_limits"), "count=1000"));
+        }
+        tree
+    }
+
+    #[test]
+    fn a_usage_that_cannot_be_read_is_gone_on_from_as_if_empty_and_nothing_is_walked() {
+        let mut tree = tree_with_quotas();
+        let stats = "/zookeeper/quota/a/b/zookeeper_stats";
+        apply(&mut tree, create(stats, ""));
+        assert_eq!(text(&tree, stats), "count=101,bytes=105");
+        let walked = WALKED.get();
+        let long = format!("count=1{}", ";x=1".repeat(TRACK_BYTES_MAX / 4));
+        for garbage in ["x", "count=a", "", &long] {
+            let pairs = (0..50).flat_map(|_| [set(stats, garbage), set("/a/b", "1234567")]);
+            apply(&mut tree, Txn::Multi(pairs.collect()));
+            apply(&mut tree, set("/a/b", "12345"));
+            assert_eq!(text(&tree, stats), "count=-1,bytes=-3", "{garbage}");
+        }
+        let null = Txn::SetData { op: OpCode::SetData, path: stats.into(), data: None, version: 1 };
+        apply(&mut tree, Txn::Multi(vec![null, create("/a/b/c", "abc")]));
+        assert_eq!((text(&tree, stats), WALKED.get()), ("count=0,bytes=2".into(), walked));
+    }
+
+    #[test]
+    fn a_transaction_walks_a_subtree_once_however_often_its_usage_is_made() {
+        let mut tree = tree_with_quotas();
+        let [outer, inner] = ["/zookeeper/quota/a/zookeeper_stats", "/zookeeper/quota/a/b/zookeeper_stats"];
+        let walked = WALKED.get();
+        let mut ops = Vec::new();
+        for n in 0..50 {
+            let leaf = format!("/a/b/more-{n}");
+            ops.extend([create(inner, ""), create(outer, ""), create(&leaf, "12"), set("/a", &"z".repeat(n))]);
+            ops.extend([delete(inner), delete(outer)]);
+        }
+        ops.extend([create(outer, ""), create(inner, "")]);
+        apply(&mut tree, Txn::Multi(ops));
+        assert_eq!(text(&tree, inner), "count=151,bytes=205");
+        assert_eq!(text(&tree, outer), "count=152,bytes=254");
+        assert_eq!(WALKED.get() - walked, 102, "101 for the inner one and the top of the outer");
+        assert!(tree.counted.is_empty(), "nothing outlives the transaction");
+    }
+
+    /// What is known from earlier in a transaction is what a walk would find, whatever happened in between.
+    #[test]
+    fn one_transaction_comes_to_what_several_do() {
+        for seed in 0..300 {
+            let mut rng = Rng::new(seed);
+            let paths = ["/a", "/a/b", "/a/b/c", "/a/d", "/e"];
+            let mut nodes: Vec<String> = paths.iter().map(|path| path.to_string()).collect();
+            nodes.push("/zookeeper/quota/zookeeper_stats".into());
+            for path in &paths[..4] {
+                nodes.push(format!("/zookeeper/quota{path}"));
+                nodes.push(format!("/zookeeper/quota{path}/zookeeper_limits"));
+                nodes.push(format!("/zookeeper/quota{path}/zookeeper_stats"));
+            }
+            let (mut whole, mut single) = (Tree::new(TreeOptions::default()), Tree::new(TreeOptions::default()));
+            for _ in 0..20 {
+                let make = |_| {
+                    let path = &nodes[rng.below(nodes.len() as u64) as usize];
+                    match rng.below(8) {
+                        0..4 => create(path, &"x".repeat(rng.below(20) as usize)),
+                        4..6 => set(path, &"x".repeat(rng.below(20) as usize)),
+                        // With what is below it.
+                        _ => delete(path),
+                    }
+                };
+                let ops: Vec<Txn> = (0..30).map(make).collect();
+                ops.iter().for_each(|op| apply(&mut single, op.clone()));
+                apply(&mut whole, Txn::Multi(ops));
+                for path in &nodes {
+                    assert_eq!(text(&whole, path), text(&single, path), "{path}, seed {seed}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn tracks_read_and_print_as_zookeeper_does() {
@@ -250,32 +416,10 @@ mod tests {
     /// Step by step what ZooKeeper 3.9.5 showed in `get` and in mntr's zk_approximate_data_size.
     #[test]
     fn usage_and_data_size_are_those_of_a_real_server() {
-        use crate::ids::{SessionId, Zxid};
-        use crate::tree::{Applied, TreeOptions};
-        use crate::wire::OpCode;
-        use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
-
         let mut tree = Tree::new(TreeOptions::default());
         let mut step = |txn: Txn, stats: &str, shown: &str, size: i64| {
-            let zxid = Zxid(tree.zxid().0 + 1);
-            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid, time: 0 };
-            tree.apply(&header, txn, &mut Applied::default());
-            let text = tree.lookup(stats).and_then(|node| node.data()).map(String::from_utf8_lossy);
-            assert_eq!((text.as_deref().unwrap_or("nothing"), tree.approximate_data_size()), (shown, size));
-        };
-        let create = |path: &str, data: &str| Txn::Create {
-            op: OpCode::Create,
-            path: path.into(),
-            data: Some(data.into()),
-            acl: Acl::open().clone(),
-            kind: NodeKind::Persistent,
-            parent_cversion: -1,
-        };
-        let set = |path: &str, data: &str| Txn::SetData {
-            op: OpCode::SetData,
-            path: path.into(),
-            data: Some(data.into()),
-            version: 1,
+            apply(&mut tree, txn);
+            assert_eq!((&*text(&tree, stats), tree.approximate_data_size()), (shown, size));
         };
         let a = "/zookeeper/quota/a/zookeeper_stats";
         step(create("/a", "hello"), a, "nothing", 51);
@@ -290,7 +434,7 @@ mod tests {
         step(set(a, ""), a, "", 165);
         step(set("/a", "zzzzzzzzzzzzzzzzzzzz"), a, "count=-1,bytes=-1", 165);
         step(set("/a", "zzzzzzzzzzzzzzzzzzzzz"), a, "count=-1,bytes=0", 166);
-        step(Txn::Delete { op: OpCode::Delete, path: a.into() }, a, "nothing", 116);
+        step(delete(a), a, "nothing", 116);
         let root = "/zookeeper/quota/zookeeper_stats";
         step(create(root, "x"), root, "count=10,bytes=42", 149);
         step(set("/", "rootdata"), root, "count=10,bytes=42", 157);
