@@ -47,30 +47,71 @@ impl Rng {
 /// can't aim at one bucket.
 #[inline]
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    const K: u64 = 0x9e37_79b9_7f4a_7c15;
-    #[inline]
-    fn fold(a: u64, b: u64) -> u64 {
-        let wide = a as u128 * b as u128;
-        wide as u64 ^ (wide >> 64) as u64
-    }
     let seed = seed();
-    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(K);
-    let mut chunks = bytes.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().expect("chunks of eight"));
-        hash = fold(hash ^ word, K ^ seed.rotate_left(32));
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(seed, |hash, word| hash_on(seed, hash, word));
+    hash_end(seed, hash, rest, bytes.len())
+}
+
+const K: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Two words into one, by a product of which both halves count.
+#[inline]
+pub fn fold(a: u64, b: u64) -> u64 {
+    let wide = a as u128 * b as u128;
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+#[inline]
+fn hash_on(seed: u64, hash: u64, word: &[u8; 8]) -> u64 {
+    fold(hash ^ u64::from_le_bytes(*word), K ^ seed.rotate_left(32))
+}
+
+/// The length counts at the end only, so that whatever begins alike has the way up to there in common.
+#[inline]
+fn hash_end(seed: u64, hash: u64, rest: &[u8], len: usize) -> u64 {
+    // Up to seven bytes as a word, some of them twice, so that nothing is copied.
+    let last = match rest {
+        [a, b, c, d, ..] => {
+            let [.., w, x, y, z] = rest else { unreachable!("four at least") };
+            u64::from_le_bytes([*a, *b, *c, *d, *w, *x, *y, *z])
+        }
+        [] => 0,
+        [first, .., last] => u64::from_le_bytes([*first, rest[1], *last, 0, 0, 0, 0, 0]),
+        [only] => *only as u64,
+    };
+    fold(hash ^ last, seed.rotate_left(17) ^ (len as u64).wrapping_mul(K))
+}
+
+/// `hash_bytes` of one beginning of a byte string after the other, together in the time of the longest.
+pub struct PrefixHashes<'a> {
+    words: &'a [[u8; 8]],
+    rest: &'a [u8],
+    hashed: usize,
+    hash: u64,
+}
+
+impl<'a> PrefixHashes<'a> {
+    pub fn new(bytes: &'a [u8]) -> PrefixHashes<'a> {
+        let (words, rest) = bytes.as_chunks();
+        PrefixHashes { words, rest, hashed: 0, hash: seed() }
     }
-    let mut last = [0u8; 8];
-    let rest = chunks.remainder();
-    last[..rest.len()].copy_from_slice(rest);
-    fold(hash ^ u64::from_le_bytes(last), K ^ seed.rotate_left(17))
+
+    /// Of the first `len` bytes: not fewer than the last time.
+    pub fn of(&mut self, len: usize) -> u64 {
+        let seed = seed();
+        let words = &self.words[self.hashed..len / 8];
+        self.hash = words.iter().fold(self.hash, |hash, word| hash_on(seed, hash, word));
+        self.hashed = len / 8;
+        let partial = self.words.get(self.hashed).map_or(self.rest, |word| word);
+        hash_end(seed, self.hash, &partial[..len % 8], len)
+    }
 }
 
 /// The same for one word, such as a number that a table is keyed by.
 #[inline]
 pub fn hash_word(word: u32) -> u64 {
-    let wide = (seed() ^ word as u64) as u128 * 0x9e37_79b9_7f4a_7c15_u128;
-    wide as u64 ^ (wide >> 64) as u64
+    fold(seed() ^ word as u64, K)
 }
 
 /// How many parts a large table is cut into; see `part_of`.
@@ -129,11 +170,10 @@ impl BuildHasher for Hasher {
 
 impl std::hash::Hasher for HasherState {
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = (self.0 ^ hash_bytes(bytes)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.0 = (self.0 ^ hash_bytes(bytes)).wrapping_mul(K).rotate_left(29);
     }
     fn write_u64(&mut self, word: u64) {
-        let wide = (self.0 ^ word) as u128 * 0x9e37_79b9_7f4a_7c15_u128;
-        self.0 = wide as u64 ^ (wide >> 64) as u64;
+        self.0 = fold(self.0 ^ word, K);
     }
     fn write_u32(&mut self, word: u32) {
         self.write_u64(word as u64);
@@ -157,6 +197,36 @@ pub type FastSet<K> = hashbrown::HashSet<K, Hasher>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_beginning_hashes_alone_as_it_does_on_the_way_to_the_end() {
+        let mut rng = Rng::new(1);
+        for len in 0..80 {
+            let bytes: Vec<u8> = (0..len).map(|_| rng.next() as u8).collect();
+            let mut hashes = PrefixHashes::new(&bytes);
+            for len in (0..=len).filter(|_| rng.below(3) > 0) {
+                assert_eq!(hashes.of(len), hash_bytes(&bytes[..len]));
+                assert_eq!(hashes.of(len), hash_bytes(&bytes[..len]), "again");
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_makes_another_hash() {
+        let mut hashes = HashSet::new();
+        for len in 0..30 {
+            let mut bytes = vec![0; len];
+            assert!(hashes.insert(hash_bytes(&bytes)));
+            for at in 0..len {
+                for byte in [1, 2, 255] {
+                    bytes[at] = byte;
+                    assert!(hashes.insert(hash_bytes(&bytes)), "{bytes:?}");
+                }
+                bytes[at] = 0;
+            }
+        }
+    }
 
     #[test]
     fn every_hash_has_a_part_and_no_part_is_twice_as_large_as_another() {

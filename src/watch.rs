@@ -17,7 +17,7 @@ mod places;
 
 pub use filter::{PathHashes, WatchFilter};
 
-use crate::random::FastMap;
+use crate::random::{FastMap, PrefixHashes};
 use crate::wire::client::EventKind;
 use places::{Place, Places, Who};
 use std::borrow::Cow;
@@ -395,16 +395,14 @@ impl WatchTable {
     /// Adds the connections that watch an ancestor recursively and aren't among the hearers yet.
     fn recursive_above(&self, path: &str, hearers: &mut Vec<ConnectionId>) {
         let own = hearers.len();
-        let mut below = path;
-        while let Some(above) = parent(below) {
-            if let Some(place) = self.places.find(above) {
+        for (above, hash) in above(path) {
+            if let Some(place) = self.places.find_hashed(above, hash) {
                 self.places.each(place, |connection, modes| {
                     if modes & RECURSIVE != 0 {
                         hearers.push(connection);
                     }
                 });
             }
-            below = above;
         }
         if hearers.len() > own {
             hearers.sort_unstable();
@@ -484,6 +482,14 @@ fn parent(path: &str) -> Option<&str> {
         0 => None,
         at => Some(&path[..at]),
     }
+}
+
+/// Everything above a path, from the top, with its hash. Each is hashed on from the one before: a path may have a
+/// hundred thousand parts.
+fn above(path: &str) -> impl Iterator<Item = (&str, u64)> {
+    let mut hashes = PrefixHashes::new(path.as_bytes());
+    let slashes = path.match_indices('/').filter(|_| path.len() > 1);
+    slashes.map(move |(at, _)| (&path[..at.max(1)], hashes.of(at.max(1))))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::node::NO_SLOT;
 use super::nodes::Nodes;
-use crate::random::{self, PARTS, part_of};
+use crate::random::{self, PARTS, fold, part_of};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use parking_lot::Mutex;
@@ -93,12 +93,6 @@ pub fn find_last_slash(bytes: &[u8]) -> Option<usize> {
 #[inline]
 fn step(seed: u64, parent: u32, name: &[u8]) -> u32 {
     join(seed, parent, hash_name(seed, name))
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let wide = a as u128 * b as u128;
-    wide as u64 ^ (wide >> 64) as u64
 }
 
 /// A name's own hash apart from its parent's, so that a load can have it before it knows the parent.

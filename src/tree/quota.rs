@@ -138,40 +138,43 @@ impl Tree {
     }
 
     /// The quota that `path` is under: that of the deepest path with limits, `path` itself included.
-    pub fn quota_of(&self, path: &str) -> Option<QuotaRef<'_>> {
-        let path = self.quota_path(path)?;
-        let quota_node = self.lookup(QUOTA_ROOT).and_then(|quota| {
-            let names = path.split('/').skip(1);
-            names.into_iter().try_fold(quota, |node, name| node.child(name))
-        });
-        let limits = quota_node.and_then(|node| node.child(LIMITS_NAME)).and_then(|node| node.data());
-        let stats = quota_node.and_then(|node| node.child(STATS_NAME)).and_then(|node| node.data());
+    pub fn quota_of<'a>(&'a self, path: &'a str) -> Option<QuotaRef<'a>> {
+        let (path, slot) = self.quota_node(path)?;
+        let node = self.node_ref(slot);
+        let limits = node.child(LIMITS_NAME).and_then(|node| node.data());
+        let stats = node.child(STATS_NAME).and_then(|node| node.data());
         Some(QuotaRef { path, limits, stats })
     }
 
-    fn quota_path(&self, path: &str) -> Option<&str> {
+    /// The deepest path with limits down to `path`, and the znode that they hang on. Found by going along the quotas, name
+    /// by name and only as far as they go: a path may have a hundred thousand names, and be looked up with each change.
+    fn quota_node<'p>(&self, path: &'p str) -> Option<(&'p str, u32)> {
         if self.quotas.is_empty() {
             return None;
         }
-        let mut prefix = path;
-        while !prefix.is_empty() {
-            if let Some(found) = self.quotas.get(prefix) {
-                return Some(found);
+        let child = |slot: u32, name: &str| self.index.find_child(&self.nodes, slot, name.as_bytes());
+        let mut slot = self.find(QUOTA_ROOT)?;
+        let mut found = None;
+        let mut end = 0;
+        for name in path.strip_prefix('/')?.split('/') {
+            let Some(below) = child(slot, name) else { break };
+            slot = below;
+            end += 1 + name.len();
+            if child(slot, LIMITS_NAME).is_some() {
+                found = Some((&path[..end], slot));
             }
-            prefix = &prefix[..super::find_last_slash(prefix.as_bytes()).unwrap_or(0)];
         }
-        None
+        found
     }
 
     /// Adds to the usage of the quota that `path` is under, if there is one.
     pub(super) fn charge(&mut self, path: &str, bytes: i64, count: i64) {
-        let Some(limited) = self.quota_path(path) else { return };
-        let limited = limited.to_owned();
-        let stats_path = format!("{QUOTA_ROOT}{limited}/{STATS_NAME}");
-        let Some(slot) = self.find(&stats_path) else { return };
+        let Some((limited, slot)) = self.quota_node(path) else { return };
+        let Some(slot) = self.index.find_child(&self.nodes, slot, STATS_NAME.as_bytes()) else { return };
         let mut track = Track::parse(self.nodes.data(&self.nodes[slot as usize])).unwrap_or_default();
         track.set("count", track.count().wrapping_add(count));
         track.set("bytes", track.bytes().wrapping_add(bytes));
+        let stats_path = format!("{QUOTA_ROOT}{limited}/{STATS_NAME}");
         self.change_data(slot, &stats_path, Some(track.to_string().as_bytes()), |_| {});
     }
 
@@ -352,6 +355,36 @@ mod tests {
         assert_eq!(text(&tree, outer), "count=152,bytes=254");
         assert_eq!(WALKED.get() - walked, 102, "101 for the inner one and the top of the outer");
         assert!(tree.counted.is_empty(), "nothing outlives the transaction");
+    }
+
+    #[test]
+    fn the_quota_of_a_path_is_that_of_its_longest_beginning_with_limits() {
+        let mut rng = Rng::new(2);
+        let mut tree = Tree::new(TreeOptions::default());
+        assert_eq!(tree.quota_of("/a"), None);
+        let names = ["a", "b", LIMITS_NAME];
+        let some_path = |rng: &mut Rng| -> String {
+            (0..1 + rng.below(6)).map(|_| format!("/{}", names[rng.below(3) as usize])).collect()
+        };
+        let mut with_limits = std::collections::BTreeSet::new();
+        for _ in 0..60 {
+            let limited = some_path(&mut rng);
+            for end in limited.match_indices('/').skip(1).map(|(at, _)| at).chain([limited.len()]) {
+                apply(&mut tree, create(&format!("{QUOTA_ROOT}{}", &limited[..end]), ""));
+            }
+            apply(&mut tree, create(&format!("{QUOTA_ROOT}{limited}/{LIMITS_NAME}"), "count=1"));
+            with_limits.insert(limited.clone());
+            with_limits
+                .extend(limited.match_indices(&format!("/{LIMITS_NAME}")).map(|(at, _)| limited[..at].to_owned()));
+            with_limits.remove("");
+            for path in
+                (0..30).map(|_| some_path(&mut rng)).chain(["", "/", "a", "/a//b", "/a/", "//"].map(String::from))
+            {
+                let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+                let expected = ends.map(|end| &path[..end]).rfind(|path| with_limits.contains(*path));
+                assert_eq!(tree.quota_of(&path).map(|quota| quota.path), expected, "{path}");
+            }
+        }
     }
 
     /// What is known from earlier in a transaction is what a walk would find, whatever happened in between.

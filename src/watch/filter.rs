@@ -4,7 +4,7 @@
 //! Only the core writes, under its part of the tree's lock, and the pipeline reads under all of them; the lock orders
 //! the two, so the counters themselves are relaxed. One that has reached its maximum stays there.
 
-use super::{Change, parent};
+use super::{Change, above, parent};
 use crate::random::{hash_bytes, hash_word};
 use crate::wire::client::EventKind;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -69,10 +69,7 @@ impl WatchFilter {
     }
 
     fn might_watch_above(&self, path: &str) -> bool {
-        std::iter::successors(parent(path), |path| parent(path)).any(|above| {
-            let hash = hash_bytes(above.as_bytes());
-            self.recursive[hash as usize % FILTER_RECURSIVE].load(Ordering::Relaxed) > 0
-        })
+        above(path).any(|(_, hash)| self.recursive[hash as usize % FILTER_RECURSIVE].load(Ordering::Relaxed) > 0)
     }
 
     /// A path or a znode has its first watcher, or has lost its last one.

@@ -80,7 +80,11 @@ impl Places {
         if self.paths.is_empty() {
             return None;
         }
-        let hash = hash_bytes(path.as_bytes());
+        self.find_hashed(path, hash_bytes(path.as_bytes()))
+    }
+
+    /// The same where the path's hash is known.
+    pub(super) fn find_hashed(&self, path: &str, hash: u64) -> Option<Place> {
         let found = self.index[part_of(hash as u32)].find(hash, |&at| *self.paths[at as usize].path == *path);
         found.map(|&at| Place::Path(at))
     }

@@ -55,6 +55,22 @@ fn event(kind: EventKind, path: &str) -> (EventKind, String) {
 }
 
 #[test]
+fn what_is_above_a_path_is_its_parent_and_what_is_above_that() {
+    let mut rng = Rng::new(5);
+    let names = ["a", "b", "\u{e4}", "", "a name with more than eight bytes"];
+    for _ in 0..500 {
+        let parts: Vec<&str> = (0..rng.below(12)).map(|_| names[rng.below(5) as usize]).collect();
+        let path = format!("/{}", parts.join("/"));
+        let mut expected: Vec<&str> = std::iter::successors(parent(&path), |path| parent(path)).collect();
+        expected.reverse();
+        let mut found: Vec<(&str, u64)> = above(&path).collect();
+        // Of a path that begins with two slashes, which no znode has, the root is above twice.
+        found.dedup();
+        assert_eq!(found, Vec::from_iter(expected.iter().map(|path| (*path, hash_bytes(path.as_bytes())))), "{path}");
+    }
+}
+
+#[test]
 fn one_shot_watches_fire_once_and_only_for_their_kind() {
     let mut table = table();
     add(&mut table, 1, "/w", WatchKind::Data);
