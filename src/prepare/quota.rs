@@ -11,10 +11,8 @@ pub fn check(quota: &QuotaRef<'_>, count_change: i64, bytes_change: i64) -> Resu
     let limits = Track::parse(quota.limits)?;
     let with_count = count_change != 0 && (limits.count() > -1 || limits.count_hard_limit() > -1);
     let with_bytes = bytes_change != 0 && (limits.bytes() > -1 || limits.byte_hard_limit() > -1);
-    if !with_count && !with_bytes || quota.stats.is_none() {
-        return Ok(());
-    }
-    let usage = Track::parse(quota.stats)?;
+    let Some(stats) = quota.stats.filter(|_| with_count || with_bytes) else { return Ok(()) };
+    let usage = Track::parse(stats)?;
     let over = |hard: i64, used: i64, change: i64| hard > -1 && used.saturating_add(change) > hard;
     if with_count && over(limits.count_hard_limit(), usage.count(), count_change)
         || with_bytes && over(limits.byte_hard_limit(), usage.bytes(), bytes_change)
@@ -29,8 +27,16 @@ mod tests {
     use super::*;
 
     fn check(limits: &str, usage: &str, count_change: i64, bytes_change: i64) -> Result<(), ErrorCode> {
-        let quota = QuotaRef { path: "/a", limits: Some(limits.as_bytes()), stats: Some(usage.as_bytes()) };
+        let quota = QuotaRef { path: "/a", limits: Some(limits.as_bytes()), stats: Some(Some(usage.as_bytes())) };
         super::check(&quota, count_change, bytes_change)
+    }
+
+    #[test]
+    fn without_a_usage_node_everything_passes_and_with_a_null_one_nothing_that_is_limited() {
+        let quota = |stats| QuotaRef { path: "/a", limits: Some(b"countHardLimit=1"), stats };
+        assert_eq!(super::check(&quota(None), 5, 5), Ok(()));
+        assert_eq!(super::check(&quota(Some(None)), 1, 0), Err(ErrorCode::MARSHALLING_ERROR));
+        assert_eq!(super::check(&quota(Some(None)), 0, 5), Ok(()), "bytes are not limited");
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn namespaces(tree: &Tree) -> Vec<NamespaceStatus> {
             add(&mut namespace.quota_count_limit, harder(limits.count_hard_limit(), limits.count()));
             add(&mut namespace.quota_bytes_limit, harder(limits.byte_hard_limit(), limits.bytes()));
         }
-        if let Ok(usage) = Track::parse(quota.stats) {
+        if let Ok(usage) = Track::parse(quota.stats.flatten()) {
             add(&mut namespace.quota_count_usage, usage.count());
             add(&mut namespace.quota_bytes_usage, usage.bytes());
         }

@@ -43,8 +43,8 @@ pub struct QuotaRef<'a> {
     pub path: &'a str,
     /// The limits as text (`Track::parse`); `None` if null.
     pub limits: Option<&'a [u8]>,
-    /// The usage as text; `None` if null or not there.
-    pub stats: Option<&'a [u8]>,
+    /// The usage as text; `Some(None)` if null, `None` if there is no node for it.
+    pub stats: Option<Option<&'a [u8]>>,
 }
 
 /// Limits or usage (upstream: `StatsTrack`). What is not given reads as -1, no limit.
@@ -142,7 +142,7 @@ impl Tree {
         let (path, slot) = self.quota_node(path)?;
         let node = self.node_ref(slot);
         let limits = node.child(LIMITS_NAME).and_then(|node| node.data());
-        let stats = node.child(STATS_NAME).and_then(|node| node.data());
+        let stats = node.child(STATS_NAME).map(|node| node.data());
         Some(QuotaRef { path, limits, stats })
     }
 
