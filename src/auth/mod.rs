@@ -19,6 +19,7 @@ pub use digest::{DigestAlgorithm, derive};
 
 use crate::limits;
 use crate::wire::ErrorCode;
+use crate::wire::reader::decode_text;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -151,7 +152,7 @@ impl AuthIds {
             // Adds the peer's address once more, which is to say nothing.
             (Some("ip"), ..) => Ok(()),
             (Some("digest"), Some(algorithm), Some(auth)) => {
-                let id = derive(&String::from_utf8_lossy(auth), algorithm);
+                let id = derive(&decode_text(auth), algorithm);
                 let is_super = rules.super_digest.as_ref().is_some_and(|it| same(it.as_bytes(), id.as_bytes()));
                 let most = rules.bytes_max;
                 let added = (!is_super || self.add_within(most, SUPER, "")) && self.add_within(most, "digest", &id);

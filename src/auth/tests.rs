@@ -30,6 +30,15 @@ fn digests_of_a_real_server() {
     assert_eq!(DigestAlgorithm::from_name("rot13"), None);
 }
 
+/// Surrogates, as `modified UTF-8` has them, are one U+FFFD each to Java: the hash is that of ef bf bd ef bf bd 3a 70 77.
+#[test]
+fn what_a_client_gives_is_read_as_java_reads_it() {
+    let mut ids = peer("127.0.0.1");
+    let auth = b"\xed\xa0\xbd\xed\xb8\x80:pw";
+    assert_eq!(ids.authenticate(Some("digest"), Some(auth), &AuthRules::default()), Ok(()));
+    assert_eq!(ids.iter().last().unwrap().id, "\u{fffd}\u{fffd}:F2E4i782FsuPaGBSfsCS6MLGvYM=");
+}
+
 #[test]
 fn an_address_is_shown_as_java_shows_it() {
     assert_eq!(address_text("127.0.0.1".parse().unwrap()), "127.0.0.1");

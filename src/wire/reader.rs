@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
 /// Java's lenient decoding: a lone or paired surrogate that was encoded as three bytes becomes one U+FFFD, other damage
 /// one U+FFFD for each maximal piece.
 #[inline]
-fn decode_text(bytes: &[u8]) -> Cow<'_, str> {
+pub fn decode_text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(decode_damaged(bytes)),
