@@ -12,7 +12,8 @@ use crate::wire::{ErrorCode, OpCode, Reader};
 const SYNTHESISED: i64 = -1;
 
 /// Registers what the client watched before it reconnected, and appends an event for each watch that would have fired
-/// meanwhile. No ACL is asked, as upstream. A null list ends it with -5; what stood before it has been done.
+/// meanwhile. No ACL is asked, as upstream. A null list ends it with -5, and so does a null path in one of the first three;
+/// what stood before it has been done.
 pub fn set_watches(
     op: OpCode,
     body: &[u8],
@@ -68,8 +69,8 @@ fn set_all(
     }
     for (paths, kind) in [(request.persistent, WatchKind::Persistent), (request.recursive, WatchKind::Recursive)] {
         for path in paths? {
-            let path = path?;
-            watches.add(asker.conn, &path, watched(&path, tree.lookup(&path)), kind);
+            let path = path.as_deref().unwrap_or(NO_PATH);
+            watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind);
         }
     }
     Some(())
@@ -118,4 +119,40 @@ pub fn remove_watches(
     let path = request.path.as_deref().unwrap_or(NO_PATH);
     let found = watches.remove(asker.conn, path, watched(path, tree.lookup(path)), what);
     if found { Ok(()) } else { Err(ErrorCode::NO_WATCHER.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{AuthIds, AuthRules};
+    use crate::ids::SessionId;
+    use crate::tree::TreeOptions;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_null_path_can_be_watched_for_good_again_and_ends_the_other_lists() {
+        let tree = Tree::new(TreeOptions::default());
+        let (auth, rules) = (AuthIds::default(), AuthRules::default());
+        let asker = Asker::new(1, SessionId(1), &auth, &rules);
+        for (list, code) in [(0, -5), (1, -5), (2, -5), (3, 0), (4, 0)] {
+            let paths = |this: usize| Some(if this == list { vec![None, Some("/a".into())] } else { Vec::new() });
+            let request = SetWatchesRequest {
+                relative_zxid: 0,
+                data: paths(0),
+                exist: paths(1),
+                child: paths(2),
+                persistent: paths(3),
+                recursive: paths(4),
+            };
+            let (mut body, mut out) = (Vec::new(), Vec::new());
+            request.write(&mut body, OpCode::SetWatches2);
+            let mut watches = WatchTable::new(Arc::default());
+            let answer = set_watches(OpCode::SetWatches2, &body, &tree, &mut watches, &asker, &mut out);
+            assert_eq!((answer.0, out.len()), (code, 0), "list {list}");
+            for path in [NO_PATH, "/a"] {
+                assert_eq!(watches.check(1, path, None, WatchType::Persistent), list == 3, "{path}");
+                assert_eq!(watches.check(1, path, None, WatchType::PersistentRecursive), list == 4, "{path}");
+            }
+        }
+    }
 }
