@@ -129,6 +129,29 @@ fn a_quota_on_the_root_and_a_garbled_count_do_no_harm() {
 }
 
 #[test]
+fn an_owner_whose_name_is_outside_the_basic_plane_has_what_is_his_after_a_restart() {
+    let mut server = ostler();
+    let session = |server: &Server| {
+        let mut client = Client::new(server);
+        let auth = request(-4, 100, Writer::new().int(0).text("digest").text("\u{1f600}:pw"));
+        client.conn.send(&auth).expect("the server takes it");
+        assert_eq!(client.reply().map(|reply| reply.1), Some(0));
+        client
+    };
+    let mut client = session(&server);
+    let own = Writer::new().text("/own").text("mine").acls(Some(&[Acl::new(31, "auth", "")])).int(0);
+    assert_eq!(client.ask(1, own).1, 0);
+    let acl = client.ask(6, Writer::new().text("/own"));
+    assert_eq!(client.data("/own"), "mine");
+    server.kill();
+    server.restart();
+    let mut client = session(&server);
+    assert_eq!(client.data("/own"), "mine");
+    assert_eq!(client.ask(6, Writer::new().text("/own")).2, acl.2);
+    assert_eq!(Client::new(&server).ask(4, Writer::new().text("/own").bool(false)).1, -102);
+}
+
+#[test]
 fn a_write_behind_a_set_acl_is_checked_against_the_new_list() {
     let server = ostler();
     let mut client = Client::new(&server);

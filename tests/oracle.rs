@@ -37,6 +37,9 @@
 //!     keeps none of `*_per_namespace`. dump: the Java server lists sessions that had ephemerals once.
 //! 14. The bytes of telnet's interrupt key (ff f4 ff fd) before a session, where not every word is allowed: the Java
 //!     server refuses a word that it calls "telnet close". ostler closes the connection, as both do otherwise.
+//! 15. A digest's user with characters outside the basic plane: the Java server that was asked has the name, every other
+//!     and itself after a restart has U+FFFD twice in its place, and the owner has lost what is his. ostler writes the same
+//!     bytes and reads the name in them.
 
 #[path = "oracle/generator.rs"]
 mod generator;

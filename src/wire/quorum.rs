@@ -125,7 +125,7 @@ impl<'a> QuorumPacket<'a> {
             Some(count) => {
                 let mut ids = Vec::with_capacity(reader.capacity(count, 8));
                 for _ in 0..count {
-                    ids.push((reader.string("scheme")?.into_owned(), reader.string("id")?.into_owned()));
+                    ids.push((reader.written("scheme")?.into_owned(), reader.written("id")?.into_owned()));
                 }
                 Some(ids)
             }

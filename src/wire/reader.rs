@@ -96,6 +96,11 @@ impl<'a> Reader<'a> {
         self.text(field)?.ok_or(Malformed::Null(field))
     }
 
+    /// Text that a server wrote, not null: with the characters outside the basic plane that `Jute::put_text` took apart.
+    pub fn written(&mut self, field: &'static str) -> Result<Cow<'a, str>, Malformed> {
+        self.buffer(field)?.map(decode_written).ok_or(Malformed::Null(field))
+    }
+
     /// The count of a vector: `None` is null, and any other negative number is an empty one, as in Java. The count is the
     /// sender's claim: allocate for no more than the bytes that are left can hold (`capacity`).
     pub fn count(&mut self, field: &'static str) -> Result<Option<usize>, Malformed> {
@@ -146,6 +151,39 @@ fn decode_damaged(mut bytes: &[u8]) -> String {
     text
 }
 
+/// Text that a server wrote. ZooKeeper writes a character outside the basic plane as two surrogates of three bytes each,
+/// and when it reads them again it has lost the character. Here it is put together again: one who owns a znode by such a
+/// name owns it in every copy. Any other damage is replaced, as by `decode_text`.
+#[inline]
+pub fn decode_written(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(decode_text(&join_surrogates(bytes)).into_owned()),
+    }
+}
+
+#[cold]
+fn join_surrogates(bytes: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let [first, after @ ..] = rest {
+        match rest {
+            [0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf, after @ ..] => {
+                let high = (*a as u32 & 0x0f) << 6 | (*b as u32 & 0x3f);
+                let low = (*c as u32 & 0x0f) << 6 | (*d as u32 & 0x3f);
+                let character = char::from_u32(0x1_0000 + (high << 10 | low)).expect("two halves of one");
+                joined.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            _ => {
+                joined.push(*first);
+                rest = after;
+            }
+        }
+    }
+    joined
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +202,20 @@ mod tests {
         bytes.extend([0, 0, 0, 0]);
         assert_eq!(Reader::new(&bytes).texts("t"), Err(Malformed::Short("t")));
         assert_eq!(Reader::new(&[0x80, 0, 0, 0]).texts("t"), Ok(Some(vec![])));
+    }
+
+    #[test]
+    fn what_was_taken_apart_to_be_written_is_put_together_again() {
+        use crate::wire::writer::Jute;
+        for text in ["", "a", "\u{e4}", "\u{1f600}", "a\u{1f600}\u{10000}\u{10ffff}\u{ffff}\u{d7ff}:b"] {
+            let mut bytes = Vec::new();
+            bytes.put_text(text);
+            assert_eq!(Reader::new(&bytes).written("t").unwrap(), text);
+        }
+        for damage in [&b"x\xed\xa0\xbd"[..], b"\xed\xb8\x80\xed\xa0\xbd", b"\xed\xa0\xbd\xed\xb8", b"\xff\xf0"] {
+            assert_eq!(decode_written(damage), decode_text(damage), "half of one, or none");
+        }
+        assert_eq!(Reader::new(&[0xff; 4]).written("t"), Err(Malformed::Null("t")));
     }
 
     #[test]

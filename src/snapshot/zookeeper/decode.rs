@@ -16,7 +16,7 @@ use crate::limits;
 use crate::random::FastMap;
 use crate::snapshot::SessionRecord;
 use crate::tree::{AclId, Grow, Numbers, Tree, TreeOptions};
-use crate::wire::Reader;
+use crate::wire::reader::decode_written;
 use crate::wire::txn::Acl;
 use std::borrow::Cow;
 
@@ -335,10 +335,7 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self, field: &str) -> Result<Cow<'a, str>, Stop> {
         let Some(bytes) = self.buffer(field)? else { return wrong(format!("{field}: null")) };
-        Ok(match std::str::from_utf8(bytes) {
-            Ok(text) => text.into(),
-            Err(_) => decode_cesu8(bytes).into(),
-        })
+        Ok(decode_written(bytes))
     }
 
     fn numbers(&mut self) -> Result<Numbers, Stop> {
@@ -349,35 +346,5 @@ impl<'a> Fields<'a> {
         let (version, cversion, aversion) = (fields.int()?, fields.int()?, fields.int()?);
         let (owner, pzxid) = (fields.long()?, Zxid::from_wire(fields.long()?));
         Ok(Numbers { czxid, mzxid, pzxid, ctime, mtime, version, cversion, aversion, owner })
-    }
-}
-
-/// ZooKeeper writes a character outside the basic plane as two surrogates of three bytes each, and when it reads them
-/// again it has lost the character. Here it is put together again; what is no text in any way is replaced, as Java does.
-#[cold]
-fn decode_cesu8(bytes: &[u8]) -> String {
-    let mut joined = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let [first, after @ ..] = rest {
-        match rest {
-            [0xed, a @ 0xa0..=0xaf, b @ 0x80..=0xbf, 0xed, c @ 0xb0..=0xbf, d @ 0x80..=0xbf, after @ ..] => {
-                let high = (*a as u32 & 0x0f) << 6 | (*b as u32 & 0x3f);
-                let low = (*c as u32 & 0x0f) << 6 | (*d as u32 & 0x3f);
-                let character = char::from_u32(0x1_0000 + (high << 10 | low)).expect("two halves of one");
-                joined.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                rest = after;
-            }
-            _ => {
-                joined.push(*first);
-                rest = after;
-            }
-        }
-    }
-    let mut text = Vec::with_capacity(joined.len() + 4);
-    text.extend_from_slice(&(joined.len() as u32).to_be_bytes());
-    text.extend_from_slice(&joined);
-    match Reader::new(&text).text("text") {
-        Ok(Some(text)) => text.into_owned(),
-        _ => String::from_utf8_lossy(&joined).into_owned(),
     }
 }

@@ -120,6 +120,16 @@ fn a_forwarded_create_of_a_real_follower_survives() {
 }
 
 #[test]
+fn an_identity_outside_the_basic_plane_is_forwarded_as_surrogates_and_understood() {
+    let auth = Some(vec![("digest".to_owned(), "\u{1f600}:x".to_owned())]);
+    let packet = QuorumPacket { kind: 1, zxid: 0, data: Some(b""), auth: auth.clone() };
+    let mut wire = Vec::new();
+    packet.write(&mut wire);
+    assert!(wire.ends_with(b"\xed\xa0\xbd\xed\xb8\x80:x"));
+    assert_eq!(QuorumPacket::read(&wire, LIMIT).unwrap().unwrap().0.auth, auth);
+}
+
+#[test]
 fn absurd_lengths_are_refused_when_they_are_announced_and_not_when_they_have_come() {
     let header = "00000002 0000000100000001";
     for length in ["00100001", "7fffffff", "80000000", "fffffffe"] {
