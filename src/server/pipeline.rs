@@ -749,7 +749,7 @@ fn trusted_wall_ms(wall_ms: i64, started_ms: i64, since: Duration) -> i64 {
 fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
     let containers = tree.containers().filter(|node| {
         let used = node.stored_cversion() > 0;
-        let forgotten = never_used_ms > 0 && wall_ms.saturating_sub(node.ctime()) > never_used_ms;
+        let forgotten = never_used_ms > 0 && wall_ms.saturating_sub(node.mtime()) > never_used_ms;
         node.num_children() == 0 && (used || forgotten)
     });
     let ttl = tree.ttl_nodes().filter(|node| match node.owner() {
@@ -762,6 +762,7 @@ fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
 
     #[test]
     fn a_clock_that_is_set_makes_nothing_older_than_it_is() {
@@ -770,5 +771,28 @@ mod tests {
         assert_eq!(trusted_wall_ms(10 * HOUR + 60_000, 10 * HOUR, since), 10 * HOUR + 60_000);
         assert_eq!(trusted_wall_ms(12 * HOUR, 10 * HOUR, since), 10 * HOUR + 60_000, "set ahead");
         assert_eq!(trusted_wall_ms(8 * HOUR, 10 * HOUR, since), 8 * HOUR, "set back");
+    }
+
+    #[test]
+    fn a_container_that_was_never_used_is_forgotten_some_time_after_its_last_data() {
+        let mut tree = Tree::new(TreeOptions::default());
+        let mut apply = |txn: Txn, time: i64| {
+            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(tree.zxid().0 + 1), time };
+            tree.apply(&header, txn, &mut Applied::default());
+        };
+        for path in ["/left", "/written"] {
+            let (op, path) = (OpCode::CreateContainer, path.to_owned());
+            let (acl, kind) = (Acl::open().clone(), NodeKind::Container);
+            apply(Txn::Create { op, path, data: None, acl, kind, parent_cversion: -1 }, 1_000);
+        }
+        apply(Txn::SetData { op: OpCode::SetData, path: "/written".into(), data: None, version: 1 }, 1_500);
+        for (wall, reaped) in
+            [(1_100, &[][..]), (1_101, &["/left"]), (1_600, &["/left"]), (1_601, &["/left", "/written"])]
+        {
+            let mut found = reapable(&tree, wall, 100, 10);
+            found.sort_unstable();
+            assert_eq!(found, reaped, "at {wall}");
+        }
+        assert!(reapable(&tree, i64::MAX, 0, 10).is_empty(), "unless it is asked for");
     }
 }
