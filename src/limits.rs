@@ -99,7 +99,7 @@ pub const ELECTION_PENDING_MAX: usize = 32;
 /// Servers that are not members and have a connection there; likewise.
 pub const ELECTION_STRANGERS_MAX: usize = 8;
 
-/// Distinct client addresses whose connections are counted, and 4lw answers in preparation at once.
+/// Four-letter words whose answers are in preparation at once.
 pub const FOUR_LETTER_PENDING: usize = 64;
 
 /// Requests that one client of the client library may have in flight before the next one waits.

@@ -321,8 +321,9 @@ impl WatchTable {
         self.data_count + self.child_count
     }
 
-    /// Watches in the data table, as ZooKeeper counts in `wchs`.
-    pub fn data_watch_count(&self) -> usize {
+    /// Watches in the data table.
+    #[cfg(test)]
+    fn data_watch_count(&self) -> usize {
         self.data_count
     }
 

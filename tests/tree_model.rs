@@ -298,8 +298,8 @@ fn assert_same(tree: &Tree, model: &Model) {
         assert_eq!(found.stat(), model.stat(path), "{path}");
         assert_eq!(found.data(), node.data.as_deref(), "{path}");
         assert_eq!(found.acl(), &node.acl[..], "{path}");
-        assert_eq!(found.acl_shared().is_none(), node.acl == [Acl::world(Acl::ALL)]);
-        assert_eq!((found.stored_owner(), found.stored_cversion()), (node.owner, node.cversion));
+        assert_eq!(found.acl_number().is_none(), node.acl == [Acl::world(Acl::ALL)]);
+        assert_eq!((found.numbers().owner, found.stored_cversion()), (node.owner, node.cversion));
         let mut children: Vec<&str> = found.children().collect();
         children.sort_unstable();
         let mut expected = model.children(path);

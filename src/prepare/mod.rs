@@ -324,7 +324,8 @@ impl Prepare {
     }
 
     /// Paths that are kept because of transactions in flight.
-    pub fn pending_paths(&self) -> usize {
+    #[cfg(test)]
+    fn pending_paths(&self) -> usize {
         self.pending.len()
     }
 }

@@ -261,7 +261,7 @@ impl Prepare {
         Ok(Txn::Check { path: path.into_owned(), version })
     }
 
-    /// A standalone server has no members to change.
+    /// Members don't change while servers run: an ensemble answers as a server without any.
     fn reconfig(&mut self, context: &Context<'_>) -> Result<Txn, Fail> {
         if !self.rules.reconfig_enabled {
             return Err(fail(ErrorCode::RECONFIG_DISABLED));

@@ -140,6 +140,7 @@ impl Pending {
         self.digest
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.records.len()
     }

@@ -17,7 +17,7 @@ use crate::wire::client::{PathWatch, ReplyHeader, read_path};
 use crate::wire::multi::{self, MultiOp};
 use crate::wire::txn::Acl;
 use crate::wire::writer::{Frame, Jute};
-use crate::wire::{ErrorCode, OpCode, Reader, Stat};
+use crate::wire::{ErrorCode, OpCode, Reader};
 use std::cell::Cell;
 
 /// Who asks, and what decides what it may see.
@@ -314,6 +314,3 @@ fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<
     multi::write_end(out);
     Ok(())
 }
-
-/// Bytes of a Stat and a reply's head: for callers that reserve.
-pub const SMALL_REPLY_BYTES: usize = 20 + Stat::BYTES;

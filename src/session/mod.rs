@@ -248,13 +248,8 @@ impl SessionTable {
         self.touch(&all, now);
     }
 
-    /// This server's part in the ensemble has changed: nobody holds a session yet, what was only on its way to being closed
-    /// is not, and every session has its full timeout from now.
-    pub fn begin_anew(&mut self, now: Now) {
-        self.begin_anew_but(|_| false, now);
-    }
-
-    /// The same, but those for whom it holds keep what they have.
+    /// This server's part in the ensemble has changed: nobody holds a session yet but those who keep theirs, what was only
+    /// on its way to being closed is not, and every session has its full timeout from now.
     pub fn begin_anew_but(&mut self, keeps: impl Fn(OwnerHandle) -> bool, now: Now) {
         for session in self.sessions.values_mut() {
             session.owner = session.owner.filter(|&owner| keeps(OwnerHandle(owner)));

@@ -46,7 +46,6 @@ use node::Node;
 use nodes::Nodes;
 use owned::Owned;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 /// What is fixed at start.
@@ -375,29 +374,14 @@ impl<'a> NodeRef<'a> {
         self.tree.acls.get(self.node.acl)
     }
 
-    /// `None` is `world:anyone` with all permissions.
-    pub fn acl_shared(&self) -> Option<Arc<[Acl]>> {
-        self.tree.acls.shared(self.node.acl)
-    }
-
     /// The number of the list among `Tree::acl_lists`; `None` is `world:anyone` with all permissions.
     #[inline]
     pub fn acl_number(&self) -> Option<u32> {
         (self.node.acl != acl::OPEN).then_some(self.node.acl)
     }
 
-    /// Whether the list is `world:anyone` with all permissions, without looking at it.
-    #[inline]
-    pub fn is_open(&self) -> bool {
-        self.node.acl == acl::OPEN
-    }
-
     pub fn owner(&self) -> Owner {
         Owner::from_stored(self.node.owner(), self.tree.options.owner_rules)
-    }
-
-    pub fn stored_owner(&self) -> i64 {
-        self.node.owner()
     }
 
     pub fn version(&self) -> i32 {

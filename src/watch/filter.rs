@@ -1,8 +1,10 @@
 //! What the pipeline sees of a core's watches: counters that say for certain that nobody watches a path, so that it needn't
 //! tell the core of changes that don't concern it.
 //!
-//! Only the core writes, under its part of the tree's lock, and the pipeline reads under all of them; the lock orders
-//! the two, so the counters themselves are relaxed. One that has reached its maximum stays there.
+//! Only the core writes, and what it adds it adds under its part of the tree's lock; the pipeline reads under all of
+//! them. The lock orders the two, so the counters themselves are relaxed. A connection that is closed takes its watches
+//! away without a guard: the pipeline may see that late, and then tells the core of what concerns nobody. A counter that
+//! has reached its maximum stays there.
 
 use super::{Change, above, parent};
 use crate::random::{hash_bytes, hash_word};

@@ -93,7 +93,7 @@ impl<'b> Frame<'b> {
         Frame { bytes, start }
     }
 
-    /// Opens a frame that begins with a ReplyHeader of error 0 (patched by `fail`).
+    /// Opens a frame that begins with a ReplyHeader of error 0: its last four bytes, to be written over with another.
     #[inline]
     pub fn reply(bytes: &'b mut Vec<u8>, xid: i32, zxid: Zxid) -> Frame<'b> {
         let mut head = [0u8; 20];

@@ -267,7 +267,7 @@ impl Server {
                         if is(Bug::ClosingSessionsStay) {
                             self.sessions.restart_clocks(ctx.now);
                         } else {
-                            self.sessions.begin_anew(ctx.now);
+                            self.sessions.begin_anew_but(|_| false, ctx.now);
                         }
                     }
                     LeaderOutput::Commit { up_to } => {

@@ -264,7 +264,8 @@ impl Fuzzy {
             out.put_text(&path);
             out.put_buffer(node.data());
             let next = keys.len() as i64 + 1;
-            let key = if node.is_open() { -1 } else { *keys.entry(format!("{:?}", node.acl())).or_insert(next) };
+            let key =
+                if node.acl_number().is_none() { -1 } else { *keys.entry(format!("{:?}", node.acl())).or_insert(next) };
             out.put_long(key);
             put_numbers(&node, &mut out);
             left.extend(node.children().map(|name| format!("{path}/{name}")));
