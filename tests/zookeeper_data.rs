@@ -25,7 +25,8 @@ use ostler::log::{Batch, Log, Sizes};
 use ostler::random::Rng;
 use ostler::snapshot::zookeeper::{
     Compression, DecodeLimits, Decoder, Dirs, ExportOptions, Files, ImportOptions, Imported, TakeOver, export, import,
-    put_state, read_state, remove_ours, take_over, write_file, write_log_header, write_log_record,
+    import_from, is_unfinished, our_files, put_state, read_state, remove_ours, take_over, write_file, write_log_header,
+    write_log_record,
 };
 use ostler::tree::{Tree, TreeOptions};
 use ostler::wire::txn::{Txn, TxnHeader, write_txn};
@@ -188,6 +189,62 @@ fn a_member_with_two_directories_keeps_everything_in_its_place() {
     let back = import(&disk, out, out_log, self::options(), &mut |_, _| {}).unwrap().unwrap();
     assert_same(&back.tree, &made.tree);
     assert_eq!(back.epochs, Epochs::new(Epoch(11), Epoch(3)));
+}
+
+/// The power goes at any step: what is there is whole, or nothing, or said to be a part.
+#[test]
+fn an_import_from_elsewhere_that_ends_early_passes_for_nothing_whole() {
+    let own = Dirs { snapshots: Path::new("/own"), log: Path::new("/own-log") };
+    let whole =
+        |disk: &SimDisk| read_state(disk, own, options().tree, |_| Ok(())).is_ok_and(|at| at.tree.zxid() == LAST);
+    let import_there = |disk: &SimDisk, options: ImportOptions| {
+        let imported = import(disk, dir(), dir(), options, &mut |_, _| {})?.expect("there are files");
+        import_from(disk, dirs(), own, options, imported)
+    };
+    let mut unfinished = 0;
+    for step in 0.. {
+        let disk = disk_with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
+        disk.create_dir(own.snapshots).unwrap();
+        disk.create_dir(own.log).unwrap();
+        disk.stop_after(disk.operations() + step);
+        let result = import_there(&disk, options());
+        for keep in [Keep::Nothing, Keep::Everything, Keep::Bytes, Keep::Names, Keep::Some(step)] {
+            let after = disk.after_crash(keep);
+            if is_unfinished(&after, own.snapshots).unwrap() {
+                unfinished += 1;
+                assert!(matches!(
+                    take_over(&after, own, options(), false, &mut |_, _| {}),
+                    Err(Fatal::ForeignData { .. })
+                ));
+                import_there(&after, options()).unwrap();
+                assert!(whole(&after) && !is_unfinished(&after, own.snapshots).unwrap(), "step {step}");
+            } else {
+                assert!(whole(&after) || our_files(&after, own).unwrap().is_empty(), "step {step}");
+            }
+        }
+        if result.is_ok() {
+            break;
+        }
+        assert!(step < 10_000);
+    }
+    assert!(unfinished > 5, "{unfinished}");
+}
+
+/// What was chosen on the command line is not forgotten by the server that starts next.
+#[test]
+fn an_interrupted_import_with_options_is_not_finished_without_them() {
+    let early = ImportOptions { up_to: Some(Zxid(0x100)), ..options() };
+    let begun = (0..10_000).find_map(|step| {
+        let disk = disk_with(&[("log.1", LOG)]);
+        disk.stop_after(disk.operations() + step);
+        assert!(take_over(&disk, dirs(), early, false, &mut |_, _| {}).is_err(), "before it is seen as begun");
+        let after = disk.after_crash(Keep::Nothing);
+        is_unfinished(&after, dir()).unwrap().then_some(after)
+    });
+    let disk = begun.expect("a step at which it has begun");
+    assert!(matches!(take(&disk), Err(Fatal::ForeignData { problem, .. }) if problem.contains("--up-to")));
+    assert!(matches!(take_over(&disk, dirs(), early, false, &mut |_, _| {}), Ok(TakeOver::Done(_))));
+    assert_eq!(ours(&disk).0.zxid(), Zxid(0x100));
 }
 
 #[test]

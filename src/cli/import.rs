@@ -12,7 +12,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::snapshot::zookeeper::{
-    self, DecodeLimits, Dirs, Files, ImportOptions, Report, TakeOver, import, import_into,
+    self, DecodeLimits, Dirs, Files, ImportOptions, Report, TakeOver, import, import_from,
 };
 use crate::snapshot::{list, zookeeper::take_over};
 use crate::tree::TreeOptions;
@@ -95,8 +95,8 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
             let Some(imported) = import(&disk, theirs.snapshots, theirs.log, options, &mut progress)? else {
                 return Err(nothing(theirs));
             };
-            make_room(&disk, own, args.replace)?;
-            import_into(&disk, theirs, own, options, imported)?
+            check_room(&disk, own, args.replace)?;
+            import_from(&disk, theirs, own, options, imported)?
         }
         None => match take_over(&disk, own, options, args.replace, &mut progress)? {
             TakeOver::Done(report) => report,
@@ -127,14 +127,14 @@ fn version_2(dir: &Path) -> PathBuf {
     if dir.file_name().is_some_and(|name| name == "version-2") { dir.to_owned() } else { dir.join("version-2") }
 }
 
-/// Nothing of either kind may be where data of another place is to be.
-fn make_room(disk: &RealDisk, dirs: Dirs<'_>, replace: bool) -> Result<(), Fatal> {
+/// Nothing of either kind may be where data of another place is to be, but what an interrupted import has left.
+fn check_room(disk: &RealDisk, dirs: Dirs<'_>, replace: bool) -> Result<(), Fatal> {
     if let Some(theirs) = Files::list(disk, dirs.snapshots, dirs.log)?.paths().next() {
         let problem = "there are files of ZooKeeper's here too, and those of another place are to be taken over".into();
         return Err(Fatal::ForeignData { file: theirs.to_owned(), problem });
     }
     let ours = zookeeper::our_files(disk, dirs)?;
-    if let (Some(path), false) = (ours.first(), replace) {
+    if let (Some(path), false) = (ours.first(), replace || zookeeper::is_unfinished(disk, dirs.snapshots)?) {
         let zxids = list(disk, dirs.snapshots)?;
         let problem = match zxids.first() {
             Some(zxid) => format!("there is data of ostler's already, up to zxid {zxid} or later"),
@@ -142,7 +142,7 @@ fn make_room(disk: &RealDisk, dirs: Dirs<'_>, replace: bool) -> Result<(), Fatal
         };
         return Err(Fatal::ForeignData { file: path.clone(), problem });
     }
-    zookeeper::remove_ours(disk, dirs)
+    Ok(())
 }
 
 fn nothing(dirs: Dirs<'_>) -> Fatal {

@@ -16,6 +16,8 @@
 //! two histories. So the file also says what ZooKeeper's files looked like, and a server that finds one that has changed
 //! or is new refuses to start. (That ZooKeeper does not notice, we can't help; `ostler export` is the way back.)
 //!
+//! Where files of another directory are taken over (`import_from`), the file is there only as long as that is not finished.
+//!
 //! Runs on: the starting thread, or a command's; the caller holds the locks of both directories.
 
 use super::dir::{ACCEPTED_EPOCH, CURRENT_EPOCH, Files};
@@ -66,20 +68,24 @@ type Looks = BTreeMap<String, (u64, u32)>;
 #[derive(PartialEq, Eq, Debug)]
 struct Marker {
     done: bool,
+    /// Begun with options that a server's start has not: it can't finish that by itself.
+    chosen: bool,
     zxid: Zxid,
     looks: Looks,
 }
 
-/// An error if a take-over was begun in this directory and not finished: what there is of ours may be a part only.
+/// Whether a take-over was begun in this directory and not finished: what there is of ours may be a part only.
+pub fn is_unfinished<D: Disk>(disk: &D, snapshots: &Path) -> Result<bool, Fatal> {
+    Ok(Marker::load(disk, &snapshots.join(IMPORTED))?.is_some_and(|marker| !marker.done))
+}
+
+/// An error if it is.
 pub fn refuse_unfinished<D: Disk>(disk: &D, snapshots: &Path) -> Result<(), Fatal> {
-    let path = snapshots.join(IMPORTED);
-    match Marker::load(disk, &path)? {
-        Some(Marker { done: false, .. }) => {
-            let problem = "a take-over was begun and not finished; start the server, or import again, first".into();
-            Err(Fatal::ForeignData { file: path, problem })
-        }
-        _ => Ok(()),
+    if !is_unfinished(disk, snapshots)? {
+        return Ok(());
     }
+    let problem = "a take-over was begun and not finished; start the server, or import again, first".into();
+    Err(Fatal::ForeignData { file: snapshots.join(IMPORTED), problem })
 }
 
 /// Takes ZooKeeper's files over if there are any and it wasn't done before. `replace`: also where there are files of
@@ -97,7 +103,9 @@ pub fn take_over<D: Disk>(
     let Some(theirs) = files.paths().next() else {
         return match marker {
             Some(Marker { done: false, .. }) => {
-                let problem = "a take-over was begun and not finished, and ZooKeeper's files are gone".into();
+                let problem = "a take-over was begun and not finished, and ZooKeeper's files are not here; bring them back, \
+                               or import them from where they are (`ostler import --from`)";
+                let problem = problem.into();
                 Err(Fatal::ForeignData { file: marker_path, problem })
             }
             _ => Ok(TakeOver::Nothing),
@@ -106,6 +114,11 @@ pub fn take_over<D: Disk>(
     let ours = our_files(disk, dirs)?;
     match (&marker, ours.first()) {
         _ if replace => {}
+        (Some(Marker { done: false, chosen: true, .. }), _) if !is_chosen(&options) => {
+            let problem =
+                "an import with --up-to or --accept-digests was begun and not finished; give the same command again";
+            return Err(Fatal::ForeignData { file: marker_path, problem: problem.into() });
+        }
         (None | Some(Marker { done: false, .. }), None) | (Some(Marker { done: false, .. }), Some(_)) => {}
         (None, Some(_)) => {
             let problem = "a file of ZooKeeper's beside ostler's own, which did not come from it".into();
@@ -131,19 +144,42 @@ pub fn take_over<D: Disk>(
     let Some(imported) = import(disk, dirs.snapshots, dirs.log, options, progress)? else {
         return Ok(TakeOver::Nothing);
     };
-    let mut marker = Marker { done: false, zxid: imported.tree.zxid(), looks: look(disk, dirs, &files)? };
+    let (chosen, zxid) = (is_chosen(&options), imported.tree.zxid());
+    let mut marker = Marker { done: false, chosen, zxid, looks: look(disk, dirs, &files)? };
     marker.store(disk, &marker_path)?;
     remove_ours(disk, dirs)?;
     let report = import_into(disk, dirs, dirs, options, imported)?;
-    marker.done = true;
+    (marker.done, marker.chosen) = (true, false);
     marker.store(disk, &marker_path)?;
     Ok(TakeOver::Done(report))
+}
+
+fn is_chosen(options: &ImportOptions) -> bool {
+    options.up_to.is_some() || !options.check_digests
+}
+
+/// The same with files of another directory, which were imported: `to` has none of ZooKeeper's, and loses what it has of ours.
+pub fn import_from<D: Disk>(
+    disk: &D,
+    from: Dirs<'_>,
+    to: Dirs<'_>,
+    options: ImportOptions,
+    imported: Imported,
+) -> Result<Report, Fatal> {
+    let path = to.snapshots.join(IMPORTED);
+    let (chosen, zxid) = (is_chosen(&options), imported.tree.zxid());
+    Marker { done: false, chosen, zxid, looks: Looks::new() }.store(disk, &path)?;
+    remove_ours(disk, to)?;
+    let report = import_into(disk, from, to, options, imported)?;
+    disk.remove(&path).map_err(|error| disk::fatal(&path, 0, error))?;
+    disk.sync_dir(to.snapshots).map_err(|error| disk::sync_failed(to.snapshots, error))?;
+    Ok(report)
 }
 
 /// Writes what was imported `from` as a server of ours has it: a snapshot where the state is exact, and a log of the records
 /// behind it. A member's last records may never have been committed; a leader takes such back out of a log, and could not
 /// out of a snapshot. `to`'s directories exist and have no files of ours.
-pub fn import_into<D: Disk>(
+fn import_into<D: Disk>(
     disk: &D,
     from: Dirs<'_>,
     to: Dirs<'_>,
@@ -285,7 +321,11 @@ impl Marker {
     /// Text, so that an operator who looks into it learns something.
     fn store<D: Disk>(&self, disk: &D, path: &Path) -> Result<(), Fatal> {
         let mut text = format!("{FIRST_LINE}\n");
-        let state = if self.done { "done" } else { "begun" };
+        let state = match (self.done, self.chosen) {
+            (true, _) => "done",
+            (false, false) => "begun",
+            (false, true) => "begun with options",
+        };
         let _ = writeln!(text, "{state} zxid {:#x}", self.zxid.0);
         for (name, (len, crc)) in &self.looks {
             let _ = writeln!(text, "{len} {crc:08x} {name}");
@@ -323,7 +363,8 @@ impl Marker {
             let (len, crc) = (words.next()?.parse().ok()?, u32::from_str_radix(words.next()?, 16).ok()?);
             looks.insert(words.next()?.to_owned(), (len, crc));
         }
-        Some(Marker { done: state == "done", zxid: Zxid(u64::from_str_radix(zxid, 16).ok()?), looks })
+        let (done, chosen) = (state == "done", state == "begun with options");
+        Some(Marker { done, chosen, zxid: Zxid(u64::from_str_radix(zxid, 16).ok()?), looks })
     }
 }
 
@@ -337,9 +378,12 @@ mod tests {
         let path = Path::new("/d/zookeeper.imported");
         disk.create_dir(Path::new("/d")).unwrap();
         let looks = [("snapshot.16a".to_owned(), (3665, 7)), ("log.1 ".to_owned(), (0, u32::MAX))].into();
-        let marker = Marker { done: true, zxid: Zxid(0x1_0000_0000), looks };
-        marker.store(&disk, path).unwrap();
-        assert_eq!(Marker::load(&disk, path).unwrap(), Some(marker));
+        let mut marker = Marker { done: true, chosen: false, zxid: Zxid(0x1_0000_0000), looks };
+        for (done, chosen) in [(false, false), (false, true), (true, false)] {
+            (marker.done, marker.chosen) = (done, chosen);
+            marker.store(&disk, path).unwrap();
+            assert_eq!(Marker::load(&disk, path).unwrap().as_ref(), Some(&marker));
+        }
         let bytes = disk.contents(path).unwrap();
         for at in 0..bytes.len() - 1 {
             let mut changed = bytes.clone();
