@@ -835,6 +835,15 @@ fn a_cut_gives_up_what_is_behind_it_and_keeps_the_files() {
                 Ok((_, found)) => assert_eq!(found, last_good.0, "operation {count}, {keep:?}"),
                 Err(_) => assert!(!done || keep != Keep::Everything, "operation {count}, {keep:?}"),
             }
+            // Another place instead: whatever the first had set aside is still there, whole.
+            let other = copy(&disk);
+            inspect::cut(&other, dir(), Zxid(2)).unwrap_or_else(|fatal| panic!("{count}, {keep:?}: {fatal}"));
+            assert_eq!(recovered(&other), 2);
+            let there: Vec<Vec<u8>> =
+                other.list(dir()).unwrap().iter().filter_map(|name| other.contents(&dir().join(name))).collect();
+            for path in segments(&whole) {
+                assert!(there.contains(&whole.contents(&path).unwrap()), "{path:?}: {count}, {keep:?}");
+            }
             inspect::cut(&disk, dir(), last_good).unwrap_or_else(|fatal| panic!("{count}, {keep:?}: {fatal}"));
             assert_eq!(recovered(&disk), last_good.0);
         }

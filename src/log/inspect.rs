@@ -200,7 +200,7 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     let path = segment_path(dir, number);
     let sync_dir = || disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e));
     let io = |e| disk::fatal(&path, 0, e);
-    let round = round(disk, dir)?;
+    let round = round(disk, dir, up_to)?;
     disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n{round}\n").as_bytes())?;
 
     let aside = aside_path(dir, round, &path);
@@ -233,15 +233,20 @@ fn aside_path(dir: &Path, round: u32, segment: &Path) -> PathBuf {
     }
 }
 
-/// Which cut of this directory it is: the one that was interrupted, or the first that has nothing set aside.
-fn round<D: Disk>(disk: &D, dir: &Path) -> Result<u32, Fatal> {
+/// Which cut of this directory it is: the one that was interrupted, if it is for the same place; or the first that has nothing
+/// set aside. What an interrupted one for another place has set aside is more than what it may have left in the log.
+fn round<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u32, Fatal> {
     let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
     if names.iter().any(|name| name == CUT) {
         let path = dir.join(CUT);
         let note =
             disk.open(&path).and_then(|file| disk::read_whole(&file, 4096)).map_err(|e| disk::fatal(&path, 0, e))?;
-        // An older note has the zxid only.
-        return Ok(String::from_utf8_lossy(&note).lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(1));
+        let note = String::from_utf8_lossy(&note);
+        let mut lines = note.lines();
+        if lines.next() == Some(up_to.to_string().as_str()) {
+            // An older note has the zxid only.
+            return Ok(lines.next().and_then(|line| line.parse().ok()).unwrap_or(1));
+        }
     }
     let is_taken = |round: &u32| {
         let path = aside_path(dir, *round, Path::new("segment."));
