@@ -67,7 +67,8 @@ pub fn parse_server(id: &str, value: &str) -> Result<ServerLine, String> {
              pipe separated list of host:port:port or host:port:port:type and client_config is port or host:port"
         )
     };
-    let mut parts = value.split(';');
+    // Java's `split` passes over separators with nothing behind them.
+    let mut parts = value.trim_end_matches(';').split(';');
     let peers = parts.next().unwrap_or_default();
     let client = parts.next();
     if parts.next().is_some() {
@@ -75,12 +76,12 @@ pub fn parse_server(id: &str, value: &str) -> Result<ServerLine, String> {
     }
     let client = match client {
         None => None,
-        Some(text) => Some(parse_client(text.trim()).ok_or_else(form)?),
+        Some(text) => Some(parse_client(text.trim().trim_end_matches(':')).ok_or_else(form)?),
     };
     let mut addresses = Vec::new();
     let mut role: Option<Role> = None;
-    for peer in peers.split('|') {
-        let fields = split_host(peer.trim()).ok_or_else(form)?;
+    for peer in peers.trim_end_matches('|').split('|') {
+        let fields = split_host(peer.trim().trim_end_matches(':')).ok_or_else(form)?;
         let (quorum, election, named) = match fields.ports.as_slice() {
             [quorum, election] => (quorum, election, None),
             [quorum, election, named] => (quorum, election, Some(parse_role(named)?)),
@@ -161,6 +162,9 @@ mod tests {
             ("h:2888:3888:Observer;10.0.0.1:2181", "h:2888:3888:observer;10.0.0.1:2181"),
             ("[2001:db8::1]:2888:3888;[::1]:2181", "[2001:db8::1]:2888:3888:participant;[::1]:2181"),
             ("a:1:2|b:3:4:participant", "a:1:2:participant|b:3:4:participant"),
+            ("h:1:2;", "h:1:2:participant"),
+            ("h:1:2:participant:;2181:;;", "h:1:2:participant;0.0.0.0:2181"),
+            ("h:1:2||", "h:1:2:participant"),
         ];
         for (text, printed) in cases {
             assert_eq!(parse_server("1", text).unwrap().to_string(), printed, "{text}");
@@ -175,7 +179,8 @@ mod tests {
             (":1:2", "does not have the form"),
             ("h:1:2:participant:3", "does not have the form"),
             ("h:1:2;1;2", "does not have the form"),
-            ("h:1:2;", "does not have the form"),
+            ("h:1:2;;2181", "does not have the form"),
+            (";2181", "does not have the form"),
             ("h:99999:2", "does not have the form"),
             ("[::1:1:2", "does not have the form"),
             ("h:1:1", "Client and election port must be different!"),
