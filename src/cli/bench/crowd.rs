@@ -47,6 +47,9 @@ pub enum News<'a> {
     Wrong(String),
 }
 
+/// How often connections are looked through for one that owes a reply for too long.
+pub const LOOK: Duration = Duration::from_millis(100);
+
 /// A request that has not been answered yet.
 pub struct Asked {
     xid: i32,
@@ -194,6 +197,8 @@ pub struct Crowd {
     scratch: Vec<u8>,
     /// When voices were last looked through for those that have to ping.
     pinged: Now,
+    /// When `is_overdue` last looked.
+    looked: Now,
 }
 
 impl Crowd {
@@ -226,6 +231,7 @@ impl Crowd {
             stamp: false,
             scratch: vec![0; 256 << 10],
             pinged: Now::START,
+            looked: Now::START,
         })
     }
 
@@ -250,7 +256,12 @@ impl Crowd {
 
     /// Whether a connection has owed an answer, or its session, for longer than `--patience`. `now` has to be from before the
     /// last turn, which has read what had come by then.
-    pub fn is_overdue(&self, now: Now) -> bool {
+    pub fn is_overdue(&mut self, now: Now) -> bool {
+        // All are gone through; not in each of many turns.
+        if now.since(self.looked) < LOOK {
+            return false;
+        }
+        self.looked = now;
         self.voices.iter().filter(|voice| self.links[voice.index].is_some()).any(|voice| {
             let since = if voice.up { voice.in_flight.front().map(|asked| asked.written) } else { Some(voice.spoke) };
             since.is_some_and(|since| now.since(since) > self.patience)

@@ -15,10 +15,8 @@ use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, OpCode, Reader, Stat};
 use std::io::Write;
 
-/// Bytes at the beginning of a value that name its znode: a number has so many digits.
+/// Bytes at the beginning of a value that name its znode: a number has so many digits. A shorter value has the last of them.
 const MARK: usize = 16;
-/// Of a value that is too short for it: the lower half of the digits, which names no connection.
-const SHORT_MARK: usize = 8;
 
 /// Paths and values, written without an allocation for each.
 pub struct Names {
@@ -96,7 +94,7 @@ impl Names {
 
 /// Writes the number in hexadecimal over the beginning of a value.
 fn mark(value: &mut [u8], number: u64) {
-    let digits = if value.len() < MARK { SHORT_MARK } else { MARK };
+    let digits = value.len().min(MARK);
     for (at, byte) in value.iter_mut().take(digits).enumerate() {
         *byte = b"0123456789abcdef"[(number >> (4 * (digits - 1 - at)) & 15) as usize];
     }
@@ -404,12 +402,12 @@ mod tests {
         assert_eq!(names.new_znode(0), "/b/new/00000000000000");
         assert_eq!(names.new_znode(3 << 40 | 7), format!("/b/new/{:014}", (3u64 << 40) + 7));
         assert_eq!(names.child(9), "/b/keys/c0000009");
-        assert_eq!(names.value(0x2a), b"0000002avv");
-        assert!(names.check_value(0x2a, Some(b"0000002avv")).is_ok());
-        assert!(names.check_value(0x2b, Some(b"0000002avv")).is_err());
-        assert!(names.check_value(0x2a, Some(b"0000002av")).is_err());
+        assert_eq!(names.value(0x2a), b"000000002a");
+        assert!(names.check_value(0x2a, Some(b"000000002a")).is_ok());
+        assert!(names.check_value(0x2b, Some(b"000000002a")).is_err());
+        assert!(names.check_value(0x2a, Some(b"00000002a")).is_err());
         assert!(names.check_value(0x2a, None).is_err());
-        assert_eq!(Names::new("/b", 3).value(0x12345678), b"123");
+        assert_eq!(Names::new("/b", 3).value(0x12345678), b"678");
         let mut names = Names::new("/b", 17);
         assert_eq!(names.value(0x2a), b"000000000000002av");
         let one = names.value(own_number(1, 5)).to_vec();

@@ -121,10 +121,8 @@ fn writes(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &st
     }
     outcome.seconds = args.seconds;
     outcome.own_busy = busy.part(clock::now());
-    if !target.pids.is_empty() {
-        // A server that has ended has no account any more.
-        outcome.server_cpu_nanos = process::cpu_nanos(&target.pids).zip(cpu).map(|(to, from)| to.saturating_sub(from));
-    }
+    // None if a server has ended: it has no account any more.
+    outcome.server_cpu_nanos = process::cpu_since(&target.pids, cpu);
     outcome.figure("gap_ms", load.gap.as_secs_f64() * 1e3);
     outcome.figure("gap_began_s", load.gap_from.since(begin).as_secs_f64());
     outcome.figure("gap_of_one_session_ms", load.own_gap.as_secs_f64() * 1e3);

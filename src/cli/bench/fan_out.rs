@@ -95,9 +95,7 @@ fn fan_out(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &s
     let mut outcome = rounds.outcome;
     outcome.seconds = now.since(Now::START).as_secs_f64() - outcome.seconds;
     outcome.own_busy = busy.part(now);
-    if !target.pids.is_empty() {
-        outcome.server_cpu_nanos = process::cpu_nanos(&target.pids).zip(cpu).map(|(to, from)| to - from);
-    }
+    outcome.server_cpu_nanos = process::cpu_since(&target.pids, cpu);
     outcome.figure("rounds", last_ms.len() as f64);
     outcome.figure("first_ms", median(first_ms));
     outcome.figure("last_ms", median(last_ms));
@@ -198,7 +196,8 @@ impl Rounds {
         what: &str,
         enough: impl Fn(&Rounds) -> bool,
     ) -> io::Result<()> {
-        let begin = clock::now();
+        let come = |rounds: &Rounds| rounds.armed + rounds.told.len() as u64 + u64::from(rounds.set);
+        let mut last = (come(self), clock::now());
         while !enough(self) {
             match pause {
                 Some(pause) => crowd.turn_when_quiet(pause, |voice, news| self.take(voice, news))?,
@@ -211,9 +210,15 @@ impl Rounds {
             if let Some(wrong) = self.outcome.first_wrong.take() {
                 return Err(invalid(wrong));
             }
-            if clock::now().since(begin) > self.patience {
-                let told = self.told.len();
-                return Err(invalid(format!("{what} are missing: {told} of {} events", self.watches)));
+            let now = clock::now();
+            if come(self) != last.0 {
+                last = (come(self), now);
+            } else if now.since(last.1) > self.patience {
+                let Rounds { watches, armed, told, .. } = self;
+                let told = told.len();
+                return Err(invalid(format!(
+                    "{what} are missing: of {watches} watches {armed} are set, {told} have fired"
+                )));
             }
         }
         Ok(())

@@ -73,12 +73,14 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
         bar.set_position(now.since(begin).as_millis() as u64);
         bar.set_message(format!("{sessions} sessions idle, {} pings answered", outcome.answered));
         let wait = end.since(now).min(Duration::from_millis(200));
-        crowd.turn(wait, |_, news| take(&mut outcome, news, begin))?;
+        crowd.turn(wait, |_, news| take(&mut outcome, news, begin, end))?;
         overdue = crowd.is_overdue(now);
     }
-    outcome.seconds = args.seconds;
+    outcome.seconds = clock::now().since(begin).as_secs_f64();
     if !pids.is_empty() {
-        let per_second = |from: Option<u64>, to: Option<u64>| Some((to? - from?) as f64 / args.seconds.max(1e-3));
+        let seconds = outcome.seconds.max(1e-3);
+        // Less than before: a thread has ended, and its count with it.
+        let per_second = |from: Option<u64>, to: Option<u64>| Some(to?.checked_sub(from?)? as f64 / seconds);
         outcome.known("wakeups_per_second", per_second(wakeups, process::wakeups(pids)));
         let cpu_nanos = per_second(cpu, process::cpu_nanos(pids));
         outcome.known("cpu_ms_per_second", cpu_nanos.map(|nanos| nanos / 1e6));
@@ -91,7 +93,7 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
     };
     while !overdue && owed(&crowd) > 0 {
         let now = clock::now();
-        crowd.turn(Duration::from_millis(100), |_, news| take(&mut outcome, news, begin))?;
+        crowd.turn(Duration::from_millis(100), |_, news| take(&mut outcome, news, begin, end))?;
         overdue = crowd.is_overdue(now);
     }
     if overdue {
@@ -105,9 +107,9 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
 }
 
 /// What may happen to a session that does nothing: an answer to its ping.
-fn take(outcome: &mut Outcome, news: News<'_>, begin: Now) {
+fn take(outcome: &mut Outcome, news: News<'_>, begin: Now, end: Now) {
     match news {
-        News::Reply { tag: PING, from, .. } => outcome.answer(from, clock::now(), begin),
+        News::Reply { tag: PING, from, .. } if from < end => outcome.answer(from, clock::now(), begin),
         News::Lost(error) => outcome.wrong(format!("an idle session lost its connection: {error}")),
         News::Wrong(problem) => outcome.wrong(problem),
         News::Event { path, .. } => outcome.wrong(format!("an event of {path}, which nobody has changed")),

@@ -7,8 +7,8 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 
 /// CPU time in nanoseconds that these processes have used, with all their threads, those that have ended too; `None`
-/// without a process or if one can't be asked. By the processes' clocks: the kernel's files have a running thread's time
-/// as of its last tick, milliseconds ago.
+/// without a process or if one can't be asked. Of a thread that is running the kernel has the time as of its last tick,
+/// some milliseconds ago; of one that waits it is exact.
 pub fn cpu_nanos(pids: &[u32]) -> Option<u64> {
     let mut total = 0;
     for &pid in pids {
@@ -20,6 +20,12 @@ pub fn cpu_nanos(pids: &[u32]) -> Option<u64> {
         total += Duration::from(clock.now().ok()?).as_nanos() as u64;
     }
     (!pids.is_empty()).then_some(total)
+}
+
+/// The CPU time since `cpu_nanos` was `from`; `None` if either can't be told.
+pub fn cpu_since(pids: &[u32], from: Option<u64>) -> Option<u64> {
+    // Less: an id has been given to another process.
+    cpu_nanos(pids)?.checked_sub(from?)
 }
 
 /// Nanoseconds in which the calling thread ran, or would have if it had been given a core. 0 where the kernel keeps no
@@ -56,7 +62,7 @@ fn number(status: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// How often threads of the processes have been put on a core after they had waited.
+/// How often threads of the processes, of those that live, have been put on a core after they had waited.
 pub fn wakeups(pids: &[u32]) -> Option<u64> {
     let mut total = 0;
     for pid in pids {
@@ -129,11 +135,11 @@ mod tests {
         let own = [std::process::id()];
         let before = cpu_nanos(&own);
         assert!(before.is_some_and(|nanos| nanos > 0));
-        // Its clock moves while it runs.
         let begin = crate::clock::now();
-        while cpu_nanos(&own) <= before {
-            assert!(crate::clock::now().since(begin) < Duration::from_secs(20));
+        while cpu_since(&own, before) <= Some(0) {
+            assert!(crate::clock::now().since(begin) < Duration::from_secs(20), "its clock moves while it runs");
         }
+        assert_eq!((cpu_since(&own, None), cpu_since(&own, Some(u64::MAX))), (None, None));
         assert!(anonymous_bytes(&own).is_some_and(|bytes| bytes > 4096));
         assert!(mapped_bytes(&own).is_some_and(|bytes| bytes > 4096));
         assert!(wakeups(&own).is_some());

@@ -174,9 +174,7 @@ fn replay(
     let mut outcome = played.outcome;
     outcome.seconds = end.since(begin).as_secs_f64();
     outcome.own_busy = busy.part(end);
-    if !target.pids.is_empty() {
-        outcome.server_cpu_nanos = process::cpu_nanos(&target.pids).zip(cpu).map(|(to, from)| to - from);
-    }
+    outcome.server_cpu_nanos = process::cpu_since(&target.pids, cpu);
     outcome.figure("recorded_connections", scripts.len() as f64);
     bar.finish_and_clear();
     Ok(outcome)

@@ -9,6 +9,7 @@
 //! shows live figures.
 
 use super::args::{BenchArgs, Protocol, Target};
+use super::crowd::LOOK;
 use super::dialect::Dialect;
 use super::link::{Framing, Link, invalid};
 use super::outcome::{Busy, Outcome};
@@ -147,10 +148,11 @@ fn observe(
         std::thread::park_timeout(next.since(now).min(Duration::from_millis(100)));
     }
     bar.finish_and_clear();
-    match (start.flatten(), process::cpu_nanos(&target.pids)) {
-        (Some(from), Some(to)) if !target.pids.is_empty() => Some(to.saturating_sub(from)),
-        _ => None,
+    if total.is_some() {
+        // So that its threads wait and their time is exact: all of a bounded run may have been shorter than a tick.
+        std::thread::park_timeout(Duration::from_millis(20));
     }
+    process::cpu_since(&target.pids, start.flatten())
 }
 
 struct Asked {
@@ -219,9 +221,6 @@ struct Driver<'a> {
     answers: Vec<Answer>,
     outcome: Outcome,
 }
-
-/// How often connections are looked through for one that owes a reply for too long.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The timer's token; connections have their index.
 const TIMER: Token = Token(usize::MAX);

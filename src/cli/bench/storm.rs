@@ -65,7 +65,7 @@ fn storm(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str
     while back.count < sessions {
         let now = clock::now();
         if now.since(begin) > PATIENCE {
-            outcome.error("a session did not come back within five minutes");
+            outcome.wrong(format!("a session did not come back within {} s", PATIENCE.as_secs()));
             break;
         }
         if reachable.is_none() {
