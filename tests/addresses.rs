@@ -12,14 +12,15 @@ use support::servers::wait_for;
 #[test]
 fn a_server_whose_ports_are_taken_waits_for_them() {
     let take = |ensemble: &Ensemble| {
-        let held = [TcpListener::bind(ensemble.election_address(0))?, TcpListener::bind(ensemble.quorum_address(0))?];
+        // As the server takes them.
+        let held = [TcpListener::bind(ensemble.quorum_address(0))?, TcpListener::bind(ensemble.election_address(0))?];
         let log = ensemble.log_file(0);
         Ok(std::thread::spawn(move || {
             // Each of them by itself.
-            for (at, port) in held.into_iter().enumerate() {
-                let tried = || Some(fs::read_to_string(&log).ok()?.matches("again in a second").count());
-                let before = tried();
-                wait_for("an attempt", SOON, || (tried() > before || at == 0 && before > Some(0)).then_some(()));
+            for port in held {
+                let place = format!("on {}: ", port.local_addr().unwrap());
+                let tried = || fs::read_to_string(&log).ok()?.contains(&place).then_some(());
+                wait_for("an attempt", SOON, tried);
                 drop(port);
             }
         }))

@@ -40,6 +40,8 @@
 //! 15. A digest's user with characters outside the basic plane: the Java server that was asked has the name, every other
 //!     and itself after a restart has U+FFFD twice in its place, and the owner has lost what is his. ostler writes the same
 //!     bytes and reads the name in them.
+//! 16. A multiRead whose reply has more than 64 MiB, or that goes through more than 500,000 entries of access lists (a
+//!     list again among the last eight is free): the Java server answers while nobody else is served. ostler: -5.
 
 #[path = "oracle/generator.rs"]
 mod generator;

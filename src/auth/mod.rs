@@ -125,8 +125,11 @@ impl AuthIds {
         if self.iter().any(|known| known.scheme == scheme && known.id == id) {
             return true;
         }
-        let bytes: usize = self.iter().map(|known| known.scheme.len() + known.id.len() + FIXED).sum();
-        if self.0.list.len() >= limits::CONNECTION_AUTH_IDS || bytes + scheme.len() + id.len() + FIXED > bytes_max {
+        // As they are forwarded: a character of four bytes is written in six.
+        let long = |text: &str| text.bytes().filter(|&byte| byte >= 0xf0).count();
+        let size = |scheme: &str, id: &str| scheme.len() + id.len() + 2 * (long(scheme) + long(id)) + FIXED;
+        let bytes: usize = self.iter().map(|known| size(&known.scheme, &known.id)).sum();
+        if self.0.list.len() >= limits::CONNECTION_AUTH_IDS || bytes + size(scheme, id) > bytes_max {
             return false;
         }
         self.insert(scheme, id.to_owned());

@@ -44,7 +44,7 @@ pub struct Ensemble {
     pub cnx_timeout_ms: u64,
     /// `quorumCnxnTimeoutMs`: of silence on a connection of the election port. `None`, the default: `syncLimit`.
     pub quorum_cnxn_timeout_ms: Option<u64>,
-    /// `electionPortBindRetry`: attempts to open the election port after the first, a second apart. 3. 0: for ever.
+    /// `electionPortBindRetry`: attempts to take the election port and the quorum port after the first, a second apart. 3. 0: for ever.
     pub election_bind_retries: u32,
     /// `tcpKeepAlive`: SO_KEEPALIVE on connections of the election port. `false`.
     pub tcp_keep_alive: bool,

@@ -220,7 +220,8 @@ impl Prepare {
         for op in ops {
             let outcome = match failed {
                 None => self.multi_op(tree, context, op),
-                Some(_) => Err(Fail::Op(ErrorCode::RUNTIME_INCONSISTENCY)),
+                // Type, length and code.
+                Some(_) => context.spend(12).and(Err(Fail::Op(ErrorCode::RUNTIME_INCONSISTENCY))),
             };
             match outcome {
                 Ok(txn) => txns.push(txn),

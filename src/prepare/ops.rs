@@ -307,7 +307,7 @@ impl Prepare {
 
 impl Context<'_> {
     /// A transaction that no server could read back is not made.
-    fn spend(&mut self, bytes: usize) -> Result<(), Fail> {
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), Fail> {
         self.budget = self.budget.checked_sub(bytes).ok_or(Fail::Request(ErrorCode::BAD_ARGUMENTS))?;
         Ok(())
     }

@@ -28,13 +28,13 @@ pub struct Asker<'a> {
     pub auth: &'a AuthIds,
     pub rules: &'a AuthRules,
     work: Cell<usize>,
-    /// The last list that was gone through, and whether it lets this one read.
-    judged: Cell<Option<(*const Acl, bool)>>,
+    /// The last lists that were gone through, and whether each lets this one read.
+    judged: Cell<[Option<(*const Acl, bool)>; 8]>,
 }
 
 impl<'a> Asker<'a> {
     pub fn new(conn: u32, session: SessionId, auth: &'a AuthIds, rules: &'a AuthRules) -> Asker<'a> {
-        Asker { conn, session, auth, rules, work: Cell::new(0), judged: Cell::new(None) }
+        Asker { conn, session, auth, rules, work: Cell::new(0), judged: Cell::default() }
     }
 
     /// What answering took beside finding one znode and encoding it: entries of access lists, paths, parts; each some 100 ns.
@@ -241,14 +241,17 @@ fn permitted(node: NodeRef<'_>, wanted: i32, asker: &Asker<'_>) -> Result<(), Er
 
 /// A request with many parts often asks the same list again.
 fn permitted_by(acl: &[Acl], wanted: i32, asker: &Asker<'_>) -> bool {
-    let judged = asker.judged.get().filter(|(list, _)| wanted == Acl::READ && *list == acl.as_ptr());
-    if let Some((_, verdict)) = judged {
-        return verdict;
+    let mut judged = asker.judged.get();
+    let known = judged.iter().flatten().find(|(list, _)| wanted == Acl::READ && *list == acl.as_ptr());
+    if let Some((_, verdict)) = known {
+        return *verdict;
     }
     asker.worked(acl.len());
     let verdict = auth::permits(acl, wanted, asker.auth, asker.rules);
     if wanted == Acl::READ {
-        asker.judged.set(Some((acl.as_ptr(), verdict)));
+        judged.rotate_right(1);
+        judged[0] = Some((acl.as_ptr(), verdict));
+        asker.judged.set(judged);
     }
     verdict
 }

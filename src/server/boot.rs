@@ -22,7 +22,7 @@ use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
 use crate::server::admission::Admission;
 use crate::server::ensemble::election_net::ElectionNet;
-use crate::server::ensemble::own_ports;
+use crate::server::ensemble::own_ports::{self, OwnPorts};
 use crate::server::ensemble::quorum_net::QuorumNet;
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::feed::Feed;
@@ -92,6 +92,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let port = net::take_port(config.client_port_address, config.client_port)?;
     let backlog = config.client_port_listen_backlog.map_or(-1, |backlog| backlog as i32);
     let address = port.address();
+    let own_ports = config.ensemble.as_ref().map(own_ports::take).transpose()?;
 
     take_over_zookeeper(&disk, &config)?;
     let options = tree_options(&config);
@@ -108,7 +109,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
         clock::now().since(began).as_millis()
     );
     let listener = port.listen(backlog)?;
-    let running = spawn(config, recovered, listener, address, lock, log_lock)?;
+    let running = spawn(config, recovered, (listener, address), own_ports, lock, log_lock)?;
     tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
     Ok(running)
 }
@@ -165,8 +166,8 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
 fn spawn(
     config: Config,
     recovered: Recovered,
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+    (listener, address): (std::net::TcpListener, SocketAddr),
+    own_ports: Option<OwnPorts>,
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
@@ -206,9 +207,9 @@ fn spawn(
     let shared =
         Arc::new(Shared::new(settings(&config), links, pipeline_bell, admission, AdminQueue::default(), metrics));
     let (helper_mail, helper) = helper();
-    let member = match (&config.ensemble, members, part) {
-        (Some(ensemble), Some(members), Some(part)) => {
-            Some(member(&config, ensemble, members, part, &pipeline_poll, &helper_mail, &shared)?)
+    let member = match (&config.ensemble, members, part, own_ports) {
+        (Some(ensemble), Some(members), Some(part), Some(ports)) => {
+            Some(member(&config, (ensemble, members), part, ports, &pipeline_poll, &helper_mail, &shared)?)
         }
         _ => {
             shared.set_serving(true);
@@ -388,9 +389,9 @@ fn members(config: &Config, ensemble: &Ensemble) -> Result<Arc<EnsembleConfig>, 
 /// What a server of an ensemble has beside: its epochs, and the ports between servers.
 fn member(
     config: &Config,
-    ensemble: &Ensemble,
-    members: Arc<EnsembleConfig>,
+    (ensemble, members): (&Ensemble, Arc<EnsembleConfig>),
     part: Part,
+    ports: OwnPorts,
     poll: &Poll,
     helper: &HelperMail,
     shared: &Arc<Shared>,
@@ -399,8 +400,6 @@ fn member(
     let me = ServerId(ensemble.me);
     let own = members.server(me).expect("the configuration has a line for this server");
     let role = own.role;
-    let on_all = ensemble.quorum_listen_on_all_ips;
-    let ports = own_ports::take(&own.addresses, on_all, ensemble.election_bind_retries)?;
 
     let timing = Timing {
         tick_ms: u64::from(config.tick_time_ms),
@@ -436,7 +435,7 @@ fn member(
     };
     let elections = ElectionNet::new(
         registry()?,
-        ports.election,
+        ports.election.into_iter().map(|port| port.listen(0)).collect::<Result<_, _>>()?,
         resolver(),
         me,
         own.addresses.clone(),

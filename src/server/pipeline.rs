@@ -177,8 +177,8 @@ pub struct Pipeline {
     reconnects: Vec<Reconnect>,
     next_container_check: Now,
     next_session_check: Now,
-    /// Wall time and monotonic time at start: TTLs go by the one plus what has passed of the other, so that a jump of
-    /// the wall clock reaps nothing.
+    /// Wall time and monotonic time at start: TTLs go by the one plus what has passed of the other, or by the wall clock where
+    /// that is earlier, so that a jump of it reaps nothing (`trusted_wall_ms`).
     started: (i64, Now),
 }
 

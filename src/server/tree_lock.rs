@@ -6,7 +6,7 @@
 //! a write guard excludes every reader, which makes a multi atomic for them.
 //!
 //! Rules of the guards: no system call, no log line, no unbounded work while one is held; a core lets go after
-//! `limits::READ_GUARD_BYTES` of replies, the pipeline after `limits::WRITE_GUARD_TXNS` transactions.
+//! `limits::READ_GUARD_BYTES` of replies, the pipeline after `limits::WRITE_GUARD_TXNS` changes.
 //!
 //! This file is one of the three that may be `unsafe`: what a lock guards has to be reached through it.
 #![allow(unsafe_code)]

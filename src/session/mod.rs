@@ -149,9 +149,13 @@ impl SessionTable {
         self.sessions.get(&id).map(|session| session.negotiated_ms)
     }
 
-    /// Another server, on which the client is, says that the session was heard from, and what its timeout is there.
-    pub fn touch_elsewhere(&mut self, id: SessionId, negotiated_ms: i32, now: Now) {
-        if let Some(session) = self.sessions.get_mut(&id).filter(|_| negotiated_ms > 0) {
+    /// Another server says that the session was heard from, and what its timeout is there. `owner` stands for that server: if
+    /// the client is elsewhere by now, it has another timeout from there.
+    pub fn touch_elsewhere(&mut self, id: SessionId, negotiated_ms: i32, owner: OwnerHandle, now: Now) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && negotiated_ms > 0
+            && session.owner.is_none_or(|held| held == owner.0)
+        {
             session.negotiated_ms = negotiated_ms;
         }
         self.touch(&[id], now);

@@ -121,6 +121,14 @@ fn what_is_made_is_no_larger_than_a_record_may_be() {
             let ops = |count: usize| (0..count).map(|n| (op, make(op, &format!("/{n}"), data))).collect::<Vec<_>>();
             let most = (1..200).take_while(|&count| fits(&mut server(), Multi, &multi(&ops(count)))).count();
             assert!(most > 2, "{op:?}: {most}");
+            // One in the middle fails, and so do all behind it.
+            let failing = |count: usize| {
+                let mut all = ops(most - 1);
+                all.extend((0..count).map(|_| (Delete, path_version("/missing", -1))));
+                all
+            };
+            let failed = (1..500).take_while(|&count| fits(&mut server(), Multi, &multi(&failing(count)))).count();
+            assert!(failed < 499, "{op:?}: {failed}");
         }
         if op != Check {
             let most = (0..3 * MAX).take_while(|&len| fits(&mut server(), op, &make(op, "/n", &vec![b'x'; len])));

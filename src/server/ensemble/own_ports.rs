@@ -2,26 +2,28 @@
 //!
 //! Runs on: the starting thread, which may wait for a port or a name.
 
+use crate::config::Ensemble;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
 use crate::hosts;
 use crate::net::{self, Port};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What a member has its ports as.
+/// Taken; connections are refused until somebody listens.
 pub struct OwnPorts {
-    /// Taken, and to be listened on only while it leads.
+    /// Listened on only while the server leads.
     pub quorum: Vec<Port>,
-    pub election: Vec<TcpListener>,
+    pub election: Vec<Port>,
 }
 
 /// Takes the ports of each of this server's addresses, or of all that the machine has. Names are looked up now, and not
-/// again. Tries again (`retries` times; 0: for ever), since who has the port may be about to end, and a name may not be
-/// known yet.
-pub fn take(addresses: &[PeerAddress], on_all: bool, retries: u32) -> Result<OwnPorts, Fatal> {
+/// again. Tries again (`electionPortBindRetry` times; 0: for ever), since who has a port may be about to end, and a name may
+/// not be known yet.
+pub fn take(ensemble: &Ensemble) -> Result<OwnPorts, Fatal> {
+    let retries = ensemble.election_bind_retries;
     for attempt in 0.. {
-        match try_to_take(addresses, on_all) {
+        match try_to_take(&ensemble.my_line().addresses, ensemble.quorum_listen_on_all_ips) {
             Err(Fatal::Listen { address, source }) if retries == 0 || attempt < retries => {
                 tracing::warn!("cannot listen for the other servers on {address}: {source}; again in a second");
                 // Nobody wakes it; a little less than a second would do too.
@@ -47,7 +49,8 @@ fn try_to_take(addresses: &[PeerAddress], on_all: bool) -> Result<OwnPorts, Fata
             }
         }
     }
-    let quorum = quorum.into_iter().map(|(ip, port)| net::take_port(ip, port)).collect::<Result<_, _>>()?;
-    let election = election.into_iter().map(|(ip, port)| net::listen(ip, port, 0)).collect::<Result<_, _>>()?;
-    Ok(OwnPorts { quorum, election })
+    let take = |places: Vec<(Option<IpAddr>, u16)>| -> Result<Vec<Port>, Fatal> {
+        places.into_iter().map(|(ip, port)| net::take_port(ip, port)).collect()
+    };
+    Ok(OwnPorts { quorum: take(quorum)?, election: take(election)? })
 }

@@ -39,7 +39,8 @@ enum Dial {
     Resolving,
     /// Not there (yet): the leader opens its port only when it leads.
     Waiting(Now),
-    Connecting(BufferedStream),
+    /// Until then: an address may answer nothing at all.
+    Connecting(BufferedStream, Now),
     Connected(BufferedStream),
 }
 
@@ -68,6 +69,9 @@ pub struct QuorumNet {
 
 /// Attempts to connect to a leader, which take a little more than half a second where they are refused.
 const ATTEMPTS_MAX: u32 = 12;
+
+/// For an address to answer; a name server that gives several, or a line that has several, is tried further then.
+const CONNECT_MS: u64 = 2_000;
 
 /// Between two attempts to reach a leader: soon at first, since it may be about to listen.
 fn pause(attempt: u32) -> Duration {
@@ -151,7 +155,7 @@ impl QuorumNet {
                 true
             }
             LEADER => {
-                if let Dial::Connecting(stream) | Dial::Connected(stream) = &mut self.dial {
+                if let Dial::Connecting(stream, _) | Dial::Connected(stream) = &mut self.dial {
                     stream.note(readiness);
                 }
                 true
@@ -232,10 +236,11 @@ impl QuorumNet {
                 }
                 Dial::Waiting(until) if *until <= now => self.resolve(),
                 Dial::Waiting(_) => return false,
-                Dial::Connecting(stream) => match stream.finish_connecting() {
+                Dial::Connecting(stream, until) => match stream.finish_connecting() {
+                    Ok(false) if *until <= now => self.wait(now),
                     Ok(false) => return false,
                     Ok(true) => {
-                        let Dial::Connecting(stream) = std::mem::replace(&mut self.dial, Dial::Idle) else {
+                        let Dial::Connecting(stream, _) = std::mem::replace(&mut self.dial, Dial::Idle) else {
                             unreachable!("matched above")
                         };
                         self.dial = Dial::Connected(stream);
@@ -257,7 +262,10 @@ impl QuorumNet {
         match TcpStream::connect(address) {
             Ok(mut stream) => {
                 match self.registry.register(&mut stream, LEADER, Interest::READABLE | Interest::WRITABLE) {
-                    Ok(()) => self.dial = Dial::Connecting(BufferedStream::new(stream, false)),
+                    Ok(()) => {
+                        let until = now.plus_ms(CONNECT_MS);
+                        self.dial = Dial::Connecting(BufferedStream::new(stream, false), until);
+                    }
                     Err(_) => self.wait(now),
                 }
             }
@@ -278,7 +286,7 @@ impl QuorumNet {
     /// When `progress` has something to do without an event.
     pub fn deadline(&self) -> Option<Now> {
         let dial = match self.dial {
-            Dial::Waiting(until) => Some(until),
+            Dial::Waiting(until) | Dial::Connecting(_, until) => Some(until),
             _ => None,
         };
         [dial, self.calls_at].into_iter().flatten().min()

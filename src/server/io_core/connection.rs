@@ -32,7 +32,7 @@ pub enum Wait {
     Nothing,
     /// A read stands behind writes of the same connection.
     Writes,
-    /// The pipeline has no room for another write, or this connection has too many in it.
+    /// The pipeline has no room for another write, or others have waited for it longer.
     Room,
     /// The client does not read its replies.
     Output,

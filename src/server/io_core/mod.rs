@@ -366,8 +366,8 @@ impl IoCore {
         let mut guard = self.reader.read();
         self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
         let mut budget = process::Budget::default();
-        // Who has waited longest comes first. Delivery may make more connections ready; each is worked off as far as it can
-        // go, so this ends.
+        // What was kept comes before what has only now been received. Delivery may make more connections ready; each is worked
+        // off as far as it can go, so this ends.
         let mut arrived = self.arrived.drain(..);
         loop {
             if budget.is_spent() {

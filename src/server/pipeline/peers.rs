@@ -13,6 +13,7 @@ use crate::clock::Now;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
+use crate::server::queue::ConnId;
 use crate::wire::quorum::{FIXED, PacketType, QuorumPacket, Request, SessionTimeout};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::Role;
@@ -252,7 +253,8 @@ impl Pipeline {
             Heard::Sessions(data) => {
                 if member.serving {
                     for touched in SessionTimeout::read_all(data).filter_map(Result::ok) {
-                        self.sessions.touch_elsewhere(touched.session, touched.timeout_ms, now);
+                        let owner = ConnId::of_link(link.0).into();
+                        self.sessions.touch_elsewhere(touched.session, touched.timeout_ms, owner, now);
                     }
                 }
             }
