@@ -3,8 +3,8 @@
 mod support;
 
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
 use support::ensemble::{Ensemble, Layout, SOON};
 use support::servers::wait_for;
@@ -45,6 +45,55 @@ fn the_quorum_port_is_open_while_its_server_leads() {
         wait_for("its quorum port to close", SOON, refused);
         followers.iter().for_each(|&at| ensemble.restart(at));
     }
+}
+
+/// A listener that nobody accepts from, and whose line is full: who calls then hears nothing.
+struct Silent {
+    _listener: socket2::Socket,
+    _callers: Vec<socket2::Socket>,
+}
+
+impl Silent {
+    fn at(address: SocketAddr) -> io::Result<Silent> {
+        let socket = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let listener = socket()?;
+        listener.bind(&address.into())?;
+        listener.listen(0)?;
+        let mut callers = Vec::new();
+        for _ in 0..4 {
+            let caller = socket()?;
+            caller.set_nonblocking(true)?;
+            // It is under way, or waits already.
+            let _ = caller.connect(&address.into());
+            callers.push(caller);
+        }
+        Ok(Silent { _listener: listener, _callers: callers })
+    }
+}
+
+#[test]
+fn a_server_is_found_behind_an_address_that_answers_nothing() {
+    let silent = Ipv4Addr::new(127, 0, 0, 7);
+    let more = |ensemble: &Ensemble| {
+        let mut silents = Vec::new();
+        for at in 0..3 {
+            silents.push(Silent::at((silent, ensemble.quorum_address(at).port()).into())?);
+            let file = ensemble.config(at);
+            let text = fs::read_to_string(&file)?;
+            let line = |line: &str| match line.strip_prefix("server.").and_then(|rest| rest.split_once('=')) {
+                // Its own are those that it listens at.
+                Some((id, address)) if id != (at + 1).to_string() => {
+                    let ports = address.strip_prefix("127.0.0.1").unwrap().replace(":participant", "");
+                    format!("server.{id}={silent}{ports}|{address}\n")
+                }
+                _ => format!("{line}\n"),
+            };
+            fs::write(&file, text.lines().map(line).collect::<String>())?;
+        }
+        Ok(silents)
+    };
+    let (ensemble, _silents) = Ensemble::start_after(Layout::of(3).with("multiAddress.enabled=true"), more);
+    ensemble.client(ensemble.followers()[0], 30_000).create("/through", b"", 0).unwrap().unwrap();
 }
 
 #[test]

@@ -242,7 +242,13 @@ fn an_interrupted_import_with_options_is_not_finished_without_them() {
         is_unfinished(&after, dir()).unwrap().then_some(after)
     });
     let disk = begun.expect("a step at which it has begun");
-    assert!(matches!(take(&disk), Err(Fatal::ForeignData { problem, .. }) if problem.contains("--up-to")));
+    let mut no_digests = options();
+    (no_digests.tree.digest, no_digests.check_digests) = (false, false);
+    let others = [options(), no_digests, ImportOptions { check_digests: false, ..options() }];
+    for other in others.into_iter().chain([ImportOptions { up_to: Some(Zxid(0x101)), ..options() }]) {
+        let refused = take_over(&disk, dirs(), other, false, &mut |_, _| {});
+        assert!(matches!(refused, Err(Fatal::ForeignData { problem, .. }) if problem.contains("--up-to 0x100")));
+    }
     assert!(matches!(take_over(&disk, dirs(), early, false, &mut |_, _| {}), Ok(TakeOver::Done(_))));
     assert_eq!(ours(&disk).0.zxid(), Zxid(0x100));
 }

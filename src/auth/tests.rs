@@ -98,6 +98,12 @@ fn nor_can_it_gather_long_ones() {
     assert_eq!(outcomes, [true, true, true, false, false]);
     outcomes[0] = ids.authenticate(Some("digest"), Some(b"bob:pw"), &rules).is_ok();
     assert!(outcomes[0], "a short one has room");
+    // A character of four bytes is forwarded in six.
+    let mut ids = AuthIds::default();
+    let bytes_max = 2 * 8 + 2 * "digest".len() + 6 * 3;
+    assert!(ids.add_within(bytes_max, "digest", "\u{1F600}\u{1F600}"));
+    assert!(!ids.add_within(bytes_max, "digest", "\u{1F600}b"));
+    assert!(ids.add_within(bytes_max, "digest", "\u{1F600}"));
     let small = AuthRules { bytes_max: 100, ..AuthRules::default() };
     let mut ids = peer("127.0.0.1");
     let outcomes = [b"u1:p", b"u2:p", b"u3:p"].map(|auth| ids.authenticate(Some("digest"), Some(auth), &small).is_ok());

@@ -95,7 +95,7 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
             let Some(imported) = import(&disk, theirs.snapshots, theirs.log, options, &mut progress)? else {
                 return Err(nothing(theirs));
             };
-            check_room(&disk, own, args.replace)?;
+            check_room(&disk, own, &options, args.replace)?;
             import_from(&disk, theirs, own, options, imported)?
         }
         None => match take_over(&disk, own, options, args.replace, &mut progress)? {
@@ -128,10 +128,13 @@ fn version_2(dir: &Path) -> PathBuf {
 }
 
 /// Nothing of either kind may be where data of another place is to be, but what an interrupted import has left.
-fn check_room(disk: &RealDisk, dirs: Dirs<'_>, replace: bool) -> Result<(), Fatal> {
+fn check_room(disk: &RealDisk, dirs: Dirs<'_>, options: &ImportOptions, replace: bool) -> Result<(), Fatal> {
     if let Some(theirs) = Files::list(disk, dirs.snapshots, dirs.log)?.paths().next() {
         let problem = "there are files of ZooKeeper's here too, and those of another place are to be taken over".into();
         return Err(Fatal::ForeignData { file: theirs.to_owned(), problem });
+    }
+    if !replace {
+        zookeeper::refuse_another_choice(disk, dirs.snapshots, options)?;
     }
     let ours = zookeeper::our_files(disk, dirs)?;
     if let (Some(path), false) = (ours.first(), replace || zookeeper::is_unfinished(disk, dirs.snapshots)?) {

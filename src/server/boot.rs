@@ -92,7 +92,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let port = net::take_port(config.client_port_address, config.client_port)?;
     let backlog = config.client_port_listen_backlog.map_or(-1, |backlog| backlog as i32);
     let address = port.address();
-    let own_ports = config.ensemble.as_ref().map(own_ports::take).transpose()?;
+    let own_ports = config.ensemble.as_ref().map(|ensemble| own_ports::take(ensemble, address)).transpose()?;
 
     take_over_zookeeper(&disk, &config)?;
     let options = tree_options(&config);

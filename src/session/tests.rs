@@ -79,6 +79,23 @@ fn a_touch_gives_the_negotiated_timeout_anew_and_may_shorten_it() {
 }
 
 #[test]
+fn the_timeout_is_that_of_the_server_that_the_client_is_on() {
+    let (first, second) = (OwnerHandle(7), OwnerHandle(8));
+    let mut table = table();
+    table.add(SessionId(1), 4_000, None, at(0));
+    // Nobody's, as after a change of leader: whoever has heard of it knows.
+    table.touch_elsewhere(SessionId(1), 10_000, first, at(0));
+    assert_eq!(table.negotiated_ms(SessionId(1)), Some(10_000));
+    assert!(table.reopen(SessionId(1), 40_000, second, at(0)));
+    table.touch_elsewhere(SessionId(1), 4_000, first, at(0));
+    assert_eq!(table.negotiated_ms(SessionId(1)), Some(40_000), "it has left that one");
+    table.touch_elsewhere(SessionId(1), 20_000, second, at(0));
+    table.touch_elsewhere(SessionId(1), 0, second, at(0));
+    assert_eq!(table.negotiated_ms(SessionId(1)), Some(20_000));
+    assert_eq!(table.timeout_ms(SessionId(1)), Some(4_000), "as it was created");
+}
+
+#[test]
 fn time_in_which_the_server_could_not_hear_does_not_count() {
     let mut table = table();
     table.add(SessionId(1), 4000, None, at(0));

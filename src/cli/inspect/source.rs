@@ -5,7 +5,8 @@ use crate::disk::{self, Disk, File, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::{OwnerRules, Zxid};
 use crate::snapshot::zookeeper::{
-    Compression, DecodeLimits, Dirs, FileError, Files, ImportOptions, import, our_files, read_file, read_state,
+    Compression, DecodeLimits, Dirs, FileError, Files, ImportOptions, import, is_unfinished, our_files, read_file,
+    read_state,
 };
 use crate::snapshot::{self, SessionRecord, snapshot_zxid};
 use crate::tree::{Tree, TreeOptions};
@@ -134,7 +135,10 @@ pub fn load(disk: &RealDisk, path: &Path, args: &InspectArgs) -> Result<Source, 
                 let (sessions, notes) = (imported.sessions, imported.report.notes);
                 return Ok(Source { name, tree: imported.tree, sessions, notes });
             }
-            let state = read_state(disk, dirs, options, |_| Ok(()))?;
+            let mut state = read_state(disk, dirs, options, |_| Ok(()))?;
+            if is_unfinished(disk, dirs.snapshots)? {
+                state.notes.push("an import was begun and not finished: this is a part of it".into());
+            }
             Ok(Source { name, tree: state.tree, sessions: state.sessions, notes: state.notes })
         }
     }

@@ -19,8 +19,8 @@ pub struct OwnPorts {
 
 /// Takes the ports of each of this server's addresses, or of all that the machine has. Names are looked up now, and not
 /// again. Tries again (`electionPortBindRetry` times; 0: for ever), since who has a port may be about to end, and a name may
-/// not be known yet.
-pub fn take(ensemble: &Ensemble) -> Result<OwnPorts, Fatal> {
+/// not be known yet. `client` is where this server's clients come, which can't be the same.
+pub fn take(ensemble: &Ensemble, client: SocketAddr) -> Result<OwnPorts, Fatal> {
     let retries = ensemble.election_bind_retries;
     for attempt in 0.. {
         match try_to_take(&ensemble.my_line().addresses, ensemble.quorum_listen_on_all_ips) {
@@ -29,10 +29,27 @@ pub fn take(ensemble: &Ensemble) -> Result<OwnPorts, Fatal> {
                 // Nobody wakes it; a little less than a second would do too.
                 std::thread::park_timeout(Duration::from_secs(1));
             }
-            done => return done,
+            done => {
+                let ports = done?;
+                let all = ports.quorum.iter().chain(&ports.election).map(Port::address);
+                // As long as nobody listens, one port can be taken twice.
+                return match all.into_iter().find(|own| is_same(*own, client)) {
+                    Some(own) => {
+                        let source =
+                            std::io::Error::other("it is the client port too; give one of them another number");
+                        Err(Fatal::Listen { address: own.to_string(), source })
+                    }
+                    None => Ok(ports),
+                };
+            }
         }
     }
     unreachable!("it ends with the last attempt")
+}
+
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (everywhere || one.ip() == other.ip())
 }
 
 fn try_to_take(addresses: &[PeerAddress], on_all: bool) -> Result<OwnPorts, Fatal> {

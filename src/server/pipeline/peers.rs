@@ -253,7 +253,10 @@ impl Pipeline {
             Heard::Sessions(data) => {
                 if member.serving {
                     for touched in SessionTimeout::read_all(data).filter_map(Result::ok) {
-                        let owner = ConnId::of_link(link.0).into();
+                        // Whose client uses another connection by now says so with this.
+                        let kept = member.unclaimed.contains(&touched.session);
+                        let kept = kept.then(|| self.sessions.owner(touched.session)).flatten();
+                        let owner = kept.unwrap_or(ConnId::of_link(link.0).into());
                         self.sessions.touch_elsewhere(touched.session, touched.timeout_ms, owner, now);
                     }
                 }

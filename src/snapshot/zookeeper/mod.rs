@@ -39,7 +39,8 @@ pub use import::{ImportOptions, Imported, ProgressBar, Report, import};
 pub use log::{End, LogReader, Next, Record, write_log_header, write_log_record};
 pub use stream::{StreamError, stream_snap};
 pub use takeover::{
-    Dirs, TakeOver, import_from, is_unfinished, our_files, put_state, refuse_unfinished, remove_ours, take_over,
+    Dirs, TakeOver, import_from, is_unfinished, our_files, put_state, refuse_another_choice, refuse_unfinished,
+    remove_ours, take_over,
 };
 
 use crate::wire::txn::Acl;

@@ -68,10 +68,44 @@ type Looks = BTreeMap<String, (u64, u32)>;
 #[derive(PartialEq, Eq, Debug)]
 struct Marker {
     done: bool,
-    /// Begun with options that a server's start has not: it can't finish that by itself.
-    chosen: bool,
+    /// With what it was begun; nothing, once it is done.
+    choice: Choice,
     zxid: Zxid,
     looks: Looks,
+}
+
+/// What whoever imports has chosen; a server's start chooses nothing, and can't finish what was begun with a choice.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Choice {
+    up_to: Option<Zxid>,
+    accept_digests: bool,
+}
+
+impl Choice {
+    fn of(options: &ImportOptions) -> Choice {
+        // Without digests in the tree there is nothing to compare, nor to accept.
+        Choice { up_to: options.up_to, accept_digests: options.tree.digest && !options.check_digests }
+    }
+}
+
+/// An error if a take-over was begun here with another choice and not finished.
+pub fn refuse_another_choice<D: Disk>(disk: &D, snapshots: &Path, options: &ImportOptions) -> Result<(), Fatal> {
+    let path = snapshots.join(IMPORTED);
+    let Some(Marker { done: false, choice, .. }) = Marker::load(disk, &path)? else { return Ok(()) };
+    if choice == Choice::default() || choice == Choice::of(options) {
+        return Ok(());
+    }
+    let mut words = String::new();
+    if let Some(up_to) = choice.up_to {
+        let _ = write!(words, " --up-to {up_to}");
+    }
+    if choice.accept_digests {
+        words += " --accept-digests";
+    }
+    let problem = format!(
+        "an import with{words} was begun and not finished; give the same command again, or another one with --replace"
+    );
+    Err(Fatal::ForeignData { file: path, problem })
 }
 
 /// Whether a take-over was begun in this directory and not finished: what there is of ours may be a part only.
@@ -84,7 +118,7 @@ pub fn refuse_unfinished<D: Disk>(disk: &D, snapshots: &Path) -> Result<(), Fata
     if !is_unfinished(disk, snapshots)? {
         return Ok(());
     }
-    let problem = "a take-over was begun and not finished; start the server, or import again, first".into();
+    let problem = "a take-over was begun and not finished; import again first, with the same command".into();
     Err(Fatal::ForeignData { file: snapshots.join(IMPORTED), problem })
 }
 
@@ -112,13 +146,11 @@ pub fn take_over<D: Disk>(
         };
     };
     let ours = our_files(disk, dirs)?;
+    if !replace {
+        refuse_another_choice(disk, dirs.snapshots, &options)?;
+    }
     match (&marker, ours.first()) {
         _ if replace => {}
-        (Some(Marker { done: false, chosen: true, .. }), _) if !is_chosen(&options) => {
-            let problem =
-                "an import with --up-to or --accept-digests was begun and not finished; give the same command again";
-            return Err(Fatal::ForeignData { file: marker_path, problem: problem.into() });
-        }
         (None | Some(Marker { done: false, .. }), None) | (Some(Marker { done: false, .. }), Some(_)) => {}
         (None, Some(_)) => {
             let problem = "a file of ZooKeeper's beside ostler's own, which did not come from it".into();
@@ -144,18 +176,14 @@ pub fn take_over<D: Disk>(
     let Some(imported) = import(disk, dirs.snapshots, dirs.log, options, progress)? else {
         return Ok(TakeOver::Nothing);
     };
-    let (chosen, zxid) = (is_chosen(&options), imported.tree.zxid());
-    let mut marker = Marker { done: false, chosen, zxid, looks: look(disk, dirs, &files)? };
+    let (choice, zxid) = (Choice::of(&options), imported.tree.zxid());
+    let mut marker = Marker { done: false, choice, zxid, looks: look(disk, dirs, &files)? };
     marker.store(disk, &marker_path)?;
     remove_ours(disk, dirs)?;
     let report = import_into(disk, dirs, dirs, options, imported)?;
-    (marker.done, marker.chosen) = (true, false);
+    (marker.done, marker.choice) = (true, Choice::default());
     marker.store(disk, &marker_path)?;
     Ok(TakeOver::Done(report))
-}
-
-fn is_chosen(options: &ImportOptions) -> bool {
-    options.up_to.is_some() || !options.check_digests
 }
 
 /// The same with files of another directory, which were imported: `to` has none of ZooKeeper's, and loses what it has of ours.
@@ -167,8 +195,8 @@ pub fn import_from<D: Disk>(
     imported: Imported,
 ) -> Result<Report, Fatal> {
     let path = to.snapshots.join(IMPORTED);
-    let (chosen, zxid) = (is_chosen(&options), imported.tree.zxid());
-    Marker { done: false, chosen, zxid, looks: Looks::new() }.store(disk, &path)?;
+    let (choice, zxid) = (Choice::of(&options), imported.tree.zxid());
+    Marker { done: false, choice, zxid, looks: Looks::new() }.store(disk, &path)?;
     remove_ours(disk, to)?;
     let report = import_into(disk, from, to, options, imported)?;
     disk.remove(&path).map_err(|error| disk::fatal(&path, 0, error))?;
@@ -321,11 +349,13 @@ impl Marker {
     /// Text, so that an operator who looks into it learns something.
     fn store<D: Disk>(&self, disk: &D, path: &Path) -> Result<(), Fatal> {
         let mut text = format!("{FIRST_LINE}\n");
-        let state = match (self.done, self.chosen) {
-            (true, _) => "done",
-            (false, false) => "begun",
-            (false, true) => "begun with options",
-        };
+        let mut state = String::from(if self.done { "done" } else { "begun" });
+        if let Some(up_to) = self.choice.up_to {
+            let _ = write!(state, " up-to {:x}", up_to.0);
+        }
+        if self.choice.accept_digests {
+            state += " accept-digests";
+        }
         let _ = writeln!(text, "{state} zxid {:#x}", self.zxid.0);
         for (name, (len, crc)) in &self.looks {
             let _ = writeln!(text, "{len} {crc:08x} {name}");
@@ -363,8 +393,18 @@ impl Marker {
             let (len, crc) = (words.next()?.parse().ok()?, u32::from_str_radix(words.next()?, 16).ok()?);
             looks.insert(words.next()?.to_owned(), (len, crc));
         }
-        let (done, chosen) = (state == "done", state == "begun with options");
-        Some(Marker { done, chosen, zxid: Zxid(u64::from_str_radix(zxid, 16).ok()?), looks })
+        let number = |digits: &str| u64::from_str_radix(digits, 16).ok().map(Zxid);
+        let mut words = state.split(' ');
+        let done = words.next()? == "done";
+        let mut choice = Choice::default();
+        while let Some(word) = words.next() {
+            match word {
+                "up-to" => choice.up_to = Some(number(words.next()?)?),
+                "accept-digests" => choice.accept_digests = true,
+                _ => return None,
+            }
+        }
+        Some(Marker { done, choice, zxid: number(zxid)?, looks })
     }
 }
 
@@ -378,9 +418,14 @@ mod tests {
         let path = Path::new("/d/zookeeper.imported");
         disk.create_dir(Path::new("/d")).unwrap();
         let looks = [("snapshot.16a".to_owned(), (3665, 7)), ("log.1 ".to_owned(), (0, u32::MAX))].into();
-        let mut marker = Marker { done: true, chosen: false, zxid: Zxid(0x1_0000_0000), looks };
-        for (done, chosen) in [(false, false), (false, true), (true, false)] {
-            (marker.done, marker.chosen) = (done, chosen);
+        let mut marker = Marker { done: true, choice: Choice::default(), zxid: Zxid(0x1_0000_0000), looks };
+        for (done, up_to, accept_digests) in [
+            (false, None, false),
+            (false, Some(Zxid(0x2_0000_000a)), false),
+            (false, Some(Zxid(7)), true),
+            (true, None, false),
+        ] {
+            (marker.done, marker.choice) = (done, Choice { up_to, accept_digests });
             marker.store(&disk, path).unwrap();
             assert_eq!(Marker::load(&disk, path).unwrap().as_ref(), Some(&marker));
         }
