@@ -44,7 +44,8 @@ pub const MULTI_READ_BYTES: usize = 64 << 20;
 pub const MULTI_READ_WORK: usize = 500_000;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
-/// Changes (parts of a transaction that has several) that the pipeline applies before it lets go of the tree: about 100 microseconds' worth.
+/// Changes (parts of a transaction that has several) that the pipeline applies before it lets go of the tree: about 100
+/// microseconds' worth.
 pub const WRITE_GUARD_TXNS: usize = 128;
 
 /// Bytes of a log segment; a larger record gets a segment of its own.

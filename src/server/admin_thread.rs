@@ -1,5 +1,5 @@
-//! Answers the four-letter words that have to be collected, and those that take time: asks cores and pipeline, makes the text, hands it to the core
-//! that holds the connection.
+//! Answers the four-letter words that have to be collected, and those that take time: asks cores and pipeline, makes the
+//! text, hands it to the core that holds the connection.
 //!
 //! Runs on: a thread of its own, asleep unless asked.
 

@@ -95,7 +95,7 @@ fn fan_out(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &s
     let mut outcome = rounds.outcome;
     outcome.seconds = now.since(Now::START).as_secs_f64() - outcome.seconds;
     outcome.own_busy = busy.part(now);
-    outcome.server_cpu_nanos = process::cpu_since(&target.pids, cpu);
+    outcome.server_cpu_nanos = process::cpu_at_rest_since(&target.pids, cpu);
     outcome.figure("rounds", last_ms.len() as f64);
     outcome.figure("first_ms", median(first_ms));
     outcome.figure("last_ms", median(last_ms));

@@ -28,6 +28,15 @@ pub fn cpu_since(pids: &[u32], from: Option<u64>) -> Option<u64> {
     cpu_nanos(pids)?.checked_sub(from?)
 }
 
+/// The same when all that was asked has been answered: after a moment in which the processes' threads come to rest, so that
+/// their time is exact. What was measured may have been shorter than a tick.
+pub fn cpu_at_rest_since(pids: &[u32], from: Option<u64>) -> Option<u64> {
+    if !pids.is_empty() {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    cpu_since(pids, from)
+}
+
 /// Nanoseconds in which the calling thread ran, or would have if it had been given a core. 0 where the kernel keeps no
 /// such account.
 pub fn own_busy_nanos() -> u64 {

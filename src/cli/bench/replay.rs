@@ -174,7 +174,7 @@ fn replay(
     let mut outcome = played.outcome;
     outcome.seconds = end.since(begin).as_secs_f64();
     outcome.own_busy = busy.part(end);
-    outcome.server_cpu_nanos = process::cpu_since(&target.pids, cpu);
+    outcome.server_cpu_nanos = process::cpu_at_rest_since(&target.pids, cpu);
     outcome.figure("recorded_connections", scripts.len() as f64);
     bar.finish_and_clear();
     Ok(outcome)

@@ -148,11 +148,10 @@ fn observe(
         std::thread::park_timeout(next.since(now).min(Duration::from_millis(100)));
     }
     bar.finish_and_clear();
-    if total.is_some() {
-        // So that its threads wait and their time is exact: all of a bounded run may have been shorter than a tick.
-        std::thread::park_timeout(Duration::from_millis(20));
+    match total {
+        Some(_) => process::cpu_at_rest_since(&target.pids, start.flatten()),
+        None => process::cpu_since(&target.pids, start.flatten()),
     }
-    process::cpu_since(&target.pids, start.flatten())
 }
 
 struct Asked {
