@@ -211,6 +211,11 @@ impl Cluster {
         self.log_behind(id, self.member(id).wiped_at)
     }
 
+    /// All that it has written.
+    pub fn whole_log(&self, id: u8) -> String {
+        self.log_behind(id, 0)
+    }
+
     fn log_behind(&self, id: u8, place: u64) -> String {
         let bytes = fs::read(self.log_file(id)).unwrap_or_default();
         String::from_utf8_lossy(&bytes[(place as usize).min(bytes.len())..]).into_owned()

@@ -12,6 +12,10 @@
 //! 3.8.0 alone, too: a server that had the same tree as the others, and was killed, lacks a znode of it when it has been started
 //! again; the digests in its own log do not fit from the very next transaction on, before it has heard of anybody.
 //!
+//! 3.8.0 alone, too: ZOOKEEPER-4394 (mended since): a follower that a ZooKeeper leader brings up to date falls over a commit that
+//! it does not expect, begins again, and logs a second time what it had logged; its files then have transactions out of
+//! order, and it comes back from them with znodes that were deleted, or without what it has acknowledged since.
+//!
 //! 3.8.0 alone, too: ZOOKEEPER-4537 (mended since): a server with one client may leave that one's requests without an answer
 //! until somebody else's transaction is committed, such as another session's beginning. Who reads its tree then asks again.
 //!
@@ -99,10 +103,27 @@ fn lost_while_loading(log: &str, differ: &str) -> Option<u64> {
     created.find(|created| created + 1 == first)
 }
 
+/// Whether a server has fallen over a commit of one of these leaders, by their quorum ports, and then logged out of order.
+fn logged_twice(log: &str, leaders: &[u16]) -> bool {
+    let mut lines = log.lines();
+    while lines.by_ref().any(|line| line.contains("NullPointerException") && line.contains("\"pif\" is null")) {
+        let left = lines.by_ref().find(|line| line.contains("Disconnected from leader (with address: "));
+        if left.is_some_and(|line| leaders.iter().any(|port| line.contains(&format!(":{port}). Was connected")))) {
+            return lines.any(|line| line.contains("FileTxnLog - Current zxid ") && line.contains(" is <= "));
+        }
+    }
+    false
+}
+
 /// What a 3.8.0 server has done by those faults, in words. `failure`: what the test says.
 pub fn own_fault(cluster: &Cluster, failure: &str) -> Option<String> {
-    let old = cluster.ids().filter(|id| cluster.kind(*id) == Kind::Java380);
-    old.into_iter().find_map(|id| {
+    let old = || cluster.ids().filter(|id| cluster.kind(*id) == Kind::Java380);
+    let ports: Vec<u16> = old().map(|id| cluster.member(id).quorum_port).collect();
+    old().find_map(|id| {
+        // Also if its data has been taken away since: others may have followed it before.
+        if logged_twice(&cluster.whole_log(id), &ports) {
+            return Some(format!("3.8.0 as server {id} fell over a commit of its own kind and logged out of order"));
+        }
         let log = cluster.log_since_wiped(id);
         if let Some(zxid) = applied_without_a_leader(&log) {
             return Some(format!("3.8.0 as server {id} applied {zxid} while it was looking for a leader"));
@@ -160,6 +181,20 @@ fn only_the_creation_right_before_the_first_digest_that_did_not_fit_is_lost_whil
     assert_eq!(lost_while_loading(&log, &differ(12_884_901_889, " / Some(Node { czxid: 1 })")), None);
     let later = format!("x Peer state changed: looking\n{misfit}");
     assert_eq!(lost_while_loading(&later, &differ(12_884_901_889, " / None")), None);
+}
+
+#[test]
+fn only_what_a_zookeeper_leader_had_it_log_twice_counts() {
+    let fell = "java.lang.NullPointerException: Cannot read field \"hdr\" because \"pif\" is null\n";
+    let left =
+        "x Disconnected from leader (with address: /127.0.0.1:21022). Was connected for 34ms. Sync state: false\n";
+    let again = "x FileTxnLog - Current zxid 8589934593 is <= 8589934835 for multi\n";
+    let log = [fell, left, again].concat();
+    assert!(logged_twice(&log, &[21_019, 21_022]));
+    // The leader was another.
+    assert!(!logged_twice(&log, &[21_019]));
+    assert!(!logged_twice(&[again, fell, left].concat(), &[21_022]));
+    assert!(!logged_twice(&[left, again].concat(), &[21_022]));
 }
 
 #[test]
