@@ -264,6 +264,19 @@ impl Cluster {
         fs::write(self.config_file(id), text).expect("a file in our folder");
     }
 
+    /// What an operator does with a 3.8.0 that was killed between the creation of a log file and its header, and does not
+    /// start again (ZOOKEEPER-1621); later versions do it themselves.
+    fn remove_empty_logs(&self, id: u8) {
+        let folders = [self.data(id), self.data_log(id)].map(|folder| folder.join("version-2"));
+        for entry in folders.iter().flat_map(fs::read_dir).flatten().flatten() {
+            let is_log = entry.file_name().to_string_lossy().starts_with("log.");
+            if is_log && entry.metadata().is_ok_and(|file| file.len() == 0) {
+                println!("{}, which is empty, is removed", entry.path().display());
+                fs::remove_file(entry.path()).expect("a file in our folder");
+            }
+        }
+    }
+
     /// Starts the process and does not wait for anything.
     pub fn start(&mut self, id: u8) {
         assert!(!self.is_running(id));
@@ -271,6 +284,9 @@ impl Cluster {
         fs::create_dir_all(&data).expect("a folder in ours");
         fs::write(data.join("myid"), id.to_string()).expect("a file in our folder");
         self.configure(id);
+        if self.kind(id) == Kind::Java380 {
+            self.remove_empty_logs(id);
+        }
         let config = self.config_file(id);
         let log = File::options().create(true).append(true).open(self.log_file(id)).expect("a log");
         let log_from = log.metadata().map_or(0, |file| file.len());
