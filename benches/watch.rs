@@ -13,11 +13,13 @@ fn change(kind: EventKind, path: &str, znode: u32) -> Change<'_> {
 fn watches(c: &mut Criterion) {
     let mut group = c.benchmark_group("watch");
     let filter = Arc::new(WatchFilter::new());
-    let mut table = WatchTable::new(filter.clone());
+    let mut table = WatchTable::new(filter.clone(), usize::MAX);
     let path = |n: u32| format!("/services/some-service/instances/{n:020}");
     for connection in 0..100 {
         (0..100).for_each(|n| {
-            table.add(connection, &path(connection * 100 + n), Some(connection * 100 + n), WatchKind::Data)
+            table
+                .add(connection, &path(connection * 100 + n), Some(connection * 100 + n), WatchKind::Data)
+                .expect("room")
         });
     }
     let unwatched = "/services/some-service/other/00000000000000000001";
@@ -35,7 +37,7 @@ fn watches(c: &mut Criterion) {
                 (path(n), n)
             },
             |(path, n)| {
-                table.add(1000, &path, Some(n), WatchKind::Data);
+                table.add(1000, &path, Some(n), WatchKind::Data).expect("room");
                 let mut told = 0;
                 table.trigger(&change(EventKind::NodeDataChanged, &path, n), &mut |_, _, _, _| told += 1);
                 told
@@ -45,7 +47,9 @@ fn watches(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(1000));
     group.bench_function("fire to 1000 persistent watches", |b| {
-        (0..1000).for_each(|connection| table.add(connection, "/config", Some(20_000), WatchKind::Persistent));
+        (0..1000).for_each(|connection| {
+            table.add(connection, "/config", Some(20_000), WatchKind::Persistent).expect("room")
+        });
         b.iter(|| {
             let mut told = 0;
             table.trigger(&change(EventKind::NodeDataChanged, "/config", 20_000), &mut |_, _, _, _| told += 1);
@@ -54,7 +58,8 @@ fn watches(c: &mut Criterion) {
     });
     group.bench_function("set 1000 one-shot watches and fire them", |b| {
         b.iter(|| {
-            (0..1000).for_each(|connection| table.add(connection, "/leader", Some(20_001), WatchKind::Data));
+            (0..1000)
+                .for_each(|connection| table.add(connection, "/leader", Some(20_001), WatchKind::Data).expect("room"));
             let mut told = 0;
             table.trigger(&change(EventKind::NodeDeleted, "/leader", 20_001), &mut |_, _, _, _| told += 1);
             assert_eq!(told, 1000);

@@ -18,6 +18,11 @@ pub const REPLY_MAX: usize = i32::MAX as usize - 1024;
 /// Writes that one connection may have in the pipeline before no more are taken from it.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
 
+/// What the watches of one connection may take in memory, by default (`ostler.connectionWatchBytes`): two million on znodes that
+/// exist, one in three of that with a path of a hundred bytes. And the least that may be set.
+pub const CONNECTION_WATCH_BYTES: usize = 64 << 20;
+pub const CONNECTION_WATCH_BYTES_MIN: usize = 64 << 10;
+
 /// Identities that one connection may gather with auth packets; one more is refused as failed.
 pub const CONNECTION_AUTH_IDS: usize = 1_000;
 /// Their bytes together. A learner sends all of them with each of the connection's writes, and they are a part of each znode

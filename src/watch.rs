@@ -93,6 +93,15 @@ const CHILD_PERSISTENT: u8 = 16;
 const IN_DATA_TABLE: u8 = DATA | DATA_PERSISTENT | RECURSIVE;
 const IN_CHILD_TABLE: u8 = CHILD | CHILD_PERSISTENT;
 
+/// Bytes that a watch counts as: 25 at most are measured (`tests/memory.rs`).
+const WATCH_BYTES: usize = 32;
+/// Bytes that a path counts as beside its text, where a watch hangs on one.
+const PATH_BYTES: usize = 64;
+
+/// A connection watches as much as it may; nothing has been registered.
+#[derive(Debug)]
+pub struct Full;
+
 #[derive(Default)]
 struct Watcher {
     /// Places, each kind by its number; some may be outdated or there twice.
@@ -100,6 +109,8 @@ struct Watcher {
     znodes: Vec<u32>,
     /// Places at which it really is.
     live: u32,
+    /// What those count as; a path that others watch, too, counts for each.
+    bytes: usize,
     /// Places at which it is in the data table.
     data_places: u32,
     /// Has a watch in the data table or had one that fired: it counts as watching nothing then, as in ZooKeeper. Not
@@ -131,6 +142,10 @@ pub struct WatchTable {
     child_count: usize,
     /// Pairs with a recursive watch; triggers walk up only if there are any.
     recursive_count: usize,
+    /// What the watches of one connection may count as.
+    connection_bytes: usize,
+    /// No connection's have ever counted as more: until that is near the limit, `add` need not look.
+    most_bytes: usize,
     hearers: Vec<ConnectionId>,
 }
 
@@ -143,8 +158,9 @@ pub struct Triggered {
 }
 
 impl WatchTable {
-    /// An empty table that keeps `filter` up to date.
-    pub fn new(filter: Arc<WatchFilter>) -> WatchTable {
+    /// An empty table that keeps `filter` up to date. `connection_bytes`: what the watches of one connection may take, paths
+    /// of znodes that are not there included.
+    pub fn new(filter: Arc<WatchFilter>, connection_bytes: usize) -> WatchTable {
         WatchTable {
             places: Places::new(),
             watchers: FastMap::default(),
@@ -152,22 +168,35 @@ impl WatchTable {
             data_count: 0,
             child_count: 0,
             recursive_count: 0,
+            connection_bytes,
+            most_bytes: 0,
             hearers: Vec::new(),
         }
     }
 
     /// Registers a watch; one that is there already is no news. `znode` is the number of the znode that the path names
     /// now, if there is one; a path that is only another name of a znode, as "" is of the root, goes without.
-    pub fn add(&mut self, connection: ConnectionId, path: &str, znode: Option<u32>, kind: WatchKind) {
+    pub fn add(
+        &mut self,
+        connection: ConnectionId,
+        path: &str,
+        znode: Option<u32>,
+        kind: WatchKind,
+    ) -> Result<(), Full> {
         let (modes, is_one_shot) = match kind {
             WatchKind::Data => (DATA, true),
             WatchKind::Child => (CHILD, true),
             WatchKind::Persistent => (DATA_PERSISTENT | CHILD_PERSISTENT, false),
             WatchKind::Recursive => (RECURSIVE, false),
         };
-        if is_one_shot && let Some(znode) = znode {
+        let on_znode = znode.filter(|_| is_one_shot);
+        let bytes = WATCH_BYTES + if on_znode.is_some() { 0 } else { PATH_BYTES + path.len() };
+        if self.most_bytes + bytes > self.connection_bytes {
+            self.find_room(connection, path, znode, modes, bytes)?;
+        }
+        if let Some(znode) = on_znode {
             self.add_at_znode(connection, path, znode, modes);
-            return;
+            return Ok(());
         }
         match self.place_of(connection, path, znode) {
             Some((place @ Place::Path(_), old)) => self.set_modes(place, connection, old, old | modes),
@@ -178,6 +207,26 @@ impl WatchTable {
             }
             None => self.add_at_path(connection, path, modes),
         }
+        Ok(())
+    }
+
+    /// Whether the connection has room for so much more, or has all this already.
+    #[cold]
+    fn find_room(
+        &mut self,
+        connection: ConnectionId,
+        path: &str,
+        znode: Option<u32>,
+        modes: u8,
+        bytes: usize,
+    ) -> Result<(), Full> {
+        let has = self.watchers.get(&connection).map_or(0, |watcher| watcher.bytes);
+        if has + bytes <= self.connection_bytes
+            || self.place_of(connection, path, znode).is_some_and(|(_, old)| old | modes == old)
+        {
+            return Ok(());
+        }
+        Err(Full)
     }
 
     /// Makes room for so many one-shot watches more: their list grows once, and not by a quarter many times.
@@ -371,6 +420,7 @@ impl WatchTable {
             return;
         }
         let hash = self.places.hash(place);
+        let bytes = self.bytes(place);
         // No recursive watch is ever used up, so only the lists and the counts of pairs change.
         let WatchTable { places, watchers, data_count, child_count, .. } = self;
         let gone = places.use_up(place, used_up, |connection, old, left| {
@@ -383,7 +433,10 @@ impl WatchTable {
                 *child_count -= 1;
             }
             assert!(old & used_up != 0);
-            watcher.live -= u32::from(left == 0);
+            if left == 0 {
+                watcher.live -= 1;
+                watcher.bytes -= bytes;
+            }
         });
         if gone {
             self.filter.place_changed(hash, false);
@@ -425,6 +478,7 @@ impl WatchTable {
 
     /// Keeps the counts and the connection's lists in step with what a place has.
     fn note_change(&mut self, place: Place, connection: ConnectionId, old: u8, new: u8) {
+        let bytes = self.bytes(place);
         let watcher = self.watchers.entry(connection).or_default();
         let step = |modes: u8| ((old & modes != 0) as usize, (new & modes != 0) as usize);
         let (before, after) = step(IN_DATA_TABLE);
@@ -441,10 +495,18 @@ impl WatchTable {
         }
         if old == 0 {
             watcher.live += 1;
+            watcher.bytes += bytes;
+            self.most_bytes = self.most_bytes.max(watcher.bytes);
             watcher.list(place);
         } else if new == 0 {
             watcher.live -= 1;
+            watcher.bytes -= bytes;
         }
+    }
+
+    /// What one watcher of a place counts as.
+    fn bytes(&self, place: Place) -> usize {
+        WATCH_BYTES + self.places.path_len(place).map_or(0, |len| PATH_BYTES + len)
     }
 
     /// Once most of a connection's lists is outdated, what is left is written anew: so it costs nothing much a watch.
@@ -463,6 +525,8 @@ impl WatchTable {
         };
         let left = renew(&mut watcher.paths, Place::Path) + renew(&mut watcher.znodes, Place::Znode);
         assert!(left == watcher.live as usize);
+        let paths = watcher.paths.iter().filter_map(|&number| places.path_len(Place::Path(number)));
+        assert!(watcher.bytes == left * WATCH_BYTES + paths.map(|len| PATH_BYTES + len).sum::<usize>());
     }
 }
 

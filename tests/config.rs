@@ -152,6 +152,10 @@ const OURS: &[(&str, &str)] = &[
     ("dataDir=DIR\nclientPort=2181\nx=\\u00g1", "Malformed \\uxxxx encoding."),
     ("dataDir=DIR\nclientPort=2181\ntickTime=-5", "tickTime -5 is below 1"),
     ("dataDir=DIR\nclientPort=2181\nminSessionTimeout=-2", "minSessionTimeout -2 is below 0"),
+    (
+        "dataDir=DIR\nclientPort=2181\nostler.connectionWatchBytes=65535",
+        "ostler.connectionWatchBytes 65535 is below 65536",
+    ),
     ("dataDir=DIR\nclientPort=2181\nostler.cores=0", "ostler.cores 0 is not within 1 and 256"),
     ("dataDir=DIR\nclientPort=2181\nostler.cores=257", "ostler.cores 257 is not within 1 and 256"),
     ("dataDir=DIR\nclientPort=2181\nostler.pinCores=yes", "Invalid option yes for ostler.pinCores"),

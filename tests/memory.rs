@@ -57,14 +57,14 @@ fn a_znode_takes_at_most_200_bytes_and_a_watch_at_most_25() {
 
     // Watches on existing znodes, each of 1000 connections on its own. Looked at at several sizes, since a table that doubles
     // is half empty at some of them. What was measured before is kept: memory that it gave back would not be counted.
-    let mut table = WatchTable::new(Arc::new(WatchFilter::new()));
+    let mut table = WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX);
     let before = resident();
     let connections = 1000;
     let mut znode = 0;
     for watches in [300, 600, 1000, 1200] {
         while znode < watches * connections {
             // The path is looked at and not kept.
-            table.add(znode % connections, "/services/1", Some(znode), WatchKind::Data);
+            table.add(znode % connections, "/services/1", Some(znode), WatchKind::Data).unwrap();
             znode += 1;
         }
         let each = (resident() - before) / znode as usize;
@@ -73,11 +73,11 @@ fn a_znode_takes_at_most_200_bytes_and_a_watch_at_most_25() {
     }
 
     // A million on the same thousand znodes.
-    let mut crowded = WatchTable::new(Arc::new(WatchFilter::new()));
+    let mut crowded = WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX);
     let before = resident();
     for connection in 0..connections {
         for znode in 0..1000 {
-            crowded.add(connection, "/services/1", Some(znode), WatchKind::Data);
+            crowded.add(connection, "/services/1", Some(znode), WatchKind::Data).unwrap();
         }
     }
     let each = (resident() - before) / crowded.watch_count();
@@ -86,10 +86,10 @@ fn a_znode_takes_at_most_200_bytes_and_a_watch_at_most_25() {
 
     // A million on paths that are no znodes: those have to be kept.
     let paths: Vec<Box<str>> = (0..1_000_000).map(|n| format!("/services/{n:030}").into_boxed_str()).collect();
-    let mut outside = WatchTable::new(Arc::new(WatchFilter::new()));
+    let mut outside = WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX);
     let before = resident();
     for (n, path) in paths.iter().enumerate() {
-        outside.add(n as u32 % connections, path, None, WatchKind::Data);
+        outside.add(n as u32 % connections, path, None, WatchKind::Data).unwrap();
     }
     // 40 bytes of path are an allocation of 48.
     let each = (resident() - before) / paths.len() - 48;

@@ -36,6 +36,44 @@ fn mntr(address: SocketAddr) -> impl Fn(&str) -> String {
     }
 }
 
+/// Paths of znodes that are not there, of 900 KB each: the limit is reached soon, in words that a client has and an operator sees.
+#[test]
+fn a_client_watches_no_more_than_the_limit_and_one_that_comes_back_with_more_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    const THROTTLED_OP: i32 = -127;
+    const NO_NODE: i32 = -101;
+    let path = |number: i32| format!("/{}{number:09}", "x".repeat(900_000 - 9));
+    let fits = (ostler::limits::CONNECTION_WATCH_BYTES / 900_100) as i32;
+    let mut client = Raw::connect(server.address);
+    for number in 0..fits {
+        assert_eq!(client.call(&read(number, OpCode::Exists, &path(number), true)).err, NO_NODE, "{number}");
+    }
+    assert_eq!(client.call(&read(1, OpCode::Exists, &path(fits), true)).err, THROTTLED_OP);
+    // Without a watch it is told, and what it watches already it may watch again.
+    assert_eq!(client.call(&read(2, OpCode::Exists, &path(fits), false)).err, NO_NODE);
+    assert_eq!(client.call(&read(3, OpCode::Exists, &path(0), true)).err, NO_NODE);
+    assert_eq!(mntr(server.address)("throttled_ops"), "1");
+    let set_watches = |number: i32| {
+        request(-8, OpCode::SetWatches.to_wire(), |out| {
+            out.put_long(0);
+            out.put_int(0);
+            out.put_int(1);
+            out.put_text(&path(number));
+            out.put_int(0);
+        })
+    };
+    assert_eq!(client.call(&set_watches(0)).err, 0);
+    client.send(&set_watches(fits));
+    // Its reply may still come, but nothing else does.
+    let rest = client.rest();
+    assert!(rest.len() <= 20, "{} bytes", rest.len());
+    // Another client, and the same one again, begin from nothing.
+    let mut other = Raw::connect(server.address);
+    assert_eq!(other.call(&read(1, OpCode::Exists, &path(fits), true)).err, NO_NODE);
+    server.stop().unwrap();
+}
+
 /// The input of the connection is full while it waits, first for its write and then for its client to read; what was
 /// left in the socket meanwhile has to be taken up in the end, although the socket says nothing more of it.
 #[test]

@@ -124,7 +124,7 @@ fn set_data(path: &str) -> Vec<u8> {
 /// getData: header and record decoded, looked up, permitted, encoded.
 fn read_path(times: u64) {
     let server = Server::new();
-    let mut watches = WatchTable::new(Arc::new(WatchFilter::new()));
+    let mut watches = WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX);
     let rules = AuthRules::default();
     let asker = Asker::new(1, SessionId(1), &server.auth, &rules);
     let mut frames = Vec::new();
@@ -196,9 +196,9 @@ fn log_path(times: u64) {
 
 /// One change told to many watchers: once for each notification, not for each change.
 fn fan_out_path(times: u64) {
-    let mut watches = WatchTable::new(Arc::new(WatchFilter::new()));
+    let mut watches = WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX);
     let path = znode(7);
-    (0..WATCHERS).for_each(|connection| watches.add(connection, &path, Some(7), WatchKind::Persistent));
+    (0..WATCHERS).for_each(|connection| watches.add(connection, &path, Some(7), WatchKind::Persistent).expect("room"));
     let mut outputs = vec![Vec::with_capacity(64 << 10); WATCHERS as usize];
     for at in 0..times / u64::from(WATCHERS) {
         let mut told = 0;
@@ -214,8 +214,9 @@ fn fan_out_path(times: u64) {
 /// A change that nobody watches: what the pipeline's thread pays to know that.
 fn unwatched_path(times: u64) {
     let filter = Arc::new(WatchFilter::new());
-    let mut watches = WatchTable::new(filter.clone());
-    (0..ZNODES / 2).for_each(|n| watches.add(n as u32 % WATCHERS, &znode(n), Some(n as u32), WatchKind::Data));
+    let mut watches = WatchTable::new(filter.clone(), usize::MAX);
+    (0..ZNODES / 2)
+        .for_each(|n| watches.add(n as u32 % WATCHERS, &znode(n), Some(n as u32), WatchKind::Data).expect("room"));
     let path = "/services/another-service/instance-1".to_owned();
     let mut seen = 0;
     for _ in 0..times {

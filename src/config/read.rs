@@ -408,6 +408,14 @@ impl Reader<'_> {
         if let Some(pin) = self.strict_truth("ostler.pinCores")? {
             config.pin_cores = pin;
         }
+        if let Some(bytes) = self.strict::<usize>("ostler.connectionWatchBytes")? {
+            let least = limits::CONNECTION_WATCH_BYTES_MIN;
+            if bytes < least {
+                let problem = format!("ostler.connectionWatchBytes {bytes} is below {least}");
+                return Err(self.fatal_key("ostler.connectionWatchBytes", problem));
+            }
+            config.connection_watch_bytes = bytes;
+        }
         if let Some(transactions) = self.strict::<u32>("ostler.epochTransactions")? {
             let most = limits::EPOCH_TRANSACTIONS;
             if !(EPOCH_TRANSACTIONS_MIN..=most).contains(&transactions) {

@@ -129,6 +129,8 @@ pub struct Config {
 
     /// `ostler.epochTransactions`: the leader of an ensemble opens a new epoch after so many transactions.
     pub epoch_transactions: u32,
+    /// `ostler.connectionWatchBytes`: what the watches of one connection may take in memory.
+    pub connection_watch_bytes: usize,
     /// `ostler.cores`: threads for client connections.
     pub cores: usize,
     /// `ostler.pinCores`: threads are bound to processors. By default where there are four or more.
@@ -199,6 +201,7 @@ impl Config {
             purge: Purge { snap_retain_count: 3, when: PurgeWhen::AfterSnapshot },
             four_letter_words: WordList::default(),
             read_only_mode: false,
+            connection_watch_bytes: limits::CONNECTION_WATCH_BYTES,
             cores: default_cores(processors),
             epoch_transactions: limits::EPOCH_TRANSACTIONS,
             pin_cores: processors >= 4,

@@ -12,7 +12,7 @@ use crate::auth::{self, AuthIds, AuthRules};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::tree::{NodeRef, Tree};
-use crate::watch::{WatchKind, WatchTable};
+use crate::watch::{Full, WatchKind, WatchTable};
 use crate::wire::client::{PathWatch, ReplyHeader, read_path};
 use crate::wire::multi::{self, MultiOp};
 use crate::wire::txn::Acl;
@@ -57,6 +57,12 @@ enum Refusal {
 impl From<crate::wire::Malformed> for Refusal {
     fn from(_: crate::wire::Malformed) -> Refusal {
         Refusal::Code(ErrorCode::MARSHALLING_ERROR)
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Refusal {
+        Refusal::Code(full.into())
     }
 }
 
@@ -145,7 +151,7 @@ fn record(
             out.put_buffer(node.data());
             node.stat().write(out);
             if request.watch {
-                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Data);
+                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Data)?;
             }
         }
         OpCode::Exists => {
@@ -159,7 +165,7 @@ fn record(
                 permitted(node, Acl::READ, asker)?;
             }
             if request.watch {
-                watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data);
+                watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data)?;
             }
             node.ok_or(ErrorCode::NO_NODE)?.stat().write(out);
         }
@@ -172,7 +178,7 @@ fn record(
                 node.stat().write(out);
             }
             if request.watch {
-                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Child);
+                watches.add(asker.conn, &path, watched(&path, Some(node)), WatchKind::Child)?;
             }
         }
         OpCode::GetAcl => {

@@ -3,7 +3,7 @@
 
 use super::{Asker, NULL, Refusal, watched};
 use crate::tree::Tree;
-use crate::watch::{WatchKind, WatchTable, WatchType};
+use crate::watch::{Full, WatchKind, WatchTable, WatchType};
 use crate::wire::client::{EventKind, PathMode, SetWatchesRequest, write_event};
 use crate::wire::writer::Jute;
 use crate::wire::{ErrorCode, OpCode, Reader};
@@ -11,9 +11,16 @@ use crate::wire::{ErrorCode, OpCode, Reader};
 /// The zxid in the header of an event that no transaction caused just now.
 const SYNTHESISED: i64 = -1;
 
+impl From<Full> for ErrorCode {
+    fn from(_: Full) -> ErrorCode {
+        ErrorCode::THROTTLED_OP
+    }
+}
+
 /// Registers what the client watched before it reconnected, and appends an event for each watch that would have fired
 /// meanwhile. No ACL is asked, as upstream. A null list ends it with -5, and so does a null path in one of the first three;
-/// what stood before it has been done.
+/// what stood before it has been done. So with -127, where the connection may watch no more: who gets that must not stay, since
+/// its client does not look.
 pub fn set_watches(
     op: OpCode,
     body: &[u8],
@@ -24,8 +31,8 @@ pub fn set_watches(
 ) -> ErrorCode {
     let Ok(request) = SetWatchesRequest::read(&mut Reader::new(body), op) else { return ErrorCode::MARSHALLING_ERROR };
     match set_all(request, tree, watches, asker, out) {
-        Some(()) => ErrorCode::OK,
-        None => ErrorCode::MARSHALLING_ERROR,
+        Ok(()) => ErrorCode::OK,
+        Err(code) => code,
     }
 }
 
@@ -35,45 +42,46 @@ fn set_all(
     watches: &mut WatchTable,
     asker: &Asker<'_>,
     out: &mut Vec<u8>,
-) -> Option<()> {
+) -> Result<(), ErrorCode> {
+    const NULL: ErrorCode = ErrorCode::MARSHALLING_ERROR;
     let since = request.relative_zxid;
     // As many as were decoded, not as many as were announced.
     let one_shot = [&request.data, &request.child].into_iter().flatten().map(Vec::len).sum();
     watches.expect(asker.conn, one_shot);
-    for path in request.data? {
-        let path = path?;
+    for path in request.data.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match tree.lookup(&path) {
             None => write_event(out, EventKind::NodeDeleted, &path, SYNTHESISED),
             Some(node) if node.mzxid().to_wire() > since => {
                 write_event(out, EventKind::NodeDataChanged, &path, SYNTHESISED);
             }
-            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data),
+            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Data)?,
         }
     }
-    for path in request.exist? {
-        let path = path?;
+    for path in request.exist.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match tree.lookup(&path) {
             Some(_) => write_event(out, EventKind::NodeCreated, &path, SYNTHESISED),
-            None => watches.add(asker.conn, &path, None, WatchKind::Data),
+            None => watches.add(asker.conn, &path, None, WatchKind::Data)?,
         }
     }
-    for path in request.child? {
-        let path = path?;
+    for path in request.child.ok_or(NULL)? {
+        let path = path.ok_or(NULL)?;
         match tree.lookup(&path) {
             None => write_event(out, EventKind::NodeDeleted, &path, SYNTHESISED),
             Some(node) if node.pzxid().to_wire() > since => {
                 write_event(out, EventKind::NodeChildrenChanged, &path, SYNTHESISED);
             }
-            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Child),
+            node => watches.add(asker.conn, &path, watched(&path, node), WatchKind::Child)?,
         }
     }
     for (paths, kind) in [(request.persistent, WatchKind::Persistent), (request.recursive, WatchKind::Recursive)] {
-        for path in paths? {
+        for path in paths.ok_or(NULL)? {
             let path = path.as_deref().unwrap_or(NO_PATH);
-            watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind);
+            watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind)?;
         }
     }
-    Some(())
+    Ok(())
 }
 
 /// Stands for the null path, which upstream is a key like any other: it can be watched, checked and removed. No
@@ -95,7 +103,7 @@ pub fn add_watch(
         _ => return Err(NULL),
     };
     let path = request.path.as_deref().unwrap_or(NO_PATH);
-    watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind);
+    watches.add(asker.conn, path, watched(path, tree.lookup(path)), kind)?;
     out.put_int(0);
     Ok(())
 }
@@ -146,7 +154,7 @@ mod tests {
             };
             let (mut body, mut out) = (Vec::new(), Vec::new());
             request.write(&mut body, OpCode::SetWatches2);
-            let mut watches = WatchTable::new(Arc::default());
+            let mut watches = WatchTable::new(Arc::default(), usize::MAX);
             let answer = set_watches(OpCode::SetWatches2, &body, &tree, &mut watches, &asker, &mut out);
             assert_eq!((answer.0, out.len()), (code, 0), "list {list}");
             for path in [NO_PATH, "/a"] {

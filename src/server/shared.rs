@@ -21,6 +21,8 @@ pub struct Settings {
     pub session_timeout_max_ms: i32,
     /// `jute.maxbuffer`: the largest frame that a client may send.
     pub frame_max: usize,
+    /// What the watches of one connection may take (`ostler.connectionWatchBytes`).
+    pub watch_bytes: usize,
     /// A connection that never asks for a session is closed after this (`nio.sessionlessCnxnTimeout`).
     pub sessionless_ms: u64,
     /// SO_KEEPALIVE on client sockets (`clientTcpKeepAlive`).

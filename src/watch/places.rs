@@ -89,6 +89,14 @@ impl Places {
         found.map(|&at| Place::Path(at))
     }
 
+    /// Bytes of the path that a place is, if it is one.
+    pub(super) fn path_len(&self, place: Place) -> Option<usize> {
+        match place {
+            Place::Path(at) => Some(self.paths[at as usize].path.len()),
+            Place::Znode(_) => None,
+        }
+    }
+
     /// What the filter knows a place by.
     pub(super) fn hash(&self, place: Place) -> u64 {
         match place {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 type Event = (ConnectionId, EventKind, String, AclOf);
 
 fn table() -> WatchTable {
-    WatchTable::new(Arc::new(WatchFilter::new()))
+    WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX)
 }
 
 /// As if every path had a znode, with a number of its own.
@@ -18,7 +18,7 @@ fn number(path: &str) -> u32 {
 }
 
 fn add(table: &mut WatchTable, connection: ConnectionId, path: &str, kind: WatchKind) {
-    table.add(connection, path, Some(number(path)), kind);
+    table.add(connection, path, Some(number(path)), kind).unwrap();
 }
 
 fn check(table: &WatchTable, connection: ConnectionId, path: &str, what: WatchType) -> bool {
@@ -216,6 +216,31 @@ impl Model {
     }
 }
 
+#[test]
+fn a_connection_watches_as_much_as_it_may_and_again_what_has_fired() {
+    const EACH: usize = WATCH_BYTES + PATH_BYTES + 2;
+    let mut table = WatchTable::new(Arc::new(WatchFilter::new()), 2 * EACH + 10);
+    // Not there yet: the paths count.
+    table.add(1, "/a", None, WatchKind::Data).unwrap();
+    table.add(1, "/b", None, WatchKind::Data).unwrap();
+    table.add(1, "/c", None, WatchKind::Data).unwrap_err();
+    table.add(1, "/c", Some(3), WatchKind::Child).unwrap_err();
+    // What it has is no more when it asks again; what others have is theirs.
+    table.add(1, "/b", None, WatchKind::Data).unwrap();
+    table.add(1, "/b", None, WatchKind::Persistent).unwrap_err();
+    table.add(2, "/c", None, WatchKind::Data).unwrap();
+    assert_eq!(heard(&mut table, NodeCreated, "/a"), [event(NodeCreated, "/a")]);
+    (0..3).for_each(|znode| table.add(1, "/c", Some(znode), WatchKind::Child).unwrap());
+    table.add(1, "/c", Some(3), WatchKind::Child).unwrap_err();
+    // A rest that was refused is not there.
+    assert_eq!(trigger(&mut table, NodeCreated, "/c"), [(2, NodeCreated, "/c".to_owned(), AclOf::Node)]);
+    table.close(1);
+    table.add(1, "/a", None, WatchKind::Recursive).unwrap();
+    assert!(table.remove(1, "/a", None, WatchType::Any) || table.remove(1, "/a", None, WatchType::PersistentRecursive));
+    (0..6).for_each(|znode| table.add(1, "/c", Some(znode), WatchKind::Data).unwrap());
+    table.add(1, "/c", Some(6), WatchKind::Data).unwrap_err();
+}
+
 /// Which znodes there are, and their numbers: the lowest free one, so that numbers come again at once.
 #[derive(Default)]
 struct Znodes(BTreeMap<String, u32>);
@@ -234,7 +259,7 @@ fn random_operations_agree_with_the_model() {
     for seed in 0..20 {
         let mut rng = Rng::new(seed);
         let filter = Arc::new(WatchFilter::new());
-        let mut table = WatchTable::new(filter.clone());
+        let mut table = WatchTable::new(filter.clone(), usize::MAX);
         let mut model = Model::default();
         let mut znodes = Znodes::default();
         znodes.create("/");
@@ -254,7 +279,7 @@ fn random_operations_agree_with_the_model() {
                     if kind == WatchKind::Child && znode.is_none() {
                         continue;
                     }
-                    table.add(connection, path, znode, kind);
+                    table.add(connection, path, znode, kind).unwrap();
                     *model.0.entry((path.to_owned(), connection)).or_default() |= modes;
                     if modes & IN_DATA_TABLE != 0 {
                         model.1.insert(connection);
@@ -367,9 +392,9 @@ fn a_connection_that_watches_again_and_again_keeps_a_short_list() {
 #[test]
 fn a_number_that_another_znode_gets_brings_none_of_the_old_watches() {
     let mut table = table();
-    table.add(1, "/old", Some(5), WatchKind::Data);
-    table.add(2, "/old", Some(5), WatchKind::Child);
-    table.add(3, "/old", Some(5), WatchKind::Persistent);
+    table.add(1, "/old", Some(5), WatchKind::Data).unwrap();
+    table.add(2, "/old", Some(5), WatchKind::Child).unwrap();
+    table.add(3, "/old", Some(5), WatchKind::Persistent).unwrap();
     let at_5 = |kind, path| Change { kind, path, znode: 5, parent: 0 };
     let events = trigger_change(&mut table, &at_5(NodeDeleted, "/old"));
     assert_eq!(events.iter().map(|event| event.0).collect::<BTreeSet<_>>(), BTreeSet::from([1, 2, 3]));

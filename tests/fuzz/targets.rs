@@ -175,7 +175,7 @@ impl Small {
         let mut small = Small {
             tree: Tree::new(TreeOptions { owner_rules: owner, digest: true }),
             prepare: Prepare::new(PrepareRules { owner, enforce_quota: true, ..PrepareRules::default() }),
-            watches: WatchTable::new(Arc::new(WatchFilter::new())),
+            watches: WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX),
             auth: AuthIds::of_peer([127, 0, 0, 1].into()),
             rules: AuthRules::default(),
             zxid: Zxid::ZERO,

@@ -92,7 +92,7 @@ impl Default for Clients {
             syncs: VecDeque::new(),
             heard: BTreeSet::new(),
             asked: Asked::default(),
-            watches: WatchTable::new(Arc::new(WatchFilter::new())),
+            watches: WatchTable::new(Arc::new(WatchFilter::new()), usize::MAX),
             auth: AuthIds::of_peer([127, 0, 0, 1].into()),
             rules: AuthRules::default(),
         }

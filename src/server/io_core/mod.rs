@@ -133,7 +133,7 @@ impl IoCore {
             None => None,
         };
         let alarm = Alarm::new(&poll, ALARM)?;
-        let watches = WatchTable::new(shared.cores[index].watches.clone());
+        let watches = WatchTable::new(shared.cores[index].watches.clone(), shared.settings.watch_bytes);
         Ok(IoCore {
             index,
             poll,

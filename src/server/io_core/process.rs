@@ -252,8 +252,7 @@ impl Parts {
                     return Step::Wait(Wait::Output);
                 }
                 self.note_request(slot);
-                self.answer(slot, op, header.xid, body, tree, shared, budget);
-                Step::Done
+                self.answer(slot, op, header.xid, body, tree, shared, budget)
             }
             Some(op) if op.is_write() || op == OpCode::Sync => {
                 if connection.in_flight as usize >= limits::CONNECTION_IN_FLIGHT_MAX {
@@ -323,19 +322,34 @@ impl Parts {
         tree: &Tree,
         shared: &Shared,
         budget: &mut Budget,
-    ) {
+    ) -> Step {
         let connection = &mut self.connections[slot];
         let xid = if op == OpCode::Ping { xid::PING } else { raw_xid };
         let asker = Asker::new(slot as u32, connection.session, &connection.auth, &shared.settings.auth);
         let out = connection.output.buffer(&mut self.pool);
         let before = out.len();
-        read::answer(op, xid, body, tree, &mut self.watches, &asker, out);
+        let code = read::answer(op, xid, body, tree, &mut self.watches, &asker, out);
         let written = out.len() - before;
         budget.bytes += written;
         budget.requests += 1 + asker.work() / WORK_OF_A_REQUEST;
         connection.facts.answered(op, xid, tree.zxid(), self.now, 0);
         self.tally.answered_read(written);
         self.wants_flush(slot);
+        if code == ErrorCode::THROTTLED_OP { self.watches_enough(slot, op) } else { Step::Done }
+    }
+
+    /// A client does not look at the answer to setWatches: with a part of its watches it would wait for events in vain.
+    #[cold]
+    fn watches_enough(&mut self, slot: usize, op: OpCode) -> Step {
+        self.tally.throttled();
+        if matches!(op, OpCode::SetWatches | OpCode::SetWatches2) {
+            return Step::Close("more watches than ostler.connectionWatchBytes allows");
+        }
+        if self.log_rate.allows(self.now) {
+            let address = self.connections[slot].address;
+            tracing::warn!("{address} has as many watches as ostler.connectionWatchBytes allows; it gets no more");
+        }
+        Step::Done
     }
 
     fn queue_write(&mut self, slot: usize, op: OpCode, xid: i32, body: &[u8]) -> Step {

@@ -81,6 +81,10 @@ impl Tally {
         self.recorder.count(Counter::SessionlessConnectionsExpired, 1);
     }
 
+    pub fn throttled(&self) {
+        self.recorder.count(Counter::ThrottledOps, 1);
+    }
+
     /// A read takes no time that a clock of milliseconds would see: it is answered in the turn that received it.
     pub fn publish(&mut self, now_ms: u64) {
         if !std::mem::take(&mut self.dirty) && self.reads == 0 {
