@@ -338,6 +338,53 @@ fn who_has_no_identity_of_a_required_scheme_is_answered_once_and_closed() {
     server.stop().unwrap();
 }
 
+/// Of the znode's list, and of its parent's where that changes: for each by its own identities, whoever was asked before it.
+#[test]
+fn each_watcher_hears_by_its_own_identities() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mine = |path: &str| {
+        request(1, OpCode::Create.to_wire(), |out| {
+            out.put_text(path);
+            out.put_buffer(Some(b"x"));
+            let id = derive("me:secret", DigestAlgorithm::Sha1);
+            Acl::write_list(&[Acl { perms: Acl::ALL, scheme: "digest".into(), id }], out);
+            out.put_int(0);
+        })
+    };
+    let mut owner = Raw::connect(server.address);
+    assert_eq!(owner.call(&auth("digest", b"me:secret")).err, 0);
+    assert_eq!(owner.call(&mine("/mine")).err, 0);
+    let identities: [&[&[u8]]; 6] =
+        [&[b"me:secret"], &[], &[b"other:x", b"me:secret"], &[b"other:x"], &[], &[b"me:secret"]];
+    let mut watchers: Vec<(Raw, bool)> = Vec::new();
+    for ids in identities {
+        let mut watcher = Raw::connect(server.address);
+        for id in ids {
+            assert_eq!(watcher.call(&auth("digest", id)).err, 0);
+        }
+        // Persistent: nobody asks for permission.
+        let add = request(2, OpCode::AddWatch.to_wire(), |out| {
+            out.put_text("/mine");
+            out.put_int(0);
+        });
+        assert_eq!(watcher.call(&add).err, 0);
+        watchers.push((watcher, ids.contains(&&b"me:secret"[..])));
+    }
+    // Data of the znode, then its children: the second is told by the parent's list.
+    assert_eq!(owner.call(&set(2, "/mine", b"y")).err, 0);
+    assert_eq!(owner.call(&create(3, "/mine/child", b"", 0)).err, 0);
+    for (at, (watcher, hears)) in watchers.iter_mut().enumerate() {
+        watcher.send(&ping());
+        for kind in [3, 4].into_iter().filter(|_| *hears) {
+            let event = watcher.reply();
+            assert_eq!((event.xid, event.body[..4].to_vec()), (-1, vec![0, 0, 0, kind]), "watcher {at}");
+        }
+        assert_eq!(watcher.reply().xid, -2, "watcher {at}");
+    }
+    server.stop().unwrap();
+}
+
 /// Connections whose sockets are never empty take turns with the others, also where a core's turn has room for exactly so many.
 #[test]
 fn those_who_always_have_more_to_ask_leave_room_for_others() {

@@ -3,7 +3,7 @@
 use super::Parts;
 use super::connection::{Connection, State, Wait};
 use super::process::FORSAKEN;
-use crate::auth;
+use crate::auth::{self, AuthIds};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
 use crate::server::feed::{Entry, FeedBatch, Told};
@@ -200,16 +200,24 @@ impl Parts {
         let touched = &told.touched;
         let change =
             Change { kind: touched.kind, path: &touched.path, znode: touched.slot, parent: touched.parent_slot };
+        // A list may have tens of thousands of entries. Who watches from one host mostly has the same identities as the last.
+        let mut judged: [Option<(AuthIds, bool)>; 2] = [None, None];
         let heard = watches.trigger(&change, &mut |conn, kind, path, acl_of| {
             let slot = conn as usize;
             let connection = &mut connections[slot];
-            let acl = match acl_of {
-                AclOf::Node => &touched.acl,
-                AclOf::Parent => &touched.parent_acl,
+            let [of_node, of_parent] = &mut judged;
+            let (acl, judged) = match acl_of {
+                AclOf::Node => (&touched.acl, of_node),
+                AclOf::Parent => (&touched.parent_acl, of_parent),
             };
-            let may_know = match acl {
-                None => true,
-                Some(acl) => auth::permits(acl, Acl::READ, &connection.auth, &shared.settings.auth),
+            let may_know = match (acl, &*judged) {
+                (None, _) => true,
+                (_, Some((ids, verdict))) if *ids == connection.auth => *verdict,
+                (Some(acl), _) => {
+                    let verdict = auth::permits(acl, Acl::READ, &connection.auth, &shared.settings.auth);
+                    *judged = Some((connection.auth.clone(), verdict));
+                    verdict
+                }
             };
             if !may_know || !matches!(connection.state, State::Open | State::Ending) {
                 return;
