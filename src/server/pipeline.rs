@@ -9,6 +9,7 @@
 
 mod apply;
 mod connect;
+mod expiry;
 mod forward;
 mod kept;
 mod member;
@@ -24,10 +25,10 @@ use crate::auth::AuthIds;
 use crate::clock::{self, Now};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
-use crate::ids::{Epoch, Owner, ServerId, SessionId, Zxid};
+use crate::ids::{Epoch, ServerId, SessionId, Zxid};
 use crate::limits;
 use crate::log::{self, LogView};
-use crate::metrics::{Counter, Recorder};
+use crate::metrics::Recorder;
 use crate::net::Alarm;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
@@ -40,7 +41,7 @@ use crate::server::snapshotter::SnapshotMail;
 use crate::server::tree_lock;
 use crate::session::{SessionIds, SessionState, SessionTable};
 use crate::storage::Dirs;
-use crate::tree::{Applied, Tree, TreeOptions};
+use crate::tree::{Applied, TreeOptions};
 use crate::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use crate::wire::{ErrorCode, OpCode};
 use crate::zab::{Input, Leading, Output, Role};
@@ -626,46 +627,6 @@ impl Pipeline {
         }
     }
 
-    fn expire_sessions(&mut self, now: Now) {
-        if now < self.next_session_check {
-            return;
-        }
-        if !self.has_room() {
-            // The news that sessions were heard from stands in queues that are not read now.
-            self.next_session_check = now.plus_ms((self.settings.tick_ms / 2).max(1));
-            return;
-        }
-        let time_ms = clock::wall_ms();
-        let expired = self.sessions.expired(now);
-        self.next_session_check = self.sessions.wake_at(now);
-        for session in expired {
-            tracing::info!("session {session} has expired");
-            self.recorder.count(Counter::StaleSessionsExpired, 1);
-            self.close_session(session, 0, time_ms, None);
-        }
-    }
-
-    /// Deletes containers and TTL nodes whose time has come, so many a minute.
-    fn reap(&mut self, now: Now) {
-        if now < self.next_container_check {
-            return;
-        }
-        let interval = self.settings.container_check_ms;
-        self.next_container_check = now.plus_ms(interval);
-        let wall = trusted_wall_ms(clock::wall_ms(), self.started.0, now.since(self.started.1));
-        let per_check = (self.settings.container_max_per_minute.saturating_mul(interval) / 60_000).max(1) as usize;
-        let never_used = self.settings.container_never_used_ms;
-        for path in reapable(self.tree.peek(), wall, never_used, per_check) {
-            let Some(zxid) = self.next_zxid() else { return };
-            if let Some(Prepared::Txn { header, txn, digest }) = self.prepare.reap(self.tree.peek(), &path, zxid, wall)
-            {
-                let bytes = self.propose(header, &txn, digest);
-                let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
-                self.pending.push_back(Pending { zxid, effect, reply: None, bytes });
-            }
-        }
-    }
-
     fn post(&mut self, now: Now) {
         if self.batch.is_empty() {
             if self.settle_at.take_if(|at| *at <= now).is_some() {
@@ -736,63 +697,5 @@ impl Pipeline {
             };
             gather.pipeline(&self.sessions, self.tree.peek(), mode, quorum_size);
         }
-    }
-}
-
-/// The wall time for what is deleted when its time is over: as the clock says, but no later than what it said at the start and
-/// the time since. So whichever way it is set meanwhile, nothing goes too early.
-fn trusted_wall_ms(wall_ms: i64, started_ms: i64, since: Duration) -> i64 {
-    wall_ms.min(started_ms.saturating_add(since.as_millis() as i64))
-}
-
-/// Containers that had children and have none, and TTL znodes without children whose time is over.
-fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
-    let containers = tree.containers().filter(|node| {
-        let used = node.stored_cversion() > 0;
-        let forgotten = never_used_ms > 0 && wall_ms.saturating_sub(node.mtime()) > never_used_ms;
-        node.num_children() == 0 && (used || forgotten)
-    });
-    let ttl = tree.ttl_nodes().filter(|node| match node.owner() {
-        Owner::Ttl(ttl) => node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
-        _ => false,
-    });
-    containers.chain(ttl).take(max).map(|node| node.path()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
-
-    #[test]
-    fn a_clock_that_is_set_makes_nothing_older_than_it_is() {
-        const HOUR: i64 = 3_600_000;
-        let since = Duration::from_secs(60);
-        assert_eq!(trusted_wall_ms(10 * HOUR + 60_000, 10 * HOUR, since), 10 * HOUR + 60_000);
-        assert_eq!(trusted_wall_ms(12 * HOUR, 10 * HOUR, since), 10 * HOUR + 60_000, "set ahead");
-        assert_eq!(trusted_wall_ms(8 * HOUR, 10 * HOUR, since), 8 * HOUR, "set back");
-    }
-
-    #[test]
-    fn a_container_that_was_never_used_is_forgotten_some_time_after_its_last_data() {
-        let mut tree = Tree::new(TreeOptions::default());
-        let mut apply = |txn: Txn, time: i64| {
-            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(tree.zxid().0 + 1), time };
-            tree.apply(&header, txn, &mut Applied::default());
-        };
-        for path in ["/left", "/written"] {
-            let (op, path) = (OpCode::CreateContainer, path.to_owned());
-            let (acl, kind) = (Acl::open().clone(), NodeKind::Container);
-            apply(Txn::Create { op, path, data: None, acl, kind, parent_cversion: -1 }, 1_000);
-        }
-        apply(Txn::SetData { op: OpCode::SetData, path: "/written".into(), data: None, version: 1 }, 1_500);
-        for (wall, reaped) in
-            [(1_100, &[][..]), (1_101, &["/left"]), (1_600, &["/left"]), (1_601, &["/left", "/written"])]
-        {
-            let mut found = reapable(&tree, wall, 100, 10);
-            found.sort_unstable();
-            assert_eq!(found, reaped, "at {wall}");
-        }
-        assert!(reapable(&tree, i64::MAX, 0, 10).is_empty(), "unless it is asked for");
     }
 }
