@@ -44,6 +44,10 @@ pub enum Fatal {
     /// Files are missing or don't fit together: `from..=to` is what is needed and not there.
     #[error("{}: transactions {from} to {to} are missing: {problem}", dir.display())]
     HistoryGap { dir: PathBuf, from: Zxid, to: Zxid, problem: String },
+    /// A change of the directory was interrupted, and what is there is neither the old state nor the new one. `problem` says
+    /// who finishes it.
+    #[error("{}: {problem}", file.display())]
+    Unfinished { file: PathBuf, problem: String },
     #[error("{}: {problem}", file.display())]
     EpochsDamaged { file: PathBuf, problem: String },
     /// The load generator could not finish, or a server answered wrongly.
@@ -63,6 +67,7 @@ impl Fatal {
             | Fatal::SnapshotCorrupt { .. }
             | Fatal::ZooKeeperData { .. }
             | Fatal::EpochsDamaged { .. }
+            | Fatal::Unfinished { .. }
             | Fatal::HistoryGap { .. } => 11,
         }
     }
@@ -96,6 +101,9 @@ impl Fatal {
             }
             Fatal::EpochsDamaged { .. } => {
                 "Restore the file from a backup of this server, or empty its data directory and let it join anew."
+            }
+            Fatal::Unfinished { .. } => {
+                "Nothing was changed. Finish what was begun in the way that is said, and try again."
             }
             Fatal::Bench { .. } => "What has been measured until then is not to be trusted.",
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",

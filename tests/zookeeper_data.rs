@@ -476,6 +476,61 @@ fn what_is_behind_our_snapshot_is_exported_as_a_log_too() {
     }
 }
 
+/// A log of ours behind a snapshot of ours at `LAST`, and its records.
+fn with_a_log(entries: &[Vec<u8>]) -> (SimDisk, Log<SimDisk>) {
+    let disk = disk_with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)]);
+    assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+    let sizes = Sizes { first: 16 << 10, segment: 16 << 10 };
+    let mut log = ostler::log::Recovery::open(disk.clone(), dir(), LAST, sizes).unwrap().finish().unwrap();
+    let mut batch = Batch::new();
+    for entry in entries {
+        let zxid = batch.last_zxid().unwrap_or(LAST);
+        batch.push(Zxid(zxid.0 + 1), entry);
+    }
+    log.append(&batch).unwrap();
+    log.sync().unwrap();
+    (disk, log)
+}
+
+fn grown(count: u64) -> Vec<Vec<u8>> {
+    let imported = read(&disk_with(&[("snapshot.16a", SNAPSHOT), ("log.1", LOG)])).unwrap();
+    let mut made = Made { tree: imported.tree, sessions: imported.sessions.into_iter().collect() };
+    made.grow(&mut Rng::new(7), count)
+}
+
+fn image(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let names = disk.list(dir()).unwrap();
+    names.into_iter().map(|name| (name.clone(), disk.contents(&dir().join(name)).unwrap())).collect()
+}
+
+/// Who reads has no lock: a server may be at it.
+#[test]
+fn a_truncation_that_is_under_way_is_left_alone_by_who_reads_and_finished_by_an_export() {
+    let to = Zxid(LAST.0 + 60);
+    let entries = grown(199);
+    let interrupted = |count: u64| {
+        let (disk, mut log) = with_a_log(&entries);
+        disk.stop_after(disk.operations() + count);
+        let _ = log.truncate(to);
+        disk.after_crash(Keep::Everything)
+    };
+    let has_note = |disk: &SimDisk| disk.contents(&dir().join("truncate")).is_some();
+    let disk = (0..100).map(interrupted).find(has_note).unwrap();
+    let before = image(&disk);
+    let Err(fatal) = read_state(&disk, dirs(), options().tree, |_| Ok(())) else { panic!("half of a change was read") };
+    assert!(image(&disk) == before, "changed something");
+    assert_eq!(fatal.exit_status(), 11, "{fatal}");
+    assert!(fatal.to_string().contains("`ostler export`"), "{fatal}");
+
+    let disk = disk.after_crash(Keep::Everything);
+    disk.create_dir("/out".as_ref()).unwrap();
+    let out = Dirs { snapshots: "/out".as_ref(), log: "/out".as_ref() };
+    let options = ExportOptions { tree: options().tree, compression: Compression::Plain, set_aside: false };
+    assert_eq!(export(&disk, dirs(), out, options, &mut |_, _| {}).unwrap().zxid, to);
+    assert!(!has_note(&disk));
+    assert_eq!(read_state(&disk, dirs(), options.tree, |_| Ok(())).unwrap().tree.zxid(), to);
+}
+
 /// A leader of ZooKeeper sends a fuzzy snapshot; a member of ours keeps it as it is, and the log makes it right.
 #[test]
 fn a_fuzzy_snapshot_of_ours_is_exported_with_the_place_where_it_is_exact() {

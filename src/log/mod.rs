@@ -43,8 +43,8 @@ pub use anew::{INSTALL, clear};
 pub use holdings::{Holdings, Run};
 pub use housekeeper::{Housekeeper, Purge};
 pub use record::follows;
-pub use recover::{Recovery, Unbegun};
-pub use truncate::{TRUNCATE, TruncateError};
+pub use recover::{Recovery, Replay, Unbegun};
+pub use truncate::{TRUNCATE, TruncateError, finish_interrupted};
 pub use view::{LogCursor, LogView, ReadError};
 pub use writer::Log;
 

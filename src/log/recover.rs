@@ -47,6 +47,27 @@ pub struct Recovery<D: Disk> {
     passed: u64,
 }
 
+/// A log that is read and left as it is: for whoever need not have its lock. A truncation that is under way is not finished
+/// but an error, for a server may be at it.
+pub struct Replay<D: Disk>(Recovery<D>);
+
+impl<D: Disk> Replay<D> {
+    /// As `Recovery::open`. `Fatal::Unfinished` if a truncation was interrupted.
+    pub fn open(disk: D, dir: &Path, from: Zxid) -> Result<Replay<D>, Fatal> {
+        truncate::refuse_interrupted(&disk, dir)?;
+        // Nothing is made, so sizes are of no use.
+        let (recovery, unbegun) = Recovery::look(disk, dir, from, Sizes::default())?;
+        unbegun.check()?;
+        Ok(Replay(recovery))
+    }
+
+    /// As `Recovery::next`.
+    #[expect(clippy::should_implement_trait, reason = "lends the body out of its buffer; an Iterator can't")]
+    pub fn next(&mut self) -> Result<Option<(Zxid, &[u8])>, Fatal> {
+        self.0.next()
+    }
+}
+
 /// The segment behind the last one, that was made and not begun, if there is one. A start of a log of some size reads as much
 /// of it as of records; so this may be done on another thread meanwhile.
 pub struct Unbegun<F>(Option<Made<F>>);
@@ -108,6 +129,11 @@ impl<D: Disk> Recovery<D> {
         sizes: Sizes,
     ) -> Result<(Recovery<D>, Unbegun<D::File>), Fatal> {
         truncate::finish_interrupted(&disk, dir)?;
+        Recovery::look(disk, dir, from, sizes)
+    }
+
+    /// What is left of `open_in_parts` when no truncation is under way. Changes nothing.
+    fn look(disk: D, dir: &Path, from: Zxid, sizes: Sizes) -> Result<(Recovery<D>, Unbegun<D::File>), Fatal> {
         let watermark = WatermarkFile::open(&disk, dir)?;
         let mut recovery = Recovery {
             disk,

@@ -145,8 +145,8 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Finishes a truncation that a crash has interrupted, if there is one.
-pub(super) fn finish_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
+/// Finishes a truncation that a crash has interrupted, if there is one. The directory is locked.
+pub fn finish_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
     match Note::load(disk, dir)? {
         None => Ok(()),
         Some(note) => {
@@ -154,6 +154,17 @@ pub(super) fn finish_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fa
             note.carry_out(disk, dir)
         }
     }
+}
+
+/// As `finish_interrupted` for whoever may change nothing: an error if there is one to be finished.
+pub(super) fn refuse_interrupted<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
+    let Some(note) = Note::load(disk, dir)? else { return Ok(()) };
+    let problem = format!(
+        "the log is being truncated to {}; where no server is running, its next start finishes that, and so does \
+         `ostler export`",
+        note.to
+    );
+    Err(Fatal::Unfinished { file: dir.join(TRUNCATE), problem })
 }
 
 impl Note {

@@ -23,7 +23,7 @@ use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, SessionId, Zxid};
 use crate::log::epochs::Epochs;
-use crate::log::{Recovery, Sizes};
+use crate::log::{self, Replay};
 use crate::snapshot::{SessionRecord, load_newest};
 use crate::tree::{Applied, Tree, TreeOptions};
 use crate::wire::txn::{Txn, read_txn};
@@ -83,7 +83,8 @@ pub enum Passed<'a> {
     Record { zxid: Zxid, entry: &'a [u8], digest: u64, right: Option<bool> },
 }
 
-/// Reads the state of a server of ours and changes nothing.
+/// Reads the state of a server of ours and changes nothing, so it needs no lock. `Fatal::Unfinished` if a change of its log was
+/// interrupted, or is under way.
 pub fn read_state<D: Disk>(
     disk: &D,
     dirs: Dirs<'_>,
@@ -101,8 +102,8 @@ pub fn read_state<D: Disk>(
     passed(Passed::Snapshot(&tree, &sessions))?;
     let mut sessions: BTreeMap<SessionId, i32> = sessions.into_iter().collect();
     let (mut applied, mut records, mut wrong) = (Applied::default(), 0, None);
-    let mut recovery = Recovery::open(disk.clone(), dirs.log, tree.zxid(), Sizes::default())?;
-    while let Some((zxid, entry)) = recovery.next()? {
+    let mut replay = Replay::open(disk.clone(), dirs.log, tree.zxid())?;
+    while let Some((zxid, entry)) = replay.next()? {
         let (header, txn, digest) = read_txn(entry).map_err(|error| {
             let problem = error.to_string();
             Fatal::LogRecord { dir: dirs.log.to_owned(), zxid, problem }
@@ -147,6 +148,8 @@ pub fn export<'a, D: Disk>(
         let problem = "there are files of ZooKeeper's already, which it would take for the same history".into();
         return Err(Fatal::ForeignData { file: path.to_owned(), problem });
     }
+    // The caller has the lock, so no server is at it.
+    log::finish_interrupted(disk, from.log)?;
     let mut writing = Writing { disk, to, compression: options.compression, snapshot: None, log: None, exact: None };
     let mut progress = Some(progress);
     let read = read_state(disk, from, options.tree, |passed| match passed {
