@@ -29,7 +29,7 @@ use ostler::snapshot::zookeeper::{
     write_log_record,
 };
 use ostler::tree::{Tree, TreeOptions};
-use ostler::wire::txn::{Txn, TxnHeader, write_txn};
+use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use std::path::Path;
 
 /// What 3.9.5 wrote: 362 records, and the snapshot at the last of them.
@@ -529,6 +529,20 @@ fn a_truncation_that_is_under_way_is_left_alone_by_who_reads_and_finished_by_an_
     assert_eq!(export(&disk, dirs(), out, options, &mut |_, _| {}).unwrap().zxid, to);
     assert!(!has_note(&disk));
     assert_eq!(read_state(&disk, dirs(), options.tree, |_| Ok(())).unwrap().tree.zxid(), to);
+}
+
+#[test]
+fn a_digest_of_another_version_says_nothing_of_the_state() {
+    let mut entries = grown(20);
+    let zxid = Zxid(LAST.0 + 21);
+    let header = TxnHeader { session: SessionId(9), cxid: 0, zxid, time: 1 };
+    let mut entry = Vec::new();
+    let digest = Some(TxnDigest { version: TxnDigest::VERSION + 1, tree: 77 });
+    write_txn(&header, &Txn::CreateSession { timeout_ms: 1000 }, digest, &mut entry);
+    entries.push(entry);
+    let (disk, _log) = with_a_log(&entries);
+    let state = read_state(&disk, dirs(), options().tree, |_| Ok(())).unwrap_or_else(|fatal| panic!("{fatal}"));
+    assert_eq!(state.tree.zxid(), zxid);
 }
 
 /// A leader of ZooKeeper sends a fuzzy snapshot; a member of ours keeps it as it is, and the log makes it right.
