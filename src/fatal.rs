@@ -48,6 +48,9 @@ pub enum Fatal {
     /// who finishes it.
     #[error("{}: {problem}", file.display())]
     Unfinished { file: PathBuf, problem: String },
+    /// A file of ours that an older or a newer server wrote. Nothing says that it is damaged.
+    #[error("{}: written in version {version} of its format, and this server knows version {known}", file.display())]
+    OtherVersion { file: PathBuf, version: u32, known: u32 },
     #[error("{}: {problem}", file.display())]
     EpochsDamaged { file: PathBuf, problem: String },
     /// The load generator could not finish, or a server answered wrongly.
@@ -68,6 +71,7 @@ impl Fatal {
             | Fatal::ZooKeeperData { .. }
             | Fatal::EpochsDamaged { .. }
             | Fatal::Unfinished { .. }
+            | Fatal::OtherVersion { .. }
             | Fatal::HistoryGap { .. } => 11,
         }
     }
@@ -105,6 +109,7 @@ impl Fatal {
             Fatal::Unfinished { .. } => {
                 "Nothing was changed. Finish what was begun in the way that is said, and try again."
             }
+            Fatal::OtherVersion { .. } => "Nothing was changed. Start the version of ostler that wrote the file.",
             Fatal::Bench { .. } => "What has been measured until then is not to be trusted.",
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",
         }

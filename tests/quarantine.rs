@@ -260,6 +260,66 @@ fn only_damage_quarantines_and_a_full_disk_does_not() {
     assert!(hopeless.is_err() && tries == 4, "{tries}");
 }
 
+/// A member must not start on this disk, and must not have changed anything; what it says.
+#[track_caller]
+fn assert_refused(disk: &SimDisk, what: &str) -> String {
+    let before = files(disk);
+    let fatal = start(disk).map(|(_, quarantine)| quarantine).expect_err(what);
+    assert!(files(disk) == before, "{what}: changed something: {fatal}");
+    assert!(fatal.exit_status() == 11 && !storage::is_damage(&fatal), "{what}: {fatal}");
+    fatal.to_string()
+}
+
+#[test]
+fn files_of_another_version_are_no_damage_and_stay_where_they_are() {
+    let (disk, model, snapshots) = filled();
+    let (before, live) = (segment(live(&disk) - 1), segment(live(&disk)));
+    let other = |how: &dyn Fn(&mut Vec<u8>)| {
+        let disk = copy(&disk);
+        disk.damage(&live, |bytes| {
+            bytes[8] = 2;
+            how(bytes);
+        });
+        disk
+    };
+    // Whatever that version has behind its number.
+    let same_form = other(&|bytes| {
+        let crc = crc32c::crc32c(&bytes[..52]);
+        bytes[52..56].copy_from_slice(&crc.to_le_bytes());
+    });
+    for disk in [same_form, other(&|bytes| bytes[12..512].fill(0x5a))] {
+        assert!(assert_refused(&disk, "segment").contains("version 2"));
+        // Nor does it go when something else is damaged.
+        disk.damage(&before, |bytes| bytes[6] ^= 1);
+        assert_refused(&disk, "segment, and damage in front of it");
+    }
+    // One bit alone is damage: the checksum says that the number was another.
+    assert_quarantined(&other(&|_| {}), &model, "a flipped bit");
+
+    let newer = |disk: &SimDisk, at: Zxid| disk.damage(&snapshot_path(&dirs().snapshots, at), |bytes| bytes[7] = 2);
+    let disk = copy(&disk);
+    newer(&disk, snapshots[1]);
+    // An older one and the log have everything.
+    assert!(start(&copy(&disk)).unwrap().1.is_none());
+    newer(&disk, snapshots[0]);
+    assert!(assert_refused(&disk, "snapshots").contains("version 2"));
+}
+
+#[test]
+fn an_operators_unfinished_cut_is_no_damage() {
+    let (disk, _, snapshots) = filled();
+    // Run again, it needs nothing of what is in the note.
+    for note in [&b"noise"[..], b"0x1\n1\n"] {
+        disk.put(&dirs().log.join("cut"), note.to_vec());
+        assert!(assert_refused(&disk, "cut").contains("`ostler log --cut`"));
+    }
+    // What is half cut may look damaged, too.
+    disk.damage(&dirs().log.join("watermark"), |bytes| bytes.fill(1));
+    assert_refused(&disk, "watermark");
+    snapshots.iter().for_each(|at| disk.damage(&snapshot_path(&dirs().snapshots, *at), |bytes| bytes[20] ^= 1));
+    assert_refused(&disk, "snapshots");
+}
+
 #[test]
 fn a_repaired_server_is_released_and_a_crash_on_the_way_leaves_it_quarantined() {
     let (disk, ..) = filled();
@@ -366,7 +426,7 @@ fn every_flipped_bit_of_a_note_leaves_the_server_quarantined() {
         let ((_, found, _), quarantine) = start(&disk).unwrap();
         assert!(quarantine.is_some() && is_prefix(&found, &model), "bit {bit}");
     }
-    for name in ["install", "truncate", "cut"] {
+    for name in ["install", "truncate"] {
         let (disk, model, _) = filled();
         disk.put(&dir().join(name), b"noise".to_vec());
         assert_eq!(assert_quarantined(&disk, &model, name), Zxid::ZERO, "nobody knows which files count");

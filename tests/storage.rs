@@ -157,7 +157,7 @@ fn an_install_that_was_interrupted_is_never_read_as_a_log() {
     let (log, found) = started(&disk);
     let install = Install::begin(disk.clone(), &dirs(), &log, zxid(9, 9)).unwrap();
     let from = found.snapshot.unwrap().0;
-    assert!(matches!(recover(&copy(&disk), from), Err(Fatal::LogCorrupt { .. })), "without `resume`");
+    assert!(matches!(recover(&copy(&disk), from), Err(Fatal::Unfinished { .. })), "without `resume`");
     assert_eq!(started(&copy(&disk)).1, found);
     let note = dir().join("install");
     for bit in 0..disk.contents(&note).unwrap().len() * 8 {

@@ -157,6 +157,12 @@ fn scan_segment<D: Disk>(
     survey.bytes = reader.len;
     let (header, identity) = match reader.first_sector(survey.number)? {
         FirstSector::Header(header, identity) => (header, identity),
+        FirstSector::OtherVersion(version) => {
+            // Its file is said already.
+            let problem = format!("written in version {version} of its format, which this program does not know");
+            survey.state = State::Damaged { offset: 0, problem };
+            return Ok(None);
+        }
         FirstSector::Bad(problem) => {
             survey.state = State::Damaged { offset: 0, problem: problem.to_owned() };
             return Ok(None);
@@ -223,6 +229,25 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     file.sync().map_err(|e| disk::sync_failed(&path, e))?;
     disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
     sync_dir()
+}
+
+/// An error if a cut was interrupted: what is there is neither the old history nor the new one, and looks damaged where it is
+/// only half of a change.
+pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
+    refuse(
+        disk,
+        &dir.join(CUT),
+        "`ostler log --cut` was interrupted and has to be run again, with the same transaction",
+    )
+}
+
+/// An error if there is a file that says that a change is under way.
+pub(super) fn refuse<D: Disk>(disk: &D, file: &Path, problem: &str) -> Result<(), Fatal> {
+    match disk.open(file) {
+        Ok(_) => Err(Fatal::Unfinished { file: file.to_owned(), problem: problem.to_owned() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(disk::fatal(file, 0, error)),
+    }
 }
 
 /// Where a segment is set aside: numbers are used again, so each cut has names of its own.

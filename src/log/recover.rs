@@ -14,10 +14,12 @@ use super::Sizes;
 use super::anew::INSTALL;
 use super::holdings::{Holdings, Run};
 use super::housekeeper::Housekeeper;
-use super::inspect::CUT;
+use super::inspect;
 use super::record::{Kind, MARK_BYTES};
 use super::scan::{Reader, Scanner, Step, Tail, Why};
-use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::segment::{
+    FirstSector, PREPARING, RECORDS_START, SegmentHeader, other_version, segment_number, segment_path,
+};
 use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
 use super::writer::{Closed, Live, Log, Opened};
@@ -128,12 +130,18 @@ impl<D: Disk> Recovery<D> {
         from: Zxid,
         sizes: Sizes,
     ) -> Result<(Recovery<D>, Unbegun<D::File>), Fatal> {
+        inspect::refuse_unfinished_cut(&disk, dir)?;
         truncate::finish_interrupted(&disk, dir)?;
         Recovery::look(disk, dir, from, sizes)
     }
 
     /// What is left of `open_in_parts` when no truncation is under way. Changes nothing.
     fn look(disk: D, dir: &Path, from: Zxid, sizes: Sizes) -> Result<(Recovery<D>, Unbegun<D::File>), Fatal> {
+        // What is between two histories is none.
+        inspect::refuse_unfinished_cut(&disk, dir)?;
+        let problem = "a snapshot is taking the place of the history; the next start of the server finishes that, and so does \
+                       `ostler export`";
+        inspect::refuse(&disk, &dir.join(INSTALL), problem)?;
         let watermark = WatermarkFile::open(&disk, dir)?;
         let mut recovery = Recovery {
             disk,
@@ -149,7 +157,6 @@ impl<D: Disk> Recovery<D> {
             replayed: 0,
             passed: 0,
         };
-        recovery.refuse_half_a_change()?;
         let unbegun = recovery.look_at_segments()?;
         if let Err(fatal) = recovery.begin() {
             // A segment that lost its header is not begun, and missing: its records say better what has happened.
@@ -300,26 +307,6 @@ impl<D: Disk> Recovery<D> {
         Ok(())
     }
 
-    /// What is between two histories is none.
-    fn refuse_half_a_change(&self) -> Result<(), Fatal> {
-        let changes = [
-            (CUT, "`ostler log --cut` was interrupted and has to be run again"),
-            (INSTALL, "a snapshot was being installed, and that has to be finished first"),
-        ];
-        for (name, problem) in changes {
-            let file = self.dir.join(name);
-            match self.disk.open(&file) {
-                Ok(_) => {
-                    let problem = problem.to_owned();
-                    return Err(Fatal::LogCorrupt { file, offset: 0, last_good: Zxid::ZERO, problem });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(disk::fatal(&file, 0, error)),
-            }
-        }
-        Ok(())
-    }
-
     /// Opens every segment and reads its first sector. Numbers have no gap, and only the last may not have been begun.
     fn look_at_segments(&mut self) -> Result<Unbegun<D::File>, Fatal> {
         let mut unbegun = Unbegun(None);
@@ -340,6 +327,7 @@ impl<D: Disk> Recovery<D> {
                 Err(Fatal::LogCorrupt { file: path.clone(), offset, last_good, problem })
             };
             match reader.first_sector(number).map_err(io)? {
+                FirstSector::OtherVersion(version) => return Err(other_version(&path, version)),
                 FirstSector::Bad(problem) => return bad(0, problem),
                 FirstSector::Unfinished if index + 1 < numbers.len() => {
                     return bad(0, "the segment header is missing, and another segment follows");

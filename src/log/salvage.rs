@@ -13,7 +13,9 @@
 use super::record::MARK_BYTES;
 use super::recover::begins_epoch;
 use super::scan::{Reader, Scanner, Step};
-use super::segment::{FirstSector, PREPARING, RECORDS_START, SegmentHeader, segment_number, segment_path};
+use super::segment::{
+    FirstSector, PREPARING, RECORDS_START, SegmentHeader, other_version, segment_number, segment_path,
+};
 use super::watermark::{WATERMARK, Watermark, WatermarkFile};
 use super::{Log, Sizes};
 use crate::disk::{self, Disk, File};
@@ -159,6 +161,18 @@ pub fn set_aside<D: Disk>(
     }
     WatermarkFile::create(disk, dir, Watermark { segment: plan.segment, end: plan.end, zxid: plan.last })?;
     Ok(true)
+}
+
+/// An error if there is a segment of another version: nothing here could tell what of it is good.
+pub fn refuse_other_versions<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
+    for number in numbers(disk, dir)? {
+        let path = segment_path(dir, number);
+        let first = disk.open(&path).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
+        if let Ok(FirstSector::OtherVersion(version)) = first {
+            return Err(other_version(&path, version));
+        }
+    }
+    Ok(())
 }
 
 /// A file as long as the other, with its first bytes and then zeros; durable but for its name.

@@ -18,6 +18,7 @@
 //! A segment that has been prepared and not begun is all zeros. Its header is durable before its first record is
 //! stored, so records under a header that can't be read are damage and never a torn tail.
 
+use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crc32c::crc32c;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub const RECORDS_START: usize = 512;
 
 const MAGIC: [u8; 8] = *b"OSTLRLOG";
 const VERSION: u32 = 1;
+/// No format comes to a later version; so noise is hardly ever taken for one.
+const VERSION_MAX: u32 = 255;
 const ENCODED: usize = 56;
 
 /// The first sector of a segment.
@@ -46,6 +49,8 @@ pub enum FirstSector {
     Header(SegmentHeader, u32),
     /// Not begun, or begun and not finished.
     Unfinished,
+    /// The header of a segment that was written in this version of the format.
+    OtherVersion(u32),
     /// Something else.
     Bad(&'static str),
 }
@@ -77,12 +82,19 @@ impl SegmentHeader {
         if sector[0..8] != MAGIC {
             return FirstSector::Bad("the segment header does not begin as one");
         }
+        // Before the rest, which another version may have elsewhere.
+        if word(8) != VERSION {
+            let mut ours: [u8; ENCODED] = sector[..ENCODED].try_into().expect("shorter than a sector");
+            ours[8..12].copy_from_slice(&VERSION.to_le_bytes());
+            let is_damage = word(52) == crc32c(&ours[..52]) || !(1..=VERSION_MAX).contains(&word(8));
+            return match is_damage {
+                true => FirstSector::Bad("the version in the segment header is damaged"),
+                false => FirstSector::OtherVersion(word(8)),
+            };
+        }
         let identity = crc32c(&sector[..52]);
         if word(52) != identity || sector[ENCODED..].iter().any(|&byte| byte != 0) {
             return FirstSector::Bad("the checksum of the segment header is wrong");
-        }
-        if word(8) != VERSION {
-            return FirstSector::Bad("the segment was written by another version of this program");
         }
         let header = SegmentHeader {
             number: long(16),
@@ -96,6 +108,11 @@ impl SegmentHeader {
         }
         FirstSector::Header(header, identity)
     }
+}
+
+/// The reason to stop that a segment of another version is.
+pub fn other_version(file: &Path, version: u32) -> Fatal {
+    Fatal::OtherVersion { file: file.to_owned(), version, known: VERSION }
 }
 
 /// The magic as the word that is published last.
@@ -150,6 +167,9 @@ mod tests {
             assert!(matches!(SegmentHeader::decode(3, &flipped), FirstSector::Bad(_)), "bit {bit}");
         }
         assert_eq!(SegmentHeader::decode(3, &[0; RECORDS_START]), FirstSector::Unfinished);
+        sector[8] = 2;
+        sector[12..].fill(0x5a);
+        assert_eq!(SegmentHeader::decode(3, &sector), FirstSector::OtherVersion(2), "with anything behind it");
     }
 
     #[test]

@@ -19,7 +19,7 @@
 
 use super::recover::begins_epoch;
 use super::scan::{Reader, Scanner, Step, Why};
-use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
+use super::segment::{FirstSector, RECORDS_START, other_version, segment_number, segment_path};
 use super::watermark::{Watermark, WatermarkFile};
 use super::{Log, Recovery};
 use crate::disk::{self, Disk, File, note};
@@ -120,6 +120,7 @@ impl<D: Disk> Log<D> {
         let reader = self.housekeeper.disk().open(&path).and_then(Reader::new).map_err(io)?;
         let (header, identity) = match reader.first_sector(number).map_err(io)? {
             FirstSector::Header(header, identity) => (header, identity),
+            FirstSector::OtherVersion(version) => return Err(other_version(&path, version)),
             FirstSector::Unfinished => return Err(corrupt(&path, 0, self.oldest(), "the segment header is missing")),
             FirstSector::Bad(problem) => return Err(corrupt(&path, 0, self.oldest(), problem)),
         };

@@ -18,7 +18,7 @@ use super::holdings::{Holdings, Run};
 use super::housekeeper::Shared;
 use super::recover::begins_epoch;
 use super::scan::{Reader, Scanner, Step, Why};
-use super::segment::{FirstSector, segment_path};
+use super::segment::{FirstSector, other_version, segment_path};
 use crate::disk::{self, Disk, File};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -315,6 +315,7 @@ impl<D: Disk> LogCursor<D> {
             FirstSector::Header(header, identity) => {
                 Ok(Open { scanner: Scanner::new(reader, header, identity), _kept: kept })
             }
+            FirstSector::OtherVersion(version) => Err(other_version(&path, version).into()),
             FirstSector::Unfinished => Err(bad("the segment header is missing").into()),
             FirstSector::Bad(problem) => Err(bad(problem).into()),
         }

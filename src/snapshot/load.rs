@@ -120,13 +120,14 @@ impl<'a, F: File> Opened<'a, F> {
         let len = file.len().map_err(io)?;
         let start = MAGIC.len() as u64;
         let shortest = start + 2 * BLOCK_HEADER as u64 + (Header::BYTES + Trailer::BYTES) as u64;
+        let mut magic = [0; MAGIC.len()];
+        if len >= start {
+            file.read_at(0, &mut magic).map_err(io)?;
+            // Before the rest, which another version may have in another way.
+            check_version(path, magic)?;
+        }
         if len < shortest {
             return corrupt(path, len, format!("{len} bytes are too few for a snapshot"));
-        }
-        let mut magic = [0; MAGIC.len()];
-        file.read_at(0, &mut magic).map_err(io)?;
-        if magic != MAGIC {
-            return corrupt(path, 0, "not a snapshot of a version that this server knows");
         }
         let named = path.file_name().and_then(|name| name.to_str()).and_then(snapshot_zxid);
         let blocks = walk(&file, path, start..len, named.filter(|_| whole))?;
@@ -245,6 +246,23 @@ impl<'a, F: File> Opened<'a, F> {
             None => Ok(()),
             Some((_, fatal)) => Err(fatal),
         }
+    }
+}
+
+/// The last version that there is going to be.
+const VERSION_MAX: u8 = 31;
+
+/// No checksum covers the version, so its number has an odd count of ones: one flipped bit makes no other version, and noise
+/// hardly ever.
+fn check_version(path: &Path, magic: [u8; MAGIC.len()]) -> Result<(), Fatal> {
+    let (name, version, known) = (&magic[..MAGIC.len() - 1], magic[MAGIC.len() - 1], MAGIC[MAGIC.len() - 1]);
+    match name == &MAGIC[..MAGIC.len() - 1] {
+        true if version == known => Ok(()),
+        true if version.count_ones() % 2 == 1 && version <= VERSION_MAX => {
+            Err(Fatal::OtherVersion { file: path.to_owned(), version: version.into(), known: known.into() })
+        }
+        true => corrupt(path, name.len() as u64, format!("there is no version {version} of a snapshot")),
+        false => corrupt(path, 0, "does not begin as a snapshot"),
     }
 }
 

@@ -128,7 +128,7 @@ impl<D: Disk> Keeper<D> {
                 self.verified.insert(zxid);
                 Ok(true)
             }
-            Err(Fatal::SnapshotCorrupt { .. } | Fatal::Io { .. }) => Ok(false),
+            Err(Fatal::SnapshotCorrupt { .. } | Fatal::OtherVersion { .. } | Fatal::Io { .. }) => Ok(false),
             Err(fatal) => Err(fatal),
         }
     }

@@ -21,7 +21,7 @@ pub use truncate::truncate;
 use crate::disk::{self, Disk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crate::log::Sizes;
+use crate::log::{Sizes, inspect};
 use crate::snapshot;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,11 +41,14 @@ impl Dirs {
 }
 
 /// Finishes or undoes what a crash has interrupted. Before anything of the history is read, snapshots too; both
-/// directories exist and are locked. Does nothing after an orderly end.
+/// directories exist and are locked. Does nothing after an orderly end. `Fatal::Unfinished` if an operator's cut was
+/// interrupted, which only its command can finish.
 pub fn resume<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<(), Fatal> {
     // A full disk may need the room for what follows.
     snapshot::discard_unfinished(disk, &dirs.snapshots);
     quarantine::resume_setting_aside(disk, dirs, sizes)?;
+    // A history that is half cut may look damaged, snapshots beside it too old or too new.
+    inspect::refuse_unfinished_cut(disk, &dirs.log)?;
     install::resume(disk, dirs, sizes)
 }
 

@@ -109,7 +109,7 @@ pub fn release<D: Disk>(disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
 }
 
 /// Whether a reason to stop says that something of the history is lost or can't be trusted. A full disk or a missing
-/// permission does not.
+/// permission does not; nor does a file of another version, or a change that an operator has begun and can finish.
 pub fn is_damage(fatal: &Fatal) -> bool {
     match fatal {
         Fatal::LogCorrupt { .. }
@@ -125,7 +125,7 @@ pub fn is_damage(fatal: &Fatal) -> bool {
 /// "The medium can't be read", as Linux numbers it.
 const EIO: i32 = 5;
 
-/// Sets aside what is damaged. `cause` is what recovery said; without `keep_good` everything goes.
+/// Sets aside what is damaged, unless there are files of another version: then that is the error, and nothing is changed. `cause` is what recovery said; without `keep_good` everything goes.
 pub fn quarantine<D: Disk>(
     disk: &D,
     dirs: &Dirs,
@@ -133,6 +133,7 @@ pub fn quarantine<D: Disk>(
     cause: &Fatal,
     keep_good: bool,
 ) -> Result<Quarantine, Fatal> {
+    salvage::refuse_other_versions(disk, &dirs.log)?;
     // Where a note can't be read, nobody knows which files count.
     let lost_a_note = match cause {
         Fatal::LogCorrupt { file, .. } | Fatal::Io { file, .. } => {

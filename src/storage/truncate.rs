@@ -39,7 +39,7 @@ fn has_snapshot<D: Disk>(disk: &D, dirs: &Dirs, oldest: Zxid, to: Zxid) -> Resul
     for zxid in snapshot::list(disk, &dirs.snapshots)?.into_iter().filter(|zxid| (oldest..=to).contains(zxid)) {
         match snapshot::verify(disk, &snapshot_path(&dirs.snapshots, zxid)) {
             Ok(_) => return Ok(true),
-            Err(fatal) if is_damage(&fatal) => {
+            Err(fatal) if is_damage(&fatal) || matches!(fatal, Fatal::OtherVersion { .. }) => {
                 tracing::error!("{fatal}; looking for an older snapshot");
             }
             Err(fatal) => return Err(fatal),
