@@ -356,7 +356,8 @@ fn a_repaired_server_is_released_and_a_crash_on_the_way_leaves_it_quarantined() 
             seen[quarantine.is_none() as usize] += 1;
         }
     }
-    assert!(seen[0] > 200 && seen[1] > 8, "{seen:?}");
+    // Six of them are those after the last operation.
+    assert!(seen[0] > 200 && seen[1] > 6, "{seen:?}");
 }
 
 #[test]

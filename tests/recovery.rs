@@ -780,7 +780,7 @@ fn a_survey_shows_what_each_segment_holds_and_the_first_bad_place() {
     assert!(surveys.iter().all(|survey| survey.state == State::Good), "{surveys:?}");
     assert_eq!(surveys.iter().map(|survey| survey.records).sum::<u64>(), last);
     assert_eq!(surveys.iter().map(|survey| survey.groups).sum::<u64>(), 40);
-    assert_eq!(watermark.unwrap().zxid, Zxid(last));
+    assert_eq!(watermark.unwrap().unwrap().zxid, Zxid(last));
     let second = surveys[1].clone();
     disk.damage(&second.path, |bytes| bytes[1000] ^= 1);
     let (surveys, _) = inspect::survey(&disk, dir()).unwrap();
@@ -791,6 +791,15 @@ fn a_survey_shows_what_each_segment_holds_and_the_first_bad_place() {
     let (torn, from, _) = one_segment(4..=9);
     torn.damage(&segment(1), |bytes| bytes[from + 40..].fill(0));
     assert_eq!(inspect::survey(&torn, dir()).unwrap().0[0].state, State::Torn);
+    let mark = dir().join("watermark");
+    let seen = |how: &dyn Fn(&SimDisk)| {
+        let disk = copy(&disk);
+        how(&disk);
+        inspect::survey(&disk, dir()).unwrap().1
+    };
+    assert!(matches!(seen(&|disk| disk.lose_file(&mark)), Ok(None)));
+    assert!(matches!(seen(&|disk| disk.damage(&mark, |bytes| bytes.fill(1))), Err(Fatal::LogCorrupt { .. })));
+    assert!(matches!(seen(&|disk| disk.break_sector(&mark, 0)), Err(Fatal::Io { .. })));
     for path in segments(&disk) {
         let disk = copy(&disk);
         disk.lose_file(&path);

@@ -580,8 +580,9 @@ fn a_server_that_has_nothing_to_do_says_in_its_watermark_how_far_the_log_is_dura
     let zxid = client.call(&create(1, "/x", b"0", 0)).zxid;
     let began = ostler::clock::now();
     let log_dir = config(dir.path(), 2).log_dir();
-    let settled =
-        || ostler::log::inspect::survey(&RealDisk, &log_dir).unwrap().1.map(|watermark| watermark.zxid.to_wire());
+    let settled = || {
+        ostler::log::inspect::survey(&RealDisk, &log_dir).unwrap().1.unwrap().map(|watermark| watermark.zxid.to_wire())
+    };
     while settled() != Some(zxid) {
         assert!(ostler::clock::now().since(began).as_secs() < 30, "{:?} of {zxid}", settled());
         // Only not to read the file all the time.

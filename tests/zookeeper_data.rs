@@ -21,6 +21,7 @@ use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
 use ostler::ids::{Epoch, SessionId, Zxid};
 use ostler::log::epochs::Epochs;
+use ostler::log::inspect::{self, State};
 use ostler::log::{Batch, Log, Sizes};
 use ostler::random::Rng;
 use ostler::snapshot::zookeeper::{
@@ -543,6 +544,25 @@ fn a_digest_of_another_version_says_nothing_of_the_state() {
     let (disk, _log) = with_a_log(&entries);
     let state = read_state(&disk, dirs(), options().tree, |_| Ok(())).unwrap_or_else(|fatal| panic!("{fatal}"));
     assert_eq!(state.tree.zxid(), zxid);
+}
+
+#[test]
+fn a_disk_that_takes_no_writes_can_be_read() {
+    let (disk, log) = with_a_log(&grown(199));
+    drop(log);
+    Epochs::new(Epoch(3), Epoch(0)).store(&disk, dir()).unwrap();
+    disk.mount_read_only();
+    let state = read_state(&disk, dirs(), options().tree, |_| Ok(())).unwrap_or_else(|fatal| panic!("{fatal}"));
+    assert_eq!((state.tree.zxid(), state.epochs.accepted), (Zxid(LAST.0 + 199), Epoch(3)));
+    let snapshot = ostler::snapshot::snapshot_path(dir(), LAST);
+    assert_eq!(ostler::snapshot::verify(&disk, &snapshot).unwrap().zxid, LAST);
+    let (surveys, watermark) = inspect::survey(&disk, dir()).unwrap();
+    assert!(!surveys.is_empty());
+    for survey in &surveys {
+        assert!(matches!(survey.state, State::Good | State::Prepared), "{survey:?}");
+        inspect::read_segment(&disk, &survey.path, |_, _| ()).unwrap();
+    }
+    assert!(watermark.unwrap().unwrap().segment > 0);
 }
 
 /// A leader of ZooKeeper sends a fuzzy snapshot; a member of ours keeps it as it is, and the log makes it right.

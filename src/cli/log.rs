@@ -8,6 +8,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::log::inspect::{self, State, Survey};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -36,7 +37,7 @@ pub struct LogArgs {
 /// Runs the command. Damage is shown and is an error, so that scripts see it.
 pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     let disk = RealDisk;
-    let _lock = disk.lock(&args.dir)?;
+    let _lock = lock(&disk, args)?;
     if let Some(up_to) = args.cut {
         inspect::cut(&disk, &args.dir, up_to)?;
         say!("Everything after {up_to} has been set aside (files cut.* in {}).", args.dir.display())?;
@@ -56,15 +57,30 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
             say!("    {zxid}  {bytes} bytes")?;
         }
     }
-    match watermark {
-        Some(place) => {
+    match &watermark {
+        Ok(Some(place)) => {
             say!("known to be durable: up to {} (segment {}, byte {})", place.zxid, place.segment, place.end)?
         }
-        None => say!("known to be durable: nothing, the watermark is missing or damaged")?,
+        Ok(None) => say!("known to be durable: nothing, there is no watermark")?,
+        Err(fatal) => say!("known to be durable: nothing that can be read; {fatal}")?,
     }
     match surveys.iter().find_map(damage) {
         Some(fatal) => Err(fatal),
-        None => Ok(()),
+        None => watermark.map(|_| ()),
+    }
+}
+
+/// The directory's lock. Who only looks does without where no lock file can be written: on a mounted backup, or in a directory
+/// of another user, whose server may be running, so that what is shown may be half of a change.
+fn lock<D: Disk>(disk: &D, args: &LogArgs) -> Result<Option<D::Lock>, Fatal> {
+    match disk.lock(&args.dir) {
+        Err(Fatal::Io { source, .. })
+            if args.cut.is_none()
+                && matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+        {
+            Ok(None)
+        }
+        other => other.map(Some),
     }
 }
 
@@ -89,4 +105,24 @@ fn damage(survey: &Survey) -> Option<Fatal> {
     let last_good = survey.zxids.map_or(Zxid::ZERO, |(_, last)| last);
     let (file, problem) = (survey.path.clone(), problem.clone());
     Some(Fatal::LogCorrupt { file, offset: *offset, last_good, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    #[test]
+    fn who_only_looks_does_without_a_lock_where_nothing_can_be_written() {
+        let args = |cut| LogArgs { dir: "/log".into(), records: false, cut };
+        let disk = SimDisk::new();
+        disk.create_dir("/log".as_ref()).unwrap();
+        let held = lock(&disk, &args(None)).unwrap();
+        assert!(held.is_some());
+        assert!(matches!(lock(&disk, &args(None)), Err(Fatal::DataDirLocked { .. })));
+        drop(held);
+        disk.mount_read_only();
+        assert!(lock(&disk, &args(None)).unwrap().is_none());
+        assert!(matches!(lock(&disk, &args(Some(Zxid(1)))), Err(Fatal::Io { .. })));
+    }
 }

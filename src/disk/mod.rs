@@ -56,7 +56,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// of kind `InvalidInput`.
     fn open(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// Opens a regular file that is only read: one of somebody else's, perhaps on a file system that takes no writes.
+    /// Opens a regular file that is only read, perhaps on a file system that takes no writes.
     fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
         self.open(path)
     }

@@ -31,7 +31,7 @@ pub fn store<D: Disk>(disk: &D, path: &Path, magic: [u8; 8], body: &[u8]) -> Res
 
 /// The body of a note; `None` if there is none. `Fatal::LogCorrupt` if it is not what `store` wrote.
 pub fn load<D: Disk>(disk: &D, path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, Fatal> {
-    let file = match disk.open(path) {
+    let file = match disk.open_to_read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fatal(path, 0, error)),

@@ -65,6 +65,7 @@ struct World {
     fail_sync: Option<u64>,
     lose_syncs_of: Option<PathBuf>,
     capacity: Option<u64>,
+    read_only: bool,
     bad_sectors: BTreeSet<(usize, u64)>,
 }
 
@@ -180,6 +181,11 @@ impl SimDisk {
         self.lock_world().capacity = bytes;
     }
 
+    /// From now on it is mounted for reading only: what would change something, or opens a file to change it, fails with EROFS.
+    pub fn mount_read_only(&self) {
+        self.lock_world().read_only = true;
+    }
+
     /// Lets every read of a sector of this file fail with EIO.
     pub fn break_sector(&self, path: &Path, sector: u64) {
         let mut world = self.lock_world();
@@ -233,6 +239,15 @@ impl SimDisk {
         world.operations += 1;
         Ok(world)
     }
+
+    /// As `operate`, for what changes something.
+    fn operate_to_write(&self) -> io::Result<MutexGuard<'_, World>> {
+        let world = self.operate()?;
+        if world.read_only {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error()));
+        }
+        Ok(world)
+    }
 }
 
 impl Disk for SimDisk {
@@ -241,7 +256,7 @@ impl Disk for SimDisk {
     type Lock = SimLock;
 
     fn create(&self, path: &Path, len: u64) -> io::Result<SimFile> {
-        let mut world = self.operate()?;
+        let mut world = self.operate_to_write()?;
         world.dir_of(path)?;
         let old = world.names.get(path).copied();
         let freed = old.map_or(0, |inode| world.inodes[inode].now.len() as u64);
@@ -258,6 +273,14 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<SimFile> {
+        // A name that is not there is said first, as Linux does.
+        let missing = !self.lock_world().names.contains_key(path);
+        let world = if missing { self.operate()? } else { self.operate_to_write()? };
+        let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(SimFile { disk: self.clone(), inode })
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<SimFile> {
         let world = self.operate()?;
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(SimFile { disk: self.clone(), inode })
@@ -269,7 +292,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut world = self.operate()?;
+        let mut world = self.operate_to_write()?;
         let inode = *world.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         world.change(Change::Link(to.to_owned(), inode));
         world.change(Change::Unlink(from.to_owned()));
@@ -277,7 +300,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut world = self.operate()?;
+        let mut world = self.operate_to_write()?;
         if !world.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -295,7 +318,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut world = self.operate()?;
+        let mut world = self.operate_to_write()?;
         world.dirs.extend(dir.ancestors().map(Path::to_owned));
         Ok(())
     }
@@ -315,6 +338,10 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, dir: &Path) -> Result<SimLock, Fatal> {
+        if self.lock_world().read_only {
+            let source = io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error());
+            return Err(Fatal::Io { file: dir.to_owned(), source });
+        }
         if !self.lock_world().locked.insert(dir.to_owned()) {
             return Err(Fatal::DataDirLocked { dir: dir.to_owned(), holder_pid: LOCK_PID });
         }

@@ -40,7 +40,7 @@ impl Epochs {
     /// Reads the file; `None` if there is none. `Fatal::EpochsDamaged` if it is not what `store` wrote.
     pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Epochs>, Fatal> {
         let path = dir.join(EPOCHS);
-        let file = match disk.open(&path) {
+        let file = match disk.open_to_read(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(disk::fatal(&path, 0, error)),

@@ -6,7 +6,7 @@
 //! renamed or copied to `cut.<name>`, those of a second cut to `cut.2.<name>`, never deleted. While a cut is under way a
 //! file `cut` says so, and recovery refuses the log: half a cut is neither the old history nor the new one.
 //!
-//! Runs on: the command's thread; the caller holds the lock of the directory.
+//! Runs on: the command's thread; the caller holds the lock of the directory, but where it only reads and the file system takes no lock.
 
 use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
@@ -51,9 +51,12 @@ pub enum State {
     },
 }
 
+/// The watermark of a log: `Ok(None)` where there is none, an error where it is damaged or can't be read.
+pub type Durable = Result<Option<Watermark>, Fatal>;
+
 /// All segments of a log, in order, and the watermark. Damage is part of the answer; an error is only a directory that
 /// can't be read at all.
-pub fn survey<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Survey>, Option<Watermark>), Fatal> {
+pub fn survey<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Survey>, Durable), Fatal> {
     walk(disk, dir, |_, _| {})
 }
 
@@ -62,8 +65,9 @@ pub fn walk<D: Disk>(
     disk: &D,
     dir: &Path,
     mut record: impl FnMut(Zxid, usize),
-) -> Result<(Vec<Survey>, Option<Watermark>), Fatal> {
-    let watermark = WatermarkFile::open(disk, dir).ok().flatten().map(|file| file.value());
+) -> Result<(Vec<Survey>, Durable), Fatal> {
+    let durable = Watermark::load(disk, dir);
+    let watermark = durable.as_ref().ok().copied().flatten();
     let numbers = numbers(disk, dir)?;
     let mut surveys: Vec<Survey> = Vec::new();
     // Where the segment before ends; `None` behind one that can't be read.
@@ -95,7 +99,7 @@ pub fn walk<D: Disk>(
         }
         surveys.push(survey);
     }
-    Ok((surveys, watermark))
+    Ok((surveys, durable))
 }
 
 /// Reads one segment alone and hands out each whole record at its beginning, with its body. `Torn` or `Damaged` is what
@@ -153,7 +157,7 @@ fn scan_segment<D: Disk>(
     survey: &mut Survey,
     record: &mut impl FnMut(Zxid, &[u8]),
 ) -> std::io::Result<Option<Scanned>> {
-    let mut reader = Reader::new(disk.open(&survey.path)?)?;
+    let mut reader = Reader::new(disk.open_to_read(&survey.path)?)?;
     survey.bytes = reader.len;
     let (header, identity) = match reader.first_sector(survey.number)? {
         FirstSector::Header(header, identity) => (header, identity),
@@ -243,7 +247,7 @@ pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal>
 
 /// An error if there is a file that says that a change is under way.
 pub(super) fn refuse<D: Disk>(disk: &D, file: &Path, problem: &str) -> Result<(), Fatal> {
-    match disk.open(file) {
+    match disk.open_to_read(file) {
         Ok(_) => Err(Fatal::Unfinished { file: file.to_owned(), problem: problem.to_owned() }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(disk::fatal(file, 0, error)),
@@ -312,8 +316,10 @@ fn numbers<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<u64>, Fatal> {
 
 /// Whether a segment has a header that can be read.
 fn begun<D: Disk>(disk: &D, dir: &Path, number: u64) -> bool {
-    let first =
-        disk.open(&segment_path(dir, number)).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
+    let first = disk
+        .open_to_read(&segment_path(dir, number))
+        .and_then(Reader::new)
+        .and_then(|reader| reader.first_sector(number));
     !matches!(first, Ok(FirstSector::Unfinished))
 }
 

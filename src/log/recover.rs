@@ -21,7 +21,7 @@ use super::segment::{
     FirstSector, PREPARING, RECORDS_START, SegmentHeader, other_version, segment_number, segment_path,
 };
 use super::truncate;
-use super::watermark::{Watermark, WatermarkFile};
+use super::watermark::{WATERMARK, Watermark, WatermarkFile};
 use super::writer::{Closed, Live, Log, Opened};
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
@@ -37,7 +37,7 @@ pub struct Recovery<D: Disk> {
     from: Zxid,
     /// All segments that were begun, in order.
     segments: Vec<Segment>,
-    watermark: Option<WatermarkFile<D::File>>,
+    watermark: Option<Watermark>,
     /// A segment behind the last one that was not begun.
     prepared: Option<u64>,
     /// The segment in which the walk began, and the records that it has passed.
@@ -142,7 +142,7 @@ impl<D: Disk> Recovery<D> {
         let problem = "a snapshot is taking the place of the history; the next start of the server finishes that, and so does \
                        `ostler export`";
         inspect::refuse(&disk, &dir.join(INSTALL), problem)?;
-        let watermark = WatermarkFile::open(&disk, dir)?;
+        let watermark = Watermark::load(&disk, dir)?;
         let mut recovery = Recovery {
             disk,
             dir: dir.to_owned(),
@@ -186,7 +186,7 @@ impl<D: Disk> Recovery<D> {
         };
         let Some(last) = self.segments.last() else { return (0, 0) };
         let closed = self.segments[self.began + 1..].iter().map(|segment| segment.header.previous_end);
-        let durable = self.watermark.as_ref().map(WatermarkFile::value);
+        let durable = self.watermark;
         let live = durable.filter(|place| place.segment == last.header.number).map_or(0, |place| place.end);
         (read, (closed.sum::<u64>() + live).max(read))
     }
@@ -268,7 +268,7 @@ impl<D: Disk> Recovery<D> {
         let At::In(_, mut scanner) = std::mem::replace(&mut self.at, At::Nowhere) else {
             unreachable!("called inside")
         };
-        let durable = self.watermark.as_ref().map(WatermarkFile::value);
+        let durable = self.watermark;
         let durable_end = durable.filter(|place| place.segment == scanner.header.number).map(|place| place.end);
         let tail = scanner.judge(&why, durable_end).map_err(|e| disk::fatal(&path, 0, e))?;
         if let Tail::Damaged(problem) = tail {
@@ -302,7 +302,7 @@ impl<D: Disk> Recovery<D> {
     fn go_to(&mut self, index: usize) -> Result<(), Fatal> {
         let segment = self.segments[index];
         let path = segment_path(&self.dir, segment.header.number);
-        let reader = self.disk.open(&path).and_then(Reader::new).map_err(|e| disk::fatal(&path, 0, e))?;
+        let reader = self.disk.open_to_read(&path).and_then(Reader::new).map_err(|e| disk::fatal(&path, 0, e))?;
         self.at = At::In(index, Scanner::new(reader, segment.header, segment.identity));
         Ok(())
     }
@@ -320,7 +320,7 @@ impl<D: Disk> Recovery<D> {
                 let missing = segment_path(Path::new(""), numbers[index - 1] + 1);
                 return Err(self.gap(last, self.from, format!("{} is not there", missing.display())));
             }
-            let reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
+            let reader = self.disk.open_to_read(&path).and_then(Reader::new).map_err(io)?;
             let last_good = self.segments.last().map_or(Zxid::ZERO, |segment| segment.header.after);
             let bad = |offset, problem: &str| {
                 let problem = problem.to_owned();
@@ -349,15 +349,11 @@ impl<D: Disk> Recovery<D> {
 
     fn check_against_watermark(&mut self) -> Result<(), Fatal> {
         let last = self.segments.last().map(|segment| segment.header);
-        match (self.watermark.as_ref().map(WatermarkFile::value), last) {
+        match (self.watermark, last) {
             (None, None) => Ok(()),
             // The file of a log whose first segment was never begun.
             (Some(Watermark { segment: 0, .. }), None) => Ok(()),
-            (None, Some(header)) => {
-                let file = self.dir.join(super::watermark::WATERMARK);
-                let problem = "the file is not there, but segments are".to_owned();
-                Err(Fatal::LogCorrupt { file, offset: 0, last_good: header.after, problem })
-            }
+            (None, Some(header)) => Err(no_watermark(&self.dir, header.after)),
             (Some(place), last) => {
                 let number = last.map_or(0, |header| header.number);
                 if place.segment > number {
@@ -409,7 +405,7 @@ impl<D: Disk> Recovery<D> {
     fn read_epochs(&self, segment: &Segment, next: &Segment, held: &mut Holdings) -> Result<(), Fatal> {
         let path = segment_path(&self.dir, segment.header.number);
         let io = |e| disk::fatal(&path, 0, e);
-        let reader = self.disk.open(&path).and_then(Reader::new).map_err(io)?;
+        let reader = self.disk.open_to_read(&path).and_then(Reader::new).map_err(io)?;
         let mut scanner = Scanner::new(reader, segment.header, segment.identity);
         while scanner.offset < next.header.previous_end {
             match scanner.step().map_err(io)? {
@@ -438,8 +434,8 @@ impl<D: Disk> Recovery<D> {
     /// Opens the log at the end that was found.
     fn reopen(mut self, scanner: Scanner<D::File>, tail: Tail) -> Result<Opened<D>, Fatal> {
         let holdings = self.holdings();
-        let Recovery { disk, dir, segments, prepared, watermark, .. } = self;
-        let mut watermark = watermark.expect("checked in open: a log has a watermark");
+        let Recovery { disk, dir, segments, prepared, .. } = self;
+        let mut watermark = WatermarkFile::open(&disk, &dir)?.ok_or_else(|| no_watermark(&dir, scanner.last))?;
         let number = scanner.header.number;
         let path = segment_path(&dir, number);
         let io = |e| disk::fatal(&path, 0, e);
@@ -512,6 +508,11 @@ fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
 /// Whether a zxid is no record's, but the state in which an epoch begins: everything before that epoch.
 pub(super) fn begins_epoch(zxid: Zxid) -> bool {
     zxid.counter() == 0
+}
+
+fn no_watermark(dir: &Path, last_good: Zxid) -> Fatal {
+    let problem = "the file is not there, but segments are".to_owned();
+    Fatal::LogCorrupt { file: dir.join(WATERMARK), offset: 0, last_good, problem }
 }
 
 fn closed_problem(why: &Why) -> String {

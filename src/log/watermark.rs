@@ -16,6 +16,7 @@ use crate::disk::{self, Disk, File, SECTOR};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crc32c::crc32c;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Name of the watermark's file.
@@ -34,6 +35,14 @@ pub struct Watermark {
     /// Offset behind the last durable record's group in that segment.
     pub end: u64,
     pub zxid: Zxid,
+}
+
+impl Watermark {
+    /// Reads the file; `None` if there is none.
+    pub fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Option<Watermark>, Fatal> {
+        let path = dir.join(WATERMARK);
+        Ok(read(disk.open_to_read(&path), &path)?.map(|(_, _, value)| value))
+    }
 }
 
 /// The watermark's file, open for the log's life.
@@ -61,24 +70,8 @@ impl<F: File> WatermarkFile<F> {
     /// Opens the file; `None` if there is none.
     pub fn open<D: Disk<File = F>>(disk: &D, dir: &Path) -> Result<Option<WatermarkFile<F>>, Fatal> {
         let path = dir.join(WATERMARK);
-        let file = match disk.open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(disk::fatal(&path, 0, error)),
-        };
-        file.forget_cached();
-        let bytes = disk::read_whole(&file, FILE_BYTES).map_err(|e| disk::fatal(&path, 0, e))?;
-        let best =
-            COPY_AT.iter().filter_map(|&at| decode(bytes.get(at as usize..at as usize + ENCODED)?)).max_by_key(|c| c.0);
-        let Some((counter, value)) = best else {
-            let problem = "neither copy of the durability watermark is whole".to_owned();
-            return Err(Fatal::LogCorrupt { file: path, offset: 0, last_good: Zxid::ZERO, problem });
-        };
+        let Some((file, counter, value)) = read(disk.open(&path), &path)? else { return Ok(None) };
         Ok(Some(WatermarkFile { file, path, counter, value, dirty: false }))
-    }
-
-    pub fn value(&self) -> Watermark {
-        self.value
     }
 
     /// Writes a later place; durable some time, or with `sync`.
@@ -102,6 +95,24 @@ impl<F: File> WatermarkFile<F> {
         }
         Ok(())
     }
+}
+
+/// What a file that was opened says: it, the counter of its newer copy, the place. `None` if it is not there.
+fn read<F: File>(opened: io::Result<F>, path: &Path) -> Result<Option<(F, u64, Watermark)>, Fatal> {
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk::fatal(path, 0, error)),
+    };
+    file.forget_cached();
+    let bytes = disk::read_whole(&file, FILE_BYTES).map_err(|e| disk::fatal(path, 0, e))?;
+    let best =
+        COPY_AT.iter().filter_map(|&at| decode(bytes.get(at as usize..at as usize + ENCODED)?)).max_by_key(|c| c.0);
+    let Some((counter, value)) = best else {
+        let problem = "neither copy of the durability watermark is whole".to_owned();
+        return Err(Fatal::LogCorrupt { file: path.to_owned(), offset: 0, last_good: Zxid::ZERO, problem });
+    };
+    Ok(Some((file, counter, value)))
 }
 
 fn encode(counter: u64, value: Watermark) -> [u8; ENCODED] {

@@ -113,7 +113,7 @@ impl<'a, F: File> Opened<'a, F> {
     /// `whole`: the checksums of all blocks are right too, on the disk itself.
     pub(super) fn open<D: Disk<File = F>>(disk: &D, path: &'a Path, whole: bool) -> Result<Opened<'a, F>, Fatal> {
         let io = |error| disk::fatal(path, 0, error);
-        let mut file = disk.open(path).map_err(io)?;
+        let mut file = disk.open_to_read(path).map_err(io)?;
         if whole {
             file.bypass_cache(D::PIECE_BYTES);
         }

@@ -202,10 +202,16 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
         };
         lines.push(Line { name: name(&survey.path), kind: "log", bytes: survey.bytes, holds, problem });
     }
-    if watermark.is_none() && !lines.is_empty() {
+    let problem = match watermark {
+        Ok(Some(_)) => None,
+        Ok(None) if lines.is_empty() => None,
+        Ok(None) => Some(disk::fatal(&dir.join("watermark"), 0, io::ErrorKind::NotFound.into())),
+        Err(fatal) => Some(fatal),
+    };
+    if let Some(fatal) = problem {
         let path = dir.join("watermark");
         let bytes = disk.open_to_read(&path).and_then(|file| file.len()).unwrap_or(0);
-        let problem = Some(disk::fatal(&path, 0, io::ErrorKind::NotFound.into()).to_string());
+        let problem = Some(fatal.to_string());
         lines.push(Line { name: name(&path), kind: "watermark", bytes, holds: String::new(), problem });
     }
     Ok(lines)
