@@ -860,6 +860,37 @@ fn a_cut_gives_up_what_is_behind_it_and_keeps_the_files() {
 }
 
 #[test]
+fn a_cut_needs_nothing_of_the_segments_in_front_of_its_own() {
+    let (disk, _) = filled();
+    let (surveys, _) = inspect::survey(&disk, dir()).unwrap();
+    let (first, last) = surveys[2].zxids.unwrap();
+    let up_to = Zxid(last.0 - 1);
+    disk.damage(&segment(1), |bytes| bytes[START + 40] ^= 1);
+    // From a snapshot on, recovery does not look there either.
+    inspect::cut(&disk, dir(), up_to).unwrap_or_else(|fatal| panic!("{fatal}"));
+    assert_eq!(recover(&disk, first.0).unwrap().1, up_to.0);
+}
+
+#[test]
+fn a_cut_does_not_need_what_is_behind_it() {
+    let (disk, _) = filled();
+    let (surveys, _) = inspect::survey(&disk, dir()).unwrap();
+    let (first, last) = surveys[1].zxids.unwrap();
+    let up_to = Zxid((first.0 + last.0) / 2);
+    let whole = disk.contents(&segment(2)).unwrap();
+    let bad = surveys[1].end as usize / SECTOR - 1;
+    disk.break_sector(&segment(2), bad as u64);
+    for _ in 0..2 {
+        inspect::cut(&disk, dir(), up_to).unwrap_or_else(|fatal| panic!("{fatal}"));
+        assert_eq!(recovered(&disk), up_to.0);
+        let mut kept = disk.contents(&dir().join("cut.segment.0000000000000002")).unwrap();
+        assert!(kept[bad * SECTOR..][..SECTOR].iter().all(|&byte| byte == 0), "nobody can read that");
+        kept[bad * SECTOR..][..SECTOR].copy_from_slice(&whole[bad * SECTOR..][..SECTOR]);
+        assert!(kept == whole, "the rest is kept");
+    }
+}
+
+#[test]
 fn the_log_command_shows_damage_as_an_error_and_cuts() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Recovery::open(RealDisk, dir.path(), Zxid::ZERO, SIZES).and_then(Recovery::finish).unwrap();

@@ -39,8 +39,11 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     let disk = RealDisk;
     let _lock = lock(&disk, args)?;
     if let Some(up_to) = args.cut {
-        inspect::cut(&disk, &args.dir, up_to)?;
+        let unread = inspect::cut(&disk, &args.dir, up_to)?;
         say!("Everything after {up_to} has been set aside (files cut.* in {}).", args.dir.display())?;
+        if unread > 0 {
+            say!("{unread} bytes of that could not be read, and are zeros there.")?;
+        }
     }
     let mut records = Vec::new();
     let list = args.records;

@@ -8,13 +8,16 @@
 //!
 //! Runs on: the command's thread; the caller holds the lock of the directory, but where it only reads and the file system takes no lock.
 
+use super::recover::remove_leftover;
+use super::salvage::copy_good_part;
 use super::scan::{Reader, Scanner, Step, Tail, Why};
-use super::segment::{FirstSector, RECORDS_START, segment_number, segment_path};
+use super::segment::{FirstSector, PREPARING, RECORDS_START, segment_number, segment_path};
 use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
-use crate::disk::{self, Disk, File};
+use crate::disk::{self, BACKGROUND_BYTES, Disk, File, SECTOR};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 /// The file that is there while a cut is under way.
@@ -198,13 +201,17 @@ fn scan_segment<D: Disk>(
     Ok(Some(Scanned { begins, ends: (scanner.offset, scanner.chain, scanner.last), why, tail }))
 }
 
-/// Cuts the log behind the record `up_to`, which must be whole and reachable from the first segment: everything after
-/// it is set aside. Done again after a crash, it finishes.
-pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
+/// Cuts the log behind the record `up_to`, which must be whole and reachable from the beginning of its segment: everything
+/// after it is set aside. Done again after a crash, it finishes. Returns how many bytes behind the cut could not be read; the
+/// copy that is set aside has zeros in their place.
+pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u64, Fatal> {
     truncate::finish_interrupted(disk, dir)?;
     let numbers = numbers(disk, dir)?;
     let Some((number, end)) = find(disk, dir, &numbers, up_to)? else {
-        let problem = format!("no whole record {up_to} can be reached from the first segment of {}", dir.display());
+        let problem = format!(
+            "no whole record {up_to} can be reached from the beginning of the segment of {} that it would be in",
+            dir.display()
+        );
         return Err(Fatal::Usage { problem });
     };
     let path = segment_path(dir, number);
@@ -214,10 +221,12 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
     disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n{round}\n").as_bytes())?;
 
     let aside = aside_path(dir, round, &path);
-    if disk.open(&aside).is_err() {
+    let mut unread = 0;
+    if disk.open_to_read(&aside).is_err() {
         // A copy: the part that stays is needed here.
-        let bytes = disk.open(&path).and_then(|file| disk::read_whole(&file, u64::MAX)).map_err(io)?;
+        let (bytes, lost) = disk.open_to_read(&path).and_then(|file| read_what_can_be_read(&file)).map_err(io)?;
         disk::replace_file(disk, &aside, &bytes)?;
+        unread = lost;
     }
     WatermarkFile::create(disk, dir, Watermark { segment: number, end, zxid: up_to })?;
     // Latest first, so that the log has no gap on the way.
@@ -227,12 +236,39 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<(), Fatal> {
         disk.rename(&later, &aside).map_err(|e| disk::fatal(&later, 0, e))?;
         sync_dir()?;
     }
-    let mut file = disk.open(&path).map_err(io)?;
-    let length = file.len().map_err(io)?;
-    file.zero(end, length).map_err(io)?;
-    file.sync().map_err(|e| disk::sync_failed(&path, e))?;
+    // In a new file: recovery reads to the end, and a sector that can't be read may stay so when zeros are written to it.
+    let kept = dir.join(PREPARING);
+    remove_leftover(disk, &kept)?;
+    sync_dir()?;
+    copy_good_part(disk, &path, &kept, end)?;
+    disk.rename(&kept, &path).map_err(io)?;
+    sync_dir()?;
     disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
-    sync_dir()
+    sync_dir()?;
+    Ok(unread)
+}
+
+/// A file's bytes, with zeros where the disk can't read them, and how many that are.
+fn read_what_can_be_read<F: File>(file: &F) -> std::io::Result<(Vec<u8>, u64)> {
+    let mut bytes = vec![0; file.len()? as usize];
+    let (mut at, mut unread) = (0, 0);
+    for piece in bytes.chunks_mut(BACKGROUND_BYTES) {
+        if file.read_at(at, piece).is_err() {
+            let mut at = at;
+            for sector in piece.chunks_mut(SECTOR) {
+                match file.read_at(at, sector) {
+                    Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                        sector.fill(0);
+                        unread += sector.len() as u64;
+                    }
+                    other => other?,
+                }
+                at += sector.len() as u64;
+            }
+        }
+        at += piece.len() as u64;
+    }
+    Ok((bytes, unread))
 }
 
 /// An error if a cut was interrupted: what is there is neither the old history nor the new one, and looks damaged where it is
@@ -284,27 +320,26 @@ fn round<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u32, Fatal> {
     Ok((1..).find(|round| !is_taken(round)).expect("a directory has fewer files"))
 }
 
-/// The segment that holds the record `up_to`, and the offset behind it.
+/// The segment that holds the record `up_to`, and the offset behind it. Of the segments in front of that one nothing but the
+/// headers is looked at: what is damaged there may be nothing that recovery needs.
 fn find<D: Disk>(disk: &D, dir: &Path, numbers: &[u64], up_to: Zxid) -> Result<Option<(u64, u64)>, Fatal> {
-    let mut continues: Option<Joint> = None;
-    for (index, &number) in numbers.iter().enumerate() {
+    for &number in numbers.iter().rev() {
         let path = segment_path(dir, number);
         let io = |e| disk::fatal(&path, 0, e);
-        let reader = disk.open(&path).and_then(Reader::new).map_err(io)?;
-        let FirstSector::Header(header, identity) = reader.first_sector(number).map_err(io)? else { return Ok(None) };
-        let place = (header.previous_end, header.previous, header.after);
-        if index > 0 && (number != numbers[index - 1] + 1 || continues != Some(place)) {
-            return Ok(None);
+        let reader = disk.open_to_read(&path).and_then(Reader::new).map_err(io)?;
+        // What has no header that can be read may be behind the cut.
+        let Ok(FirstSector::Header(header, identity)) = reader.first_sector(number) else { continue };
+        if header.after >= up_to {
+            continue;
         }
         let mut scanner = Scanner::new(reader, header, identity);
         loop {
             match scanner.step().map_err(io)? {
                 Step::Record { zxid, .. } if zxid == up_to => return Ok(Some((number, scanner.offset))),
                 Step::Record { .. } | Step::Mark => {}
-                Step::End(_) => break,
+                Step::End(_) => return Ok(None),
             }
         }
-        continues = Some((scanner.offset, scanner.chain, scanner.last));
     }
     Ok(None)
 }

@@ -498,7 +498,7 @@ fn reopen_prepared<D: Disk>(disk: &D, path: &Path) -> Result<D::Map, Fatal> {
     disk.map(file).map_err(io)
 }
 
-fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
+pub(super) fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<(), Fatal> {
     match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk::fatal(path, 0, error)),
         _ => Ok(()),

@@ -176,8 +176,8 @@ pub fn refuse_other_versions<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal>
 }
 
 /// A file as long as the other, with its first bytes and then zeros; durable but for its name.
-fn copy_good_part<D: Disk>(disk: &D, from: &Path, to: &Path, end: u64) -> Result<(), Fatal> {
-    let source = disk.open(from).map_err(|e| disk::fatal(from, 0, e))?;
+pub(super) fn copy_good_part<D: Disk>(disk: &D, from: &Path, to: &Path, end: u64) -> Result<(), Fatal> {
+    let source = disk.open_to_read(from).map_err(|e| disk::fatal(from, 0, e))?;
     let len = source.len().map_err(|e| disk::fatal(from, 0, e))?;
     let len = len.max((end + MARK_BYTES as u64).next_multiple_of(4096));
     let mut file = disk.create(to, len).map_err(|e| disk::fatal(to, len, e))?;

@@ -33,6 +33,10 @@ pub(super) struct Reader<F> {
     start: u64,
     /// From the first piece on, reads are to go past the page cache.
     bypass: bool,
+    /// And do.
+    bypasses: bool,
+    /// Bytes read at once: fewer where something can't be read, so that what is in front of it can be.
+    at_once: usize,
 }
 
 impl<F: File> Reader<F> {
@@ -46,7 +50,7 @@ impl<F: File> Reader<F> {
     /// For a file that this process has written.
     pub fn cached(file: F) -> io::Result<Reader<F>> {
         let len = file.len()?;
-        Ok(Reader { file, len, piece: Vec::new(), start: 0, bypass: false })
+        Ok(Reader { file, len, piece: Vec::new(), start: 0, bypass: false, bypasses: false, at_once: PIECE })
     }
 
     /// Reads again from the file what is needed next.
@@ -61,8 +65,9 @@ impl<F: File> Reader<F> {
             if std::mem::take(&mut self.bypass) {
                 // Not for the first sector alone: what goes past the cache is read in large pieces.
                 self.file.bypass_cache(PIECE);
+                self.bypasses = true;
             }
-            let size = (self.len - at).min(count.max(PIECE) as u64);
+            let size = (self.len - at).min(count.max(self.at_once) as u64);
             // A longer piece than usual is not kept.
             self.piece.truncate(0);
             self.piece.shrink_to(PIECE);
@@ -70,11 +75,30 @@ impl<F: File> Reader<F> {
             self.start = at;
             if let Err(error) = self.file.read_at(at, &mut self.piece) {
                 self.piece.clear();
-                return Err(error);
+                return self.bytes_alone(at, count, error);
             }
         }
         let from = (at - self.start) as usize;
         Ok(&self.piece[from..from + count])
+    }
+
+    /// As `bytes`, where a larger piece gave `error`: a sector behind them may be the one that can't be read.
+    fn bytes_alone(&mut self, at: u64, count: usize, error: io::Error) -> io::Result<&[u8]> {
+        if self.at_once == PIECE {
+            self.at_once = SECTOR;
+            if self.bypasses {
+                // Or each of them would read as much as before.
+                self.file.bypass_cache(SECTOR);
+            }
+        }
+        self.piece.resize(count, 0);
+        match self.file.read_at(at, &mut self.piece) {
+            Ok(()) => Ok(&self.piece),
+            Err(_) => {
+                self.piece.clear();
+                Err(error)
+            }
+        }
     }
 
     fn header(&mut self, at: u64) -> io::Result<[u8; HEADER]> {
