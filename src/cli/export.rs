@@ -54,6 +54,9 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let _lock = disk.lock(&snapshots)?;
     let _log_lock = if log == snapshots { None } else { Some(disk.lock(&log)?) };
     let own = storage::Dirs { snapshots: snapshots.clone(), log: log.clone() };
+    refuse_unfinished(&disk, &snapshots)?;
+    storage::refuse_misplaced(&disk, &own)?;
+    storage::refuse_absent_log(&disk, &own)?;
     storage::resume(&disk, &own, Sizes::default())?;
     let note = log.join(storage::QUARANTINE);
     if disk.open_to_read(&note).is_ok() {
@@ -61,7 +64,6 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
             "this server has lost a part of its history and is waiting for the ensemble to give it back".into();
         return Err(Fatal::ForeignData { file: note, problem });
     }
-    refuse_unfinished(&disk, &snapshots)?;
     let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
     for dir in [&to.0, &to.1] {
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;

@@ -37,7 +37,7 @@ use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
 use crate::session::SessionIds;
 use crate::snapshot::zookeeper::{self, DecodeLimits, ImportOptions, TakeOver};
-use crate::storage::Dirs;
+use crate::storage::{self, Dirs};
 use crate::tree::TreeOptions;
 use crate::zab::election::{self, Election};
 use crate::zab::election_links::{ElectionLinks, LinkLimits};
@@ -94,13 +94,16 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let address = port.address();
     let own_ports = config.ensemble.as_ref().map(|ensemble| own_ports::take(ensemble, address)).transpose()?;
 
+    let (options, dirs) = (tree_options(&config), dirs(&config));
+    refuse_other_directories(&disk, &dirs)?;
     take_over_zookeeper(&disk, &config)?;
-    let options = tree_options(&config);
-    let (dirs, tick_ms) = (dirs(&config), u64::from(config.tick_time_ms));
+    let tick_ms = u64::from(config.tick_time_ms);
     let recovered = match &config.ensemble {
         None => recovery::recover_alone(&disk, &dirs, options, tick_ms)?,
         Some(_) => recovery::recover_member(&disk, &dirs, options, tick_ms)?,
     };
+    // Now there is a log, and nobody has been promised anything in it yet.
+    storage::note_log_directory(&disk, &dirs)?;
     let zxid = recovered.tree.zxid();
     tracing::info!(
         "recovered {} znodes and {} sessions up to zxid {zxid} in {} ms",
@@ -123,6 +126,13 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.to_owned(), source })?;
     }
     Ok(())
+}
+
+/// A history must not be taken for an empty one because it lies in another directory than the configuration says.
+fn refuse_other_directories(disk: &RealDisk, dirs: &Dirs) -> Result<(), Fatal> {
+    storage::refuse_misplaced(disk, dirs)?;
+    // What a take-over has begun is thrown away, and the log may be gone already.
+    if zookeeper::is_unfinished(disk, &dirs.snapshots)? { Ok(()) } else { storage::refuse_absent_log(disk, dirs) }
 }
 
 /// A directory of ZooKeeper's must not be taken for an empty one: what it holds is made ours, at the first start.

@@ -286,3 +286,29 @@ fn a_snapshot_is_printed_as_snapshot_formatter_prints_it() {
         assert_eq!(ours.len(), theirs.len());
     }
 }
+
+#[test]
+fn what_was_imported_or_is_to_be_exported_is_not_looked_for_without_its_log() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    let together = std::fs::read_to_string(place.config()).unwrap();
+    let log = place.dir.path().join("log");
+    let apart = format!("{together}dataLogDir={}\n", log.display());
+    std::fs::write(place.config(), &apart).unwrap();
+    said(&["import"], &place.config());
+
+    // The line goes, before the server has run.
+    std::fs::write(place.config(), &together).unwrap();
+    let to = place.dir.path().join("out");
+    for words in [&["server"][..], &["import"], &["export", "--to", to.to_str().unwrap()]] {
+        let (status, text) = refused(words, &place.config());
+        assert!(status == 3 && text.contains(log.to_str().unwrap()), "{words:?}: {status} {text}");
+    }
+    assert!(!to.exists());
+
+    // An import in place of what there is needs no log, but leaves none of it in the wrong directory.
+    said(&["import", "--replace"], &place.config());
+    assert!(!place.names().contains(&"log-directory".to_owned()), "{:?}", place.names());
+    std::fs::write(place.config(), &apart).unwrap();
+    let (status, text) = refused(&["import", "--replace"], &place.config());
+    assert!(status == 3 && text.contains("this file belongs to a log"), "{text}");
+}
