@@ -5,6 +5,7 @@
 use super::output::say;
 use super::progress::bar;
 use super::server_args::ServerArgs;
+use crate::config;
 use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::log::Sizes;
@@ -64,6 +65,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
             "this server has lost a part of its history and is waiting for the ensemble to give it back".into();
         return Err(Fatal::ForeignData { file: note, problem });
     }
+    let myid = read_myid(&config.data_dir)?;
     let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
     for dir in [&to.0, &to.1] {
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;
@@ -81,7 +83,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let from = Dirs { snapshots: &snapshots, log: &log };
     let exported = export(&disk, from, Dirs { snapshots: &to.0, log: &to.1 }, options, &mut progress)?;
     bar.finish_and_clear();
-    let myid = copy_myid(&disk, &config.data_dir, &args.to)?;
+    let myid = myid.map(|bytes| write_myid(&disk, &config.data_dir, &args.to, &bytes)).transpose()?;
     say!("snapshot   {}", exported.snapshot.display())?;
     match &exported.log {
         Some((path, records)) => say!("log        {} ({records} records)", path.display())?,
@@ -101,16 +103,26 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// A member of an ensemble has its number in its dataDir.
-fn copy_myid(disk: &RealDisk, from: &Path, to: &Path) -> Result<Option<String>, Fatal> {
-    let (source, target) = (from.join("myid"), to.join("myid"));
-    let bytes = match disk.open_to_read(&source).and_then(|file| disk::read_whole(&file, 1 << 10)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk::fatal(&source, 0, error)),
-    };
-    if from != to {
-        disk::replace_file(disk, &target, &bytes)?;
+/// A member of an ensemble has its number in its dataDir. What the server is started with is read, and so it is read as the
+/// server reads it: whatever is mounted or linked there.
+fn read_myid(from: &Path) -> Result<Option<Vec<u8>>, Fatal> {
+    let path = from.join("myid");
+    if !path.is_file() {
+        return Ok(None);
     }
-    Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    config::read_file(&path).map(Some)
+}
+
+/// Puts it into the dataDir that is written, unless it is there already; what it says.
+fn write_myid(disk: &RealDisk, from: &Path, to: &Path, bytes: &[u8]) -> Result<String, Fatal> {
+    if !is_same_dir(from, to) {
+        disk::replace_file(disk, &to.join("myid"), bytes)?;
+    }
+    Ok(String::from_utf8_lossy(bytes).trim().to_owned())
+}
+
+/// Whether two paths are of one directory, by whatever names.
+fn is_same_dir(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    canonical(one) == canonical(other)
 }

@@ -312,3 +312,30 @@ fn what_was_imported_or_is_to_be_exported_is_not_looked_for_without_its_log() {
     let (status, text) = refused(&["import", "--replace"], &place.config());
     assert!(status == 3 && text.contains("this file belongs to a log"), "{text}");
 }
+
+#[test]
+fn a_number_that_is_a_link_is_exported_as_a_file_and_left_a_link_in_its_own_place() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    // As Debian's package and mounts of Kubernetes have it.
+    let elsewhere = place.dir.path().join("conf-myid");
+    std::fs::write(&elsewhere, "7\n").unwrap();
+    let link = place.dir.path().join("myid");
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    said(&["import"], &place.config());
+    let out = Place::with(&[]);
+    let text = said(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+    assert!(text.contains("myid       7\n"), "{text}");
+    let copy = out.dir.path().join("myid");
+    assert!(std::fs::read(&copy).unwrap() == b"7\n" && !copy.is_symlink());
+
+    let same = format!("{}/.", place.dir.path().display());
+    said(&["export", "--set-aside", "--to", &same], &place.config());
+    assert!(link.is_symlink());
+
+    // One that can't be read is found out before anything is written.
+    let out = Place::with(&[]);
+    std::fs::write(&elsewhere, vec![b' '; 2 << 20]).unwrap();
+    let (status, text) = refused(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+    assert!(status != 0 && text.contains("myid"), "{text}");
+    assert!(out.names().is_empty(), "{:?}", out.names());
+}
