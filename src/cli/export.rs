@@ -30,7 +30,7 @@ pub struct ExportArgs {
     /// The dataDir to be written
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// The dataLogDir to be written, if it isn't the dataDir
+    /// The dataLogDir to be written, if it isn't the dataDir; for the configuration's own dataDir it is its dataLogDir
     #[arg(long, value_name = "DIR")]
     pub to_log: Option<PathBuf>,
     /// How the snapshot is compressed: none, gz or snappy
@@ -66,7 +66,10 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
         return Err(Fatal::ForeignData { file: note, problem });
     }
     let myid = read_myid(&config.data_dir)?;
-    let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
+    // The way back: what is read with this configuration has to be seen, and set aside, where it has its logs.
+    let own_log = is_same_dir(&args.to, &config.data_dir).then_some(&config.data_log_dir);
+    let to_log = args.to_log.as_ref().or(own_log).unwrap_or(&args.to);
+    let to = (args.to.join("version-2"), to_log.join("version-2"));
     for dir in [&to.0, &to.1] {
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;
     }

@@ -339,3 +339,33 @@ fn a_number_that_is_a_link_is_exported_as_a_file_and_left_a_link_in_its_own_plac
     assert!(status != 0 && text.contains("myid"), "{text}");
     assert!(out.names().is_empty(), "{:?}", out.names());
 }
+
+#[test]
+fn the_way_back_into_two_directories_leaves_each_kind_in_its_own_and_no_old_log_in_sight() {
+    let place = Place::with(&[]);
+    let log = place.dir.path().join("log");
+    std::fs::create_dir_all(log.join("version-2")).unwrap();
+    std::fs::write(log.join("version-2/log.1"), LOG).unwrap();
+    let config = std::fs::read_to_string(place.config()).unwrap() + &format!("dataLogDir={}\n", log.display());
+    std::fs::write(place.config(), config).unwrap();
+    said(&["import"], &place.config());
+
+    // A path that is another name of the same directory.
+    let to = format!("{}/.", place.dir.path().display());
+    let (status, text) = refused(&["export", "--to", &to], &place.config());
+    assert!(status == 3 && text.contains("log/version-2/log.1"), "what is in the other directory counts: {text}");
+    let text = said(&["export", "--set-aside", "--to", &to], &place.config());
+    let of_kind = |names: Vec<String>, kind: &str| -> Vec<String> {
+        names.into_iter().filter(|name| name.starts_with(kind)).collect()
+    };
+    let in_log = || {
+        let names = std::fs::read_dir(log.join("version-2")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kind(place.names(), "snapshot.").len(), 1, "{text}");
+    assert_eq!(of_kind(place.names(), "log."), [""; 0]);
+    assert_eq!(of_kind(in_log(), "aside."), ["aside.log.1"]);
+    let logs = of_kind(in_log(), "log.");
+    assert!(logs.len() == 1 && text.contains(&logs[0]), "{logs:?}: {text}");
+    assert!(of_kind(in_log(), "snapshot.").is_empty());
+}
