@@ -104,7 +104,7 @@ impl Fatal {
                 "Nothing was changed. Put the missing or sound file back, or give up what follows with `ostler import --up-to`."
             }
             Fatal::EpochsDamaged { .. } => {
-                "Restore the file from a backup of this server, or empty its data directory and let it join anew."
+                "Restore the file from a backup of this server. Without one, empty a member's data directory and let it join anew; a server that is alone, and stays so, can do without the file."
             }
             Fatal::Bench { .. } => "What has been measured until then is not to be trusted.",
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",

@@ -68,6 +68,7 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
         },
         up_to: args.up_to,
         check_digests: !args.accept_digests,
+        member: config.ensemble.is_some(),
     };
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
     let own = Dirs { snapshots: &snapshots, log: &log };

@@ -146,6 +146,7 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
         },
         up_to: None,
         check_digests: config.digest_enabled,
+        member: config.ensemble.is_some(),
     };
     let dirs = zookeeper::Dirs { snapshots: &snapshots, log: &log };
     // Gigabytes take a while, and whoever waits wants to know.

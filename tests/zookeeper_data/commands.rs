@@ -369,3 +369,37 @@ fn the_way_back_into_two_directories_leaves_each_kind_in_its_own_and_no_old_log_
     assert!(logs.len() == 1 && text.contains(&logs[0]), "{logs:?}: {text}");
     assert!(of_kind(in_log(), "snapshot.").is_empty());
 }
+
+#[test]
+fn epochs_of_another_time_stop_a_member_and_not_a_server_that_is_alone() {
+    // The history is of epoch 0: neither fits.
+    let wrong: [&[(&str, &[u8])]; 3] = [
+        &[("currentEpoch", b"4"), ("acceptedEpoch", b"3")],
+        &[("currentEpoch", b"x"), ("acceptedEpoch", b"4\n")],
+        &[("currentEpoch", b""), ("acceptedEpoch", b""), ("currentEpoch.tmp", b"4")],
+    ];
+    for (files, epochs) in
+        wrong.into_iter().zip(["accepted 4, current 4", "accepted 4, current 0", "accepted 4, current 0"])
+    {
+        let place = Place::with(files);
+        std::fs::write(place.version_2().join("snapshot.16a"), SNAPSHOT).unwrap();
+        std::fs::write(place.dir.path().join("myid"), "1\n").unwrap();
+        let alone = std::fs::read_to_string(place.config()).unwrap();
+        let lines = "initLimit=5\nsyncLimit=5\nserver.1=127.0.0.1:1:2\nserver.2=127.0.0.1:3:4\n";
+        std::fs::write(place.config(), format!("{alone}{lines}")).unwrap();
+        let (status, text) = refused(&["import"], &place.config());
+        assert!(status == 11 && text.contains("Epoch: it ") && text.contains("join anew"), "{text}");
+
+        std::fs::write(place.config(), &alone).unwrap();
+        for words in [&["import", "--check"][..], &["import"]] {
+            let text = said(words, &place.config());
+            let note = text.lines().find(|line| line.starts_with("note: ")).unwrap_or_else(|| panic!("{text}"));
+            assert!(note.contains("Epoch: it ") && note.contains(epochs), "{note}");
+        }
+        // What was promised is not promised again.
+        std::fs::write(place.config(), format!("{alone}{lines}")).unwrap();
+        let out = Place::with(&[]);
+        let text = said(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+        assert!(text.contains(&format!("epochs     {epochs}")), "{text}");
+    }
+}
