@@ -142,3 +142,22 @@ fn a_log_directory_note_that_was_written_over_still_counts() {
     }
     place.assert_has(Some("l"), "/precious");
 }
+
+/// Who really has no log any more takes the note away, and is not taken for a new server where a snapshot says better.
+#[test]
+fn a_member_whose_log_is_lost_for_good_does_not_vote_and_a_lone_server_does_not_start() {
+    let place = Place::new();
+    std::fs::create_dir(place.at("d/version-2")).unwrap();
+    std::fs::write(place.file("d/snapshot.16a"), include_bytes!("golden/zookeeper-3.9.5.snapshot")).unwrap();
+    let types = "extendedTypesEnabled=true\n";
+    boot::start(place.config(Some("l"), types)).unwrap().stop().unwrap();
+    std::fs::remove_dir_all(place.at("l")).unwrap();
+    place.assert_refused(Some("l"), &[&place.file("d/log-directory"), &place.at("l/version-2")]);
+
+    std::fs::remove_file(place.file("d/log-directory")).unwrap();
+    let fatal = boot::start(place.config(Some("l"), types)).err().expect("a history without its end");
+    assert!(matches!(fatal, Fatal::HistoryGap { .. }), "{fatal}");
+    boot::start(place.config(Some("l"), &(types.to_owned() + &member()))).unwrap().stop().unwrap();
+    assert!(place.file("l/quarantine").exists());
+    boot::start(place.config(Some("l"), &(types.to_owned() + &member()))).unwrap().stop().unwrap();
+}
