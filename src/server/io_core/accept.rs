@@ -125,6 +125,7 @@ impl IoCore {
                 to_flush: false,
                 heard_round: self.parts.heard_round.wrapping_sub(1),
                 last_heard: self.parts.now,
+                is_let_go: false,
                 is_kept: false,
                 spoke_late: false,
                 facts: Facts::new(clock::wall_ms()),

@@ -54,6 +54,7 @@ impl Parts {
                 Entry::Close { conn } => match self.get(conn) {
                     Some(connection) => {
                         connection.state = State::Closing;
+                        connection.is_let_go = true;
                         self.doomed.push(conn.slot());
                     }
                     // It went by itself. Whoever asks waits for the answer all the same.
@@ -64,6 +65,7 @@ impl Parts {
                     for (slot, connection) in &mut self.connections {
                         if !matches!(connection.state, State::FourLetter | State::Closing) {
                             connection.state = State::Closing;
+                            connection.is_let_go = true;
                             self.doomed.push(slot);
                         }
                     }
@@ -101,6 +103,7 @@ impl Parts {
                 }
                 _ => {
                     connection.state = State::Closing;
+                    connection.is_let_go = true;
                     self.doomed.push(slot);
                 }
             }
@@ -154,6 +157,9 @@ impl Parts {
         let Some(connection) = self.get(conn) else { return };
         assert!(connection.in_flight > 0, "a reply to nothing");
         connection.in_flight -= 1;
+        if connection.is_let_go {
+            return;
+        }
         if connection.wait != Wait::Leader {
             connection.is_kept = false;
         }
