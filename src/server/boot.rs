@@ -16,7 +16,7 @@ use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{self, Alarm};
+use crate::net::{self, Alarm, descriptors};
 use crate::prepare::{Prepare, PrepareRules};
 use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
@@ -58,6 +58,7 @@ pub fn run(config: Config, notices: Vec<Notice>) -> Result<(), Fatal> {
             Level::Error => tracing::error!("{}", notice.text),
         }
     }
+    tracing::debug!("up to {} files may be open", descriptors::raise_limit());
     let running = start(config)?;
     running.wait_for_signal()
 }

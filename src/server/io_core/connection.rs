@@ -58,6 +58,8 @@ pub struct Connection {
     pub readable: bool,
     /// The socket said that the other side sends nothing more. The poll does not say so again, so it is read to its end.
     pub half_closed: bool,
+    /// In `Parts::ready` already.
+    pub is_ready: bool,
     /// The last turn in which it was looked at for receiving.
     pub received_in: u32,
     /// The output waits for the socket to have room.
