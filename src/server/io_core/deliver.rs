@@ -173,7 +173,7 @@ impl Parts {
         if then_close {
             connection.state = State::Closing;
         }
-        self.tally.response(frame.len());
+        self.tally.response(frame.len(), self.now);
         self.append(conn.slot(), frame);
         let int = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("a reply has a header"));
         let xid = int(4);

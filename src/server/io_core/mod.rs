@@ -218,9 +218,10 @@ impl IoCore {
             // Room that came before the pipeline was told that somebody waits for it.
             || (!self.parts.want_room.is_empty() && link.queue.has_room())
             || (self.shared.is_stopping() && drain_until.is_none());
-        let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
-        if let (false, Some(at)) = (pending, at) {
-            self.alarm.ring_by(at, self.parts.now, clock::now)?;
+        if !pending {
+            for at in self.next_deadline().into_iter().chain(drain_until) {
+                self.alarm.ring_by(at, self.parts.now, clock::now)?;
+            }
         }
         let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {
@@ -234,10 +235,15 @@ impl IoCore {
         polled
     }
 
+    /// Asked before each sleep: hence compared as it is written here.
     fn next_deadline(&self) -> Option<Now> {
-        let sweep = (!self.parts.connections.is_empty()).then_some(self.next_sweep);
-        let accept = self.acceptor.as_ref().and_then(Acceptor::paused_until);
-        [self.next_report, sweep, accept].into_iter().flatten().min()
+        let mut next = (!self.parts.connections.is_empty()).then_some(self.next_sweep);
+        for at in [self.next_report, self.acceptor.as_ref().and_then(Acceptor::paused_until)] {
+            if at.is_some() && (next.is_none() || at < next) {
+                next = at;
+            }
+        }
+        next
     }
 
     fn turn(&mut self, events: &Events) {
@@ -258,8 +264,6 @@ impl IoCore {
         self.serve_under_guard();
         self.finish();
         self.deadlines();
-        let now_ms = self.parts.now.millis();
-        self.parts.tally.publish(now_ms);
     }
 
     fn wake(&mut self, slot: usize, event: &mio::event::Event) {

@@ -357,7 +357,7 @@ impl Parts {
         budget.bytes += written;
         budget.requests += 1 + asker.work() / WORK_OF_A_REQUEST;
         connection.facts.answered(op, xid, tree.zxid(), self.now, 0);
-        self.tally.answered_read(written);
+        self.tally.answered_read(written, self.now);
         self.wants_flush(slot);
         if code == ErrorCode::THROTTLED_OP { self.watches_enough(slot, op) } else { Step::Done }
     }
