@@ -10,7 +10,7 @@ use super::Pipeline;
 use super::forward::Forwards;
 use super::kept::Kept;
 use super::peers::PutAside;
-use super::replace::{SnapReceiver, SnapSender};
+use super::replace::{SnapReceiver, SnapSender, Unreadable};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::disk::RealDisk;
@@ -54,6 +54,8 @@ pub struct Member {
     pub put_aside: PutAside,
     /// Snapshots on their way to learners.
     pub sending: Vec<SnapSender>,
+    /// As a leader, since it has led.
+    pub unreadable: Unreadable,
     /// The leader's, on its way here.
     pub receiving: Option<SnapReceiver>,
     /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
@@ -85,6 +87,7 @@ impl Member {
             forwards: Forwards::default(),
             put_aside: PutAside::default(),
             sending: Vec::new(),
+            unreadable: Unreadable::default(),
             receiving: None,
             digests_from: Zxid::ZERO,
             digests_wrong: 0,
@@ -300,6 +303,7 @@ impl Pipeline {
         member.peer.leave();
         member.net.close_all();
         member.sending.clear();
+        member.unreadable = Unreadable::default();
         member.put_aside.clear();
         member.receiving = None;
         member.serve_at = None;

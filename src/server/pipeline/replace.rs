@@ -12,8 +12,9 @@ use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::log::{Batch, TruncateError};
-use crate::server::ensemble::outflow::{self, Outflow};
+use crate::server::ensemble::outflow::{self, Outflow, Problem};
 use crate::server::recovery;
+use crate::server::snapshotter::Outcome;
 use crate::snapshot::zookeeper::{DecodeError, DecodeLimits, Decoder};
 use crate::snapshot::{self, SnapshotWriter, snapshot_path};
 use crate::storage::{self, Install};
@@ -40,6 +41,37 @@ impl SnapReceiver {
 
     pub fn is_whole(&self) -> bool {
         self.decoder.is_whole()
+    }
+}
+
+/// What of a leader's files it has found that it can't read. Whoever is sent it would come back for the same again and again.
+#[derive(Default)]
+pub struct Unreadable {
+    snapshot: Option<Zxid>,
+    /// The log behind this record.
+    behind: Option<Zxid>,
+}
+
+impl Unreadable {
+    fn note_snapshot(&mut self, zxid: Zxid, fatal: &Fatal) {
+        self.snapshot = Some(zxid);
+        let advice = fatal.advice();
+        tracing::error!(
+            "{fatal}. The snapshot at zxid {zxid} can't be read, so no learner is sent it; a new one is taken. {advice}"
+        );
+    }
+
+    fn note_log(&mut self, behind: Zxid, fatal: &Fatal) {
+        self.behind = self.behind.max(Some(behind));
+        let advice = fatal.advice();
+        tracing::error!(
+            "{fatal}. A learner that lacks what the log has behind zxid {behind} gets a snapshot instead. {advice}"
+        );
+    }
+
+    /// Whether the log can't be read from here on.
+    fn is_behind(&self, after: Zxid) -> bool {
+        self.behind.is_some_and(|behind| after <= behind)
     }
 }
 
@@ -189,12 +221,22 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         match view.read_after(after) {
-            Ok(cursor) => {
+            Ok(cursor) if !member.unreadable.is_behind(after) => {
                 leader.catch_up_begins(link);
                 let sending = Sending::Log(outflow::of_log(cursor, leader.committed(), &self.shared));
                 member.sending.push(SnapSender { link, sending });
             }
-            Err(_) => leader.cannot_catch_up(link, &mut member.peer.history),
+            _ => leader.cannot_catch_up(link, &mut member.peer.history),
+        }
+    }
+
+    /// What was written in the place of a snapshot that can't be read can be.
+    pub(super) fn note_outcome(&mut self) {
+        let outcome = self.snapshots.outcome();
+        let Some(member) = &mut self.member else { return };
+        match outcome {
+            Some(Outcome::Written(zxid)) => drop(member.unreadable.snapshot.take_if(|unreadable| *unreadable == zxid)),
+            None => {}
         }
     }
 
@@ -209,9 +251,15 @@ impl Pipeline {
             self.snapshots.hurry();
             return;
         }
+        // Before one is chosen: what is found out about it later is not to be taken back by that it was written.
+        self.note_outcome();
+        let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let newest = snapshot::list(&RealDisk, &self.dirs.snapshots).ok().and_then(|all| all.first().copied());
-        let usable = newest.filter(|&zxid| member.peer.history.contains(zxid) && zxid <= leader.committed());
+        let usable = newest.filter(|&zxid| {
+            let is_readable = member.unreadable.snapshot != Some(zxid);
+            is_readable && member.peer.history.contains(zxid) && zxid <= leader.committed()
+        });
         match usable {
             Some(zxid) => {
                 let learners = member.sending.iter().filter(|sender| waits(sender)).count();
@@ -219,7 +267,7 @@ impl Pipeline {
                 for sender in member.sending.iter_mut().filter(|sender| waits(sender)) {
                     leader.snapshot_begins(sender.link, zxid);
                     let path = snapshot_path(&self.dirs.snapshots, zxid);
-                    sender.sending = Sending::Tree(outflow::of_snapshot(path, &self.shared));
+                    sender.sending = Sending::Tree(outflow::of_snapshot(zxid, path, &self.shared));
                 }
             }
             None => {
@@ -235,7 +283,7 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let history = &mut member.peer.history;
-        let net = &mut member.net;
+        let (net, unreadable) = (&mut member.net, &mut member.unreadable);
         member.sending.retain(|sender| {
             let link = sender.link;
             let Some(stream) = net.link(link) else { return false };
@@ -257,6 +305,9 @@ impl Pipeline {
                             false
                         }
                         Some(Err(why)) => {
+                            if let Problem::Unreadable { at, fatal } = &why {
+                                unreadable.note_snapshot(*at, fatal);
+                            }
                             leader.give_up(link, format!("the snapshot for a learner: {why}"));
                             false
                         }
@@ -270,6 +321,9 @@ impl Pipeline {
                     }
                     match end {
                         Some(Err(why)) if more => {
+                            if let Problem::Unreadable { at, fatal } = &why {
+                                unreadable.note_log(*at, fatal);
+                            }
                             leader.give_up(link, format!("the log for a learner: {why}"));
                             false
                         }
