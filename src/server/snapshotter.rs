@@ -59,6 +59,11 @@ impl Mail {
 /// How the last attempt to write a snapshot has ended.
 pub enum Outcome {
     Written(Zxid),
+    /// There was no room for it.
+    Failed {
+        why: String,
+        at: Now,
+    },
 }
 
 /// As long as it lives, no snapshot is written, and none is removed but by its holder.
@@ -257,6 +262,7 @@ impl Snapshotter {
             Err(fatal @ Fatal::DiskFull { .. }) => {
                 self.recorder.count(Counter::SnapshotErrorCount, 1);
                 tracing::error!("{fatal}; the snapshot was given up, the log is kept. {}", fatal.advice());
+                *self.mail.outcome.lock() = Some(Outcome::Failed { why: fatal.to_string(), at: clock::now() });
                 Ok(())
             }
             Err(fatal) => Err(fatal),

@@ -10,7 +10,7 @@ use super::Pipeline;
 use super::forward::Forwards;
 use super::kept::Kept;
 use super::peers::PutAside;
-use super::replace::{SnapReceiver, SnapSender, Unreadable};
+use super::replace::{FailedSnapshot, SnapReceiver, SnapSender, Unreadable};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::disk::RealDisk;
@@ -56,6 +56,7 @@ pub struct Member {
     pub sending: Vec<SnapSender>,
     /// As a leader, since it has led.
     pub unreadable: Unreadable,
+    pub snapshot_failed: Option<FailedSnapshot>,
     /// The leader's, on its way here.
     pub receiving: Option<SnapReceiver>,
     /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
@@ -88,6 +89,7 @@ impl Member {
             put_aside: PutAside::default(),
             sending: Vec::new(),
             unreadable: Unreadable::default(),
+            snapshot_failed: None,
             receiving: None,
             digests_from: Zxid::ZERO,
             digests_wrong: 0,
@@ -356,7 +358,7 @@ impl Pipeline {
                 }
                 member.forget(link);
             }
-            LeaderOutput::SendSnapshot { link } => self.send_snapshot(link),
+            LeaderOutput::SendSnapshot { link } => self.send_snapshot(link, now),
             LeaderOutput::CatchUp { link, after } => self.send_log(link, after),
             LeaderOutput::Established { epoch, up_to } => {
                 let took = now.since(member.role_began).as_millis();

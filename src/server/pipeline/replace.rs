@@ -75,6 +75,26 @@ impl Unreadable {
     }
 }
 
+/// How long no snapshot is begun for a learner behind one that failed, in milliseconds: each writes what there is room for, and
+/// the disk may be full for days. Twice as long each time, up to the most.
+const FAILED_PAUSE_MS: u64 = 10_000;
+const FAILED_PAUSE_MAX_MS: u64 = 60_000;
+
+/// The last snapshot could not be written.
+pub struct FailedSnapshot {
+    why: String,
+    until: Now,
+    pause_ms: u64,
+}
+
+impl FailedSnapshot {
+    /// `before`: the attempt before this one, if that has failed too.
+    fn new(why: String, at: Now, before: Option<FailedSnapshot>) -> FailedSnapshot {
+        let pause_ms = before.map_or(FAILED_PAUSE_MS, |before| (2 * before.pause_ms).min(FAILED_PAUSE_MAX_MS));
+        FailedSnapshot { why, until: at.plus_ms(pause_ms), pause_ms }
+    }
+}
+
 /// What a learner is waiting for.
 enum Sending {
     /// A snapshot that is being written.
@@ -209,10 +229,10 @@ impl Pipeline {
     }
 
     /// A learner's history can't be continued: it gets a snapshot, the newest that there is or a new one.
-    pub(super) fn send_snapshot(&mut self, link: Link) {
+    pub(super) fn send_snapshot(&mut self, link: Link, now: Now) {
         let Some(member) = &mut self.member else { return };
         member.sending.push(SnapSender { link, sending: Sending::Snapshot });
-        self.begin_snapshots();
+        self.begin_snapshots(now);
     }
 
     /// A learner's history ends before what is in memory: the log may have what follows.
@@ -230,18 +250,26 @@ impl Pipeline {
         }
     }
 
-    /// What was written in the place of a snapshot that can't be read can be.
+    /// What was written in the place of a snapshot that can't be read can be; what could not be written is not tried again at
+    /// once.
     pub(super) fn note_outcome(&mut self) {
         let outcome = self.snapshots.outcome();
         let Some(member) = &mut self.member else { return };
         match outcome {
-            Some(Outcome::Written(zxid)) => drop(member.unreadable.snapshot.take_if(|unreadable| *unreadable == zxid)),
+            Some(Outcome::Written(zxid)) => {
+                member.snapshot_failed = None;
+                member.unreadable.snapshot.take_if(|unreadable| *unreadable == zxid);
+            }
+            Some(Outcome::Failed { why, at }) => {
+                let before = member.snapshot_failed.take();
+                member.snapshot_failed = Some(FailedSnapshot::new(why, at, before));
+            }
             None => {}
         }
     }
 
     /// Those that wait for a snapshot get it when there is one whose end is in memory.
-    fn begin_snapshots(&mut self) {
+    fn begin_snapshots(&mut self, now: Now) {
         let waits = |sender: &SnapSender| matches!(sender.sending, Sending::Snapshot);
         let Some(member) = &mut self.member else { return };
         if !member.sending.iter().any(waits) {
@@ -270,6 +298,17 @@ impl Pipeline {
                     sender.sending = Sending::Tree(outflow::of_snapshot(zxid, path, &self.shared));
                 }
             }
+            None if let Some(failed) = member.snapshot_failed.as_ref().filter(|failed| failed.until > now) => {
+                let why = format!(
+                    "it needs a snapshot, and there is none: {}; the next is tried in {} s, if one is needed then",
+                    failed.why,
+                    failed.until.since(now).as_millis().div_ceil(1_000)
+                );
+                for sender in member.sending.iter().filter(|sender| waits(sender)) {
+                    leader.give_up(sender.link, why.clone());
+                }
+                member.sending.retain(|sender| !waits(sender));
+            }
             None => {
                 self.snapshot_now();
                 self.snapshots.hurry();
@@ -279,7 +318,7 @@ impl Pipeline {
 
     /// Hands on what has gathered for learners that catch up, as far as their connections have room.
     pub(super) fn send_snapshots(&mut self, now: Now) {
-        self.begin_snapshots();
+        self.begin_snapshots(now);
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let history = &mut member.peer.history;
@@ -336,5 +375,21 @@ impl Pipeline {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_behind_a_snapshot_that_failed_doubles_up_to_a_minute() {
+        let at = Now::START.plus_ms(5_000);
+        let mut failed = None;
+        for seconds in [10, 20, 40, 60, 60] {
+            let next = FailedSnapshot::new("no room".into(), at, failed);
+            assert_eq!(next.until.since(at).as_secs(), seconds);
+            failed = Some(next);
+        }
     }
 }
