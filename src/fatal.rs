@@ -38,6 +38,9 @@ pub enum Fatal {
     /// The directory holds ZooKeeper's own files beside ours, and they are not those that were taken over.
     #[error("{}: {problem}", file.display())]
     ForeignData { file: PathBuf, problem: String },
+    /// The configuration has `dataLogDir` elsewhere than the history lies: a part of it would be taken for nothing.
+    #[error("{}: {problem}", file.display())]
+    OtherDirectory { file: PathBuf, problem: String },
     /// A file of ZooKeeper's that can't be taken over as it is: damaged, or something is missing before or behind it.
     #[error("{}: byte {offset}: {problem}; everything up to zxid {last_good} is good", file.display())]
     ZooKeeperData { file: PathBuf, offset: u64, last_good: Zxid, problem: String },
@@ -56,7 +59,10 @@ impl Fatal {
         match self {
             Fatal::Listen { .. } | Fatal::Bench { .. } => 1,
             Fatal::Config { .. } | Fatal::Usage { .. } => 2,
-            Fatal::DataDirLocked { .. } | Fatal::DataDir { .. } | Fatal::ForeignData { .. } => 3,
+            Fatal::DataDirLocked { .. }
+            | Fatal::DataDir { .. }
+            | Fatal::ForeignData { .. }
+            | Fatal::OtherDirectory { .. } => 3,
             Fatal::DiskFull { .. } | Fatal::SyncFailed { .. } | Fatal::Io { .. } => 10,
             Fatal::LogCorrupt { .. }
             | Fatal::LogRecord { .. }
@@ -91,11 +97,14 @@ impl Fatal {
             Fatal::ForeignData { .. } => {
                 "Decide which of the two goes on: `ostler import --replace` takes ZooKeeper's, moving its files away keeps ours."
             }
+            Fatal::OtherDirectory { .. } => {
+                "The data is as it was. Set dataDir and dataLogDir back, or move the files to where they point: snap.*, log-directory and zookeeper.imported to dataDir, all others of ostler's to dataLogDir (version-2 in each)."
+            }
             Fatal::ZooKeeperData { .. } => {
                 "Nothing was changed. Put the missing or sound file back, or give up what follows with `ostler import --up-to`."
             }
             Fatal::EpochsDamaged { .. } => {
-                "Restore the file from a backup of this server, or empty its data directory and let it join anew."
+                "Restore the file from a backup of this server. Without one, empty a member's data directory and let it join anew; a server that is alone, and stays so, can do without the file."
             }
             Fatal::Bench { .. } => "What has been measured until then is not to be trusted.",
             Fatal::HistoryGap { .. } => "Put the missing files back into the data directory.",

@@ -49,6 +49,14 @@ pub const MULTI_READ_BYTES: usize = 64 << 20;
 pub const MULTI_READ_WORK: usize = 500_000;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
+/// Requests, or as much work, after which a core looks at its sockets and its feed again, and sends what it has: some
+/// milliseconds' worth. What it has received and not answered goes on in the next turn, one connection after the other.
+pub const READ_TURN_REQUESTS: usize = 32 * READ_GUARD_REQUESTS;
+/// Bytes of replies that count as a request.
+pub const READ_REQUEST_BYTES: usize = READ_GUARD_BYTES / READ_GUARD_REQUESTS;
+/// Entries of access lists, and identities held against them, that one multi goes through: the pipeline does nothing else
+/// meanwhile. Some 10 milliseconds' worth.
+pub const MULTI_WRITE_WORK: usize = 2_000_000;
 /// Changes (parts of a transaction that has several) that the pipeline applies before it lets go of the tree: about 100
 /// microseconds' worth.
 pub const WRITE_GUARD_TXNS: usize = 128;

@@ -147,6 +147,8 @@ const BOTH: &[Refusal] = &[
 
 /// What stops only ostler: nothing would listen, or something would be less protected than the file asks for.
 const OURS: &[(&str, &str)] = &[
+    ("dataDir=\nclientPort=2181", "dataDir is empty; name a directory"),
+    ("dataDir=DIR\nclientPort=2181\ndataLogDir=", "dataLogDir is empty; name a directory"),
     ("dataDir=DIR", "clientPort is not set: nothing would listen"),
     ("dataDir=DIR\nsecureClientPort=2281", "this build has no TLS yet: nothing would listen"),
     ("dataDir=DIR\nclientPort=2181\nx=\\u00g1", "Malformed \\uxxxx encoding."),

@@ -195,3 +195,24 @@ fn a_write_that_cannot_be_decoded_takes_no_zxid_and_leaves_nothing_in_the_log() 
     let mut client = Client::new(&server);
     assert!(client.exists("/a") && client.exists("/b"));
 }
+
+/// Clients are refused before they have taken the last descriptors: the log's next segments, and snapshots, need some.
+#[test]
+fn clients_never_take_the_descriptors_that_the_log_needs() {
+    const LIMIT: usize = 120;
+    let mut options = Options::usual();
+    options.under = ["sh", "-c", &format!("ulimit -n {LIMIT}; exec \"$@\""), "sh"].map(str::to_owned).to_vec();
+    options.config.push("snapCount=20".into());
+    let server = Server::start(Kind::Ostler, &options);
+    let mut client = Client::new(&server);
+    let idle: Vec<_> = (0..2 * LIMIT).map(|_| std::net::TcpStream::connect(("127.0.0.1", server.port))).collect();
+    assert_eq!(client.ask(1, create("/w", "", 0)).1, 0);
+    // The first segments are of 1, 4 and 16 MiB.
+    let large = "x".repeat(500_000);
+    for _ in 0..60 {
+        assert_eq!(client.ask(5, set("/w", &large)).1, 0);
+    }
+    assert!(server.log().contains("ulimit -n"), "{}", server.log());
+    drop(idle);
+    assert_eq!(Client::new(&server).data("/w").len(), large.len());
+}

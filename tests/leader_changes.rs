@@ -308,3 +308,41 @@ fn without_a_leader_for_synclimit_clients_are_let_go() {
     let (data, _) = back.get("/a", false).unwrap().unwrap();
     assert_eq!(data, b"");
 }
+
+/// What a server refuses by itself stands behind its own client's sync, and is in nobody else's way: the replies of each client
+/// come in the order of its requests, and its sync after everything that it has written.
+#[test]
+fn a_refused_request_behind_a_sync_moves_no_other_clients_sync_forward() {
+    const WRITES: usize = 10;
+    let ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let follower = ensemble.followers()[0];
+    let mut writer = ensemble.client(follower, 30_000);
+    let mut refused = ensemble.client(follower, 30_000);
+    let sync = || Writer::new().text("/");
+    ensemble.signal(leader, "STOP");
+    let mut written: Vec<i32> =
+        (0..WRITES).map(|at| writer.send(op::CREATE, client::create(&format!("/w{at}"), b"", 0)).unwrap()).collect();
+    written.push(writer.send(op::SYNC, sync()).unwrap());
+    ensemble.wait_until_it_owes(follower, &session(&writer));
+    // A create that ends in the middle, between syncs.
+    let broken = || Writer::new().text("/broken");
+    let asked = [
+        (refused.send(op::SYNC, sync()).unwrap(), 0),
+        (refused.send(op::CREATE, broken()).unwrap(), err::MARSHALLING),
+        (refused.send(op::SYNC, sync()).unwrap(), 0),
+        (refused.send(op::CREATE, client::create("/after", b"", 0)).unwrap(), 0),
+        (refused.send(op::CREATE, broken()).unwrap(), err::MARSHALLING),
+        (refused.send(op::SYNC, sync()).unwrap(), 0),
+    ];
+    ensemble.wait_until_it_owes(follower, &session(&refused));
+    ensemble.signal(leader, "CONT");
+    for xid in written {
+        let reply = writer.receive().unwrap();
+        assert_eq!((reply.xid, reply.err), (xid, 0));
+    }
+    for (xid, error) in asked {
+        let reply = refused.receive().unwrap();
+        assert_eq!((reply.xid, reply.err), (xid, error));
+    }
+}

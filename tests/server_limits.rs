@@ -385,6 +385,79 @@ fn each_watcher_hears_by_its_own_identities() {
     server.stop().unwrap();
 }
 
+/// A list that lets everybody read, and takes long to find that out.
+fn long_list(entries: usize, out: &mut Vec<u8>) {
+    let mut list: Vec<Acl> =
+        (0..entries).map(|at| Acl { perms: Acl::READ, scheme: "digest".into(), id: format!("a:{at:06}") }).collect();
+    list.push(Acl { perms: Acl::ALL, scheme: "world".into(), id: "anyone".into() });
+    Acl::write_list(&list, out);
+}
+
+fn create_with_long_list(path: &str, entries: usize) -> Vec<u8> {
+    request(1, OpCode::Create.to_wire(), |out| {
+        out.put_text(path);
+        out.put_buffer(None);
+        long_list(entries, out);
+        out.put_int(0);
+    })
+}
+
+/// What has much to do for one client is done in pieces: another one's request is answered before the first has all its replies.
+#[test]
+fn reads_that_take_long_leave_room_for_others_between_them() {
+    const READS: i32 = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut greedy = Raw::connect(server.address);
+    let mut modest = Raw::connect(server.address);
+    assert_eq!(greedy.call(&create_with_long_list("/long", 5_000)).err, 0);
+    let of_one = greedy.call(&get(2, "/long", false)).body.len() + 20;
+    greedy.send(&(0..READS).flat_map(|xid| get(xid, "/long", false)).collect::<Vec<u8>>());
+    modest.send(&ping());
+    assert_eq!(modest.reply().xid, -2);
+    greedy.socket.set_nonblocking(true).unwrap();
+    let mut there = vec![0; of_one * READS as usize];
+    let there = greedy.socket.peek(&mut there).unwrap_or(0);
+    assert!(there < of_one * READS as usize, "the other was answered when all was done");
+    greedy.socket.set_nonblocking(false).unwrap();
+    for xid in 0..READS {
+        assert_eq!(greedy.reply().xid, xid);
+    }
+    server.stop().unwrap();
+}
+
+/// Each list is gone through once; a multi that asks too many of them is refused.
+#[test]
+fn a_multi_that_would_go_through_long_access_lists_without_end_is_refused() {
+    const LISTS: usize = 9;
+    const BAD_ARGUMENTS: i32 = -8;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut client = Raw::connect(server.address);
+    for at in 0..LISTS {
+        assert_eq!(client.call(&create_with_long_list(&format!("/n{at}"), 30_000 + at)).err, 0);
+    }
+    let checks = |lists: usize, count: usize| {
+        request(2, OpCode::Multi.to_wire(), |out| {
+            for at in 0..count {
+                out.put_int(OpCode::Check.to_wire());
+                out.put_bool(false);
+                out.put_int(-1);
+                out.put_text(&format!("/n{}", at % lists));
+                out.put_int(-1);
+            }
+            out.put_int(-1);
+            out.put_bool(true);
+            out.put_int(-1);
+        })
+    };
+    assert_eq!(client.call(&checks(1, 10_000)).err, 0, "one list");
+    assert_eq!(client.call(&checks(LISTS, 5 * LISTS)).err, 0, "several");
+    assert_eq!(client.call(&checks(LISTS, 10 * LISTS)).err, BAD_ARGUMENTS, "all over again");
+    assert_eq!(client.call(&set(3, "/n0", b"x")).err, 0);
+    server.stop().unwrap();
+}
+
 /// Connections whose sockets are never empty take turns with the others, also where a core's turn has room for exactly so many.
 #[test]
 fn those_who_always_have_more_to_ask_leave_room_for_others() {

@@ -5,6 +5,7 @@
 use super::output::say;
 use super::progress::bar;
 use super::server_args::ServerArgs;
+use crate::config;
 use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::log::Sizes;
@@ -29,7 +30,7 @@ pub struct ExportArgs {
     /// The dataDir to be written
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// The dataLogDir to be written, if it isn't the dataDir
+    /// The dataLogDir to be written, if it isn't the dataDir; for the configuration's own dataDir it is its dataLogDir
     #[arg(long, value_name = "DIR")]
     pub to_log: Option<PathBuf>,
     /// How the snapshot is compressed: none, gz or snappy
@@ -54,6 +55,9 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let _lock = disk.lock(&snapshots)?;
     let _log_lock = if log == snapshots { None } else { Some(disk.lock(&log)?) };
     let own = storage::Dirs { snapshots: snapshots.clone(), log: log.clone() };
+    refuse_unfinished(&disk, &snapshots)?;
+    storage::refuse_misplaced(&disk, &own)?;
+    storage::refuse_absent_log(&disk, &own)?;
     storage::resume(&disk, &own, Sizes::default())?;
     let note = log.join(storage::QUARANTINE);
     if disk.open_to_read(&note).is_ok() {
@@ -61,8 +65,11 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
             "this server has lost a part of its history and is waiting for the ensemble to give it back".into();
         return Err(Fatal::ForeignData { file: note, problem });
     }
-    refuse_unfinished(&disk, &snapshots)?;
-    let to = (args.to.join("version-2"), args.to_log.as_ref().unwrap_or(&args.to).join("version-2"));
+    let myid = read_myid(&config.data_dir)?;
+    // The way back: what is read with this configuration has to be seen, and set aside, where it has its logs.
+    let own_log = is_same_dir(&args.to, &config.data_dir).then_some(&config.data_log_dir);
+    let to_log = args.to_log.as_ref().or(own_log).unwrap_or(&args.to);
+    let to = (args.to.join("version-2"), to_log.join("version-2"));
     for dir in [&to.0, &to.1] {
         disk.create_dir(dir).map_err(|source| Fatal::DataDir { dir: dir.clone(), source })?;
     }
@@ -79,7 +86,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     let from = Dirs { snapshots: &snapshots, log: &log };
     let exported = export(&disk, from, Dirs { snapshots: &to.0, log: &to.1 }, options, &mut progress)?;
     bar.finish_and_clear();
-    let myid = copy_myid(&disk, &config.data_dir, &args.to)?;
+    let myid = myid.map(|bytes| write_myid(&disk, &config.data_dir, &args.to, &bytes)).transpose()?;
     say!("snapshot   {}", exported.snapshot.display())?;
     match &exported.log {
         Some((path, records)) => say!("log        {} ({records} records)", path.display())?,
@@ -99,16 +106,26 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// A member of an ensemble has its number in its dataDir.
-fn copy_myid(disk: &RealDisk, from: &Path, to: &Path) -> Result<Option<String>, Fatal> {
-    let (source, target) = (from.join("myid"), to.join("myid"));
-    let bytes = match disk.open_to_read(&source).and_then(|file| disk::read_whole(&file, 1 << 10)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk::fatal(&source, 0, error)),
-    };
-    if from != to {
-        disk::replace_file(disk, &target, &bytes)?;
+/// A member of an ensemble has its number in its dataDir. What the server is started with is read, and so it is read as the
+/// server reads it: whatever is mounted or linked there.
+fn read_myid(from: &Path) -> Result<Option<Vec<u8>>, Fatal> {
+    let path = from.join("myid");
+    if !path.is_file() {
+        return Ok(None);
     }
-    Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    config::read_file(&path).map(Some)
+}
+
+/// Puts it into the dataDir that is written, unless it is there already; what it says.
+fn write_myid(disk: &RealDisk, from: &Path, to: &Path, bytes: &[u8]) -> Result<String, Fatal> {
+    if !is_same_dir(from, to) {
+        disk::replace_file(disk, &to.join("myid"), bytes)?;
+    }
+    Ok(String::from_utf8_lossy(bytes).trim().to_owned())
+}
+
+/// Whether two paths are of one directory, by whatever names.
+fn is_same_dir(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    canonical(one) == canonical(other)
 }

@@ -15,6 +15,7 @@ use crate::snapshot::zookeeper::{
     self, DecodeLimits, Dirs, Files, ImportOptions, Report, TakeOver, import, import_from,
 };
 use crate::snapshot::{list, zookeeper::take_over};
+use crate::storage;
 use crate::tree::TreeOptions;
 use std::path::{Path, PathBuf};
 
@@ -67,6 +68,7 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
         },
         up_to: args.up_to,
         check_digests: !args.accept_digests,
+        member: config.ensemble.is_some(),
     };
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
     let own = Dirs { snapshots: &snapshots, log: &log };
@@ -90,6 +92,11 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
     }
     let _lock = disk.lock(&snapshots)?;
     let _log_lock = if log == snapshots { None } else { Some(disk.lock(&log)?) };
+    let dirs = storage::Dirs { snapshots: snapshots.clone(), log: log.clone() };
+    storage::refuse_misplaced(&disk, &dirs)?;
+    if !args.replace && !zookeeper::is_unfinished(&disk, &snapshots)? {
+        storage::refuse_absent_log(&disk, &dirs)?;
+    }
     let report = match &args.from {
         Some(_) => {
             let Some(imported) = import(&disk, theirs.snapshots, theirs.log, options, &mut progress)? else {
@@ -109,6 +116,7 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
         },
     };
     bar.finish_and_clear();
+    storage::note_log_directory(&disk, &dirs)?;
     print(&report)?;
     say!("\n{} is ready for `ostler server`.", config.data_dir.display())?;
     Ok(())

@@ -148,7 +148,8 @@ impl Positional {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, Fatal> {
+/// All bytes of a file of the configuration, `myid` among them. Links are followed, as Java does.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Fatal> {
     let problem = |problem: String| Fatal::Config { file: path.to_owned(), line: 0, problem };
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => problem("file is missing".into()),

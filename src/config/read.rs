@@ -140,6 +140,9 @@ impl Reader<'_> {
         config.data_log_dir = self.text("dataLogDir").map_or_else(|| config.data_dir.clone(), PathBuf::from);
         for (name, dir) in [("dataDir", config.data_dir.clone()), ("dataLogDir", config.data_log_dir.clone())] {
             if self.gathered.get(name).is_some() {
+                if dir.as_os_str().is_empty() {
+                    return Err(self.fatal_key(name, format!("{name} is empty; name a directory")));
+                }
                 self.warn_if_relative(name, &dir);
             }
         }

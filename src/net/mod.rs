@@ -1,8 +1,9 @@
-//! Sockets made boring: a listener that says clearly why it can't listen, the two buffers of a connection, and the alarm of a
-//! poll.
+//! Sockets made boring: a listener that says clearly why it can't listen, the two buffers of a connection, the alarm of a
+//! poll, and how many there may be.
 
 pub mod alarm;
 pub mod buffers;
+pub mod descriptors;
 pub mod listener;
 pub mod stream;
 

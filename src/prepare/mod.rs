@@ -19,10 +19,11 @@ pub mod reply;
 
 use crate::auth::{AuthIds, AuthRules};
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
+use crate::limits;
 use crate::session::SessionState;
 use crate::tree::Tree;
 use crate::wire::multi::{MultiOp, read_ops};
-use crate::wire::txn::{Txn, TxnDigest, TxnHeader};
+use crate::wire::txn::{Acl, Txn, TxnDigest, TxnHeader};
 use crate::wire::{ErrorCode, Malformed, OpCode, Reader};
 use pending::Pending;
 
@@ -119,6 +120,10 @@ struct Context<'a> {
     time_ms: i64,
     /// Encoded bytes that the transaction may still have.
     budget: usize,
+    /// Entries of access lists that may still be gone through.
+    work: usize,
+    /// The last lists that were, what was wanted, and whether each lets this one do it.
+    judged: [Option<(*const Acl, i32, bool)>; 8],
 }
 
 /// The maker of transactions. One per pipeline.
@@ -146,6 +151,8 @@ impl Prepare {
             zxid,
             time_ms,
             budget: self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD),
+            work: limits::MULTI_WRITE_WORK,
+            judged: Default::default(),
         };
         let reader = &mut Reader::new(request.body);
         if request.op == OpCode::Multi {

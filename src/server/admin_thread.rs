@@ -138,8 +138,9 @@ impl AdminThread {
                 admin::CRST.to_string()
             }
             Word::Srst => {
-                metrics.reset();
+                // Whatever the cores have counted by then goes, too.
                 self.gather(Wants { reset_proposals: true, ..Wants::default() })?;
+                metrics.reset();
                 admin::SRST.to_string()
             }
             Word::Hash => admin::hash(&self.gather(Wants { digests: true, ..Wants::default() })?.digests),

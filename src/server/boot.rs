@@ -16,7 +16,7 @@ use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::net::{self, Alarm};
+use crate::net::{self, Alarm, descriptors};
 use crate::prepare::{Prepare, PrepareRules};
 use crate::random::{self, Rng};
 use crate::server::admin_thread::{AdminQueue, AdminThread};
@@ -37,7 +37,7 @@ use crate::server::snapshotter::{SnapshotMail, Snapshotter};
 use crate::server::tree_lock;
 use crate::session::SessionIds;
 use crate::snapshot::zookeeper::{self, DecodeLimits, ImportOptions, TakeOver};
-use crate::storage::Dirs;
+use crate::storage::{self, Dirs};
 use crate::tree::TreeOptions;
 use crate::zab::election::{self, Election};
 use crate::zab::election_links::{ElectionLinks, LinkLimits};
@@ -58,6 +58,7 @@ pub fn run(config: Config, notices: Vec<Notice>) -> Result<(), Fatal> {
             Level::Error => tracing::error!("{}", notice.text),
         }
     }
+    tracing::debug!("up to {} files may be open", descriptors::raise_limit());
     let running = start(config)?;
     running.wait_for_signal()
 }
@@ -94,13 +95,16 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     let address = port.address();
     let own_ports = config.ensemble.as_ref().map(|ensemble| own_ports::take(ensemble, address)).transpose()?;
 
+    let (options, dirs) = (tree_options(&config), dirs(&config));
+    refuse_other_directories(&disk, &dirs)?;
     take_over_zookeeper(&disk, &config)?;
-    let options = tree_options(&config);
-    let (dirs, tick_ms) = (dirs(&config), u64::from(config.tick_time_ms));
+    let tick_ms = u64::from(config.tick_time_ms);
     let recovered = match &config.ensemble {
         None => recovery::recover_alone(&disk, &dirs, options, tick_ms)?,
         Some(_) => recovery::recover_member(&disk, &dirs, options, tick_ms)?,
     };
+    // Now there is a log, and nobody has been promised anything in it yet.
+    storage::note_log_directory(&disk, &dirs)?;
     let zxid = recovered.tree.zxid();
     tracing::info!(
         "recovered {} znodes and {} sessions up to zxid {zxid} in {} ms",
@@ -125,6 +129,13 @@ fn prepare_dir(disk: &RealDisk, dir: &Path, config: &Config) -> Result<(), Fatal
     Ok(())
 }
 
+/// A history must not be taken for an empty one because it lies in another directory than the configuration says.
+fn refuse_other_directories(disk: &RealDisk, dirs: &Dirs) -> Result<(), Fatal> {
+    storage::refuse_misplaced(disk, dirs)?;
+    // What a take-over has begun is thrown away, and the log may be gone already.
+    if zookeeper::is_unfinished(disk, &dirs.snapshots)? { Ok(()) } else { storage::refuse_absent_log(disk, dirs) }
+}
+
 /// A directory of ZooKeeper's must not be taken for an empty one: what it holds is made ours, at the first start.
 fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());
@@ -136,6 +147,7 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
         },
         up_to: None,
         check_digests: config.digest_enabled,
+        member: config.ensemble.is_some(),
     };
     let dirs = zookeeper::Dirs { snapshots: &snapshots, log: &log };
     // Gigabytes take a while, and whoever waits wants to know.

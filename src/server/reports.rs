@@ -97,6 +97,7 @@ impl Gather {
     /// A core's part. Its watches are in step with the tree.
     pub fn core(&self, parts: &mut Parts, tree: &Tree, silence_max_ms: impl Fn(&Connection) -> u64) {
         let now = parts.now;
+        parts.tally.publish();
         self.add(|answers| {
             answers.watch_count += parts.watches.watch_count() as u64;
             answers.connection_count += parts.connections.len() as u64;

@@ -153,10 +153,11 @@ impl<T> Owed<T> {
         Some(answered.what)
     }
 
-    /// The session's first request, if its answer is known.
-    pub fn next_settled(&mut self, session: SessionId) -> Option<T> {
+    /// The session's first request, if its answer is known and it `may` be told.
+    pub fn next_settled(&mut self, session: SessionId, may: impl Fn(&T) -> bool) -> Option<T> {
         let queue = self.sessions.get_mut(&session)?;
-        let request = if queue.front()?.stage == Stage::Settled { queue.pop_front()? } else { return None };
+        let first = queue.front()?;
+        let request = if first.stage == Stage::Settled && may(&first.what) { queue.pop_front()? } else { return None };
         if queue.is_empty() {
             self.sessions.remove(&session);
         }

@@ -238,10 +238,13 @@ impl Tree {
         }
     }
 
-    /// Counts every usage anew, as ZooKeeper does when it loads a snapshot of its own. Ours are exact and don't need it.
+    /// Counts the usage of each path with limits anew, as ZooKeeper does when it loads a snapshot of its own. Ours are exact and
+    /// don't need it; what a client has put where there are no limits is left alone.
     pub fn recount_quotas(&mut self) {
         for path in self.below_quota_root(STATS_NAME) {
-            if let Some(counted) = counted_by(&path) {
+            if let Some(counted) = counted_by(&path)
+                && self.quotas.contains(counted)
+            {
                 self.recount(counted);
             }
         }
@@ -336,6 +339,23 @@ mod tests {
         let null = Txn::SetData { op: OpCode::SetData, path: stats.into(), data: None, version: 1 };
         apply(&mut tree, Txn::Multi(vec![null, create("/a/b/c", "abc")]));
         assert_eq!((text(&tree, stats), WALKED.get()), ("count=0,bytes=2".into(), walked));
+    }
+
+    #[test]
+    fn only_usages_of_paths_with_limits_are_counted_anew() {
+        let mut tree = tree_with_quotas();
+        apply(&mut tree, create("/free", ""));
+        for path in
+            ["/zookeeper/quota/free", "/zookeeper/quota/a/zookeeper_stats", "/zookeeper/quota/free/zookeeper_stats"]
+        {
+            apply(&mut tree, create(path, ""));
+        }
+        for at in ["a", "free"] {
+            apply(&mut tree, set(&format!("/zookeeper/quota/{at}/zookeeper_stats"), "hello"));
+        }
+        tree.recount_quotas();
+        assert_eq!(text(&tree, "/zookeeper/quota/a/zookeeper_stats"), "count=102,bytes=110");
+        assert_eq!(text(&tree, "/zookeeper/quota/free/zookeeper_stats"), "hello");
     }
 
     #[test]

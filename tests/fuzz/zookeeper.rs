@@ -95,7 +95,7 @@ pub fn directory(input: &[u8]) {
         owner_rules: ostler::ids::OwnerRules { extended_types: true, emulate_353_ttl: false },
         digest: true,
     };
-    let options = ImportOptions { tree, limits, up_to: None, check_digests: true };
+    let options = ImportOptions { tree, limits, up_to: None, check_digests: true, member: true };
     let imported = import(&disk, dir, dir, options, &mut |_, _| {});
     if let Ok(Some(mut imported)) = imported {
         let whole = imported.report.notes.is_empty() && changed <= 4;

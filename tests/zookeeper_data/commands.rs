@@ -286,3 +286,120 @@ fn a_snapshot_is_printed_as_snapshot_formatter_prints_it() {
         assert_eq!(ours.len(), theirs.len());
     }
 }
+
+#[test]
+fn what_was_imported_or_is_to_be_exported_is_not_looked_for_without_its_log() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    let together = std::fs::read_to_string(place.config()).unwrap();
+    let log = place.dir.path().join("log");
+    let apart = format!("{together}dataLogDir={}\n", log.display());
+    std::fs::write(place.config(), &apart).unwrap();
+    said(&["import"], &place.config());
+
+    // The line goes, before the server has run.
+    std::fs::write(place.config(), &together).unwrap();
+    let to = place.dir.path().join("out");
+    for words in [&["server"][..], &["import"], &["export", "--to", to.to_str().unwrap()]] {
+        let (status, text) = refused(words, &place.config());
+        assert!(status == 3 && text.contains(log.to_str().unwrap()), "{words:?}: {status} {text}");
+    }
+    assert!(!to.exists());
+
+    // An import in place of what there is needs no log, but leaves none of it in the wrong directory.
+    said(&["import", "--replace"], &place.config());
+    assert!(!place.names().contains(&"log-directory".to_owned()), "{:?}", place.names());
+    std::fs::write(place.config(), &apart).unwrap();
+    let (status, text) = refused(&["import", "--replace"], &place.config());
+    assert!(status == 3 && text.contains("this file belongs to a log"), "{text}");
+}
+
+#[test]
+fn a_number_that_is_a_link_is_exported_as_a_file_and_left_a_link_in_its_own_place() {
+    let place = Place::with(&[("snapshot.16a", SNAPSHOT)]);
+    // As Debian's package and mounts of Kubernetes have it.
+    let elsewhere = place.dir.path().join("conf-myid");
+    std::fs::write(&elsewhere, "7\n").unwrap();
+    let link = place.dir.path().join("myid");
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    said(&["import"], &place.config());
+    let out = Place::with(&[]);
+    let text = said(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+    assert!(text.contains("myid       7\n"), "{text}");
+    let copy = out.dir.path().join("myid");
+    assert!(std::fs::read(&copy).unwrap() == b"7\n" && !copy.is_symlink());
+
+    let same = format!("{}/.", place.dir.path().display());
+    said(&["export", "--set-aside", "--to", &same], &place.config());
+    assert!(link.is_symlink());
+
+    // One that can't be read is found out before anything is written.
+    let out = Place::with(&[]);
+    std::fs::write(&elsewhere, vec![b' '; 2 << 20]).unwrap();
+    let (status, text) = refused(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+    assert!(status != 0 && text.contains("myid"), "{text}");
+    assert!(out.names().is_empty(), "{:?}", out.names());
+}
+
+#[test]
+fn the_way_back_into_two_directories_leaves_each_kind_in_its_own_and_no_old_log_in_sight() {
+    let place = Place::with(&[]);
+    let log = place.dir.path().join("log");
+    std::fs::create_dir_all(log.join("version-2")).unwrap();
+    std::fs::write(log.join("version-2/log.1"), LOG).unwrap();
+    let config = std::fs::read_to_string(place.config()).unwrap() + &format!("dataLogDir={}\n", log.display());
+    std::fs::write(place.config(), config).unwrap();
+    said(&["import"], &place.config());
+
+    // A path that is another name of the same directory.
+    let to = format!("{}/.", place.dir.path().display());
+    let (status, text) = refused(&["export", "--to", &to], &place.config());
+    assert!(status == 3 && text.contains("log/version-2/log.1"), "what is in the other directory counts: {text}");
+    let text = said(&["export", "--set-aside", "--to", &to], &place.config());
+    let of_kind = |names: Vec<String>, kind: &str| -> Vec<String> {
+        names.into_iter().filter(|name| name.starts_with(kind)).collect()
+    };
+    let in_log = || {
+        let names = std::fs::read_dir(log.join("version-2")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kind(place.names(), "snapshot.").len(), 1, "{text}");
+    assert_eq!(of_kind(place.names(), "log."), [""; 0]);
+    assert_eq!(of_kind(in_log(), "aside."), ["aside.log.1"]);
+    let logs = of_kind(in_log(), "log.");
+    assert!(logs.len() == 1 && text.contains(&logs[0]), "{logs:?}: {text}");
+    assert!(of_kind(in_log(), "snapshot.").is_empty());
+}
+
+#[test]
+fn epochs_of_another_time_stop_a_member_and_not_a_server_that_is_alone() {
+    // The history is of epoch 0: neither fits.
+    let wrong: [&[(&str, &[u8])]; 3] = [
+        &[("currentEpoch", b"4"), ("acceptedEpoch", b"3")],
+        &[("currentEpoch", b"x"), ("acceptedEpoch", b"4\n")],
+        &[("currentEpoch", b""), ("acceptedEpoch", b""), ("currentEpoch.tmp", b"4")],
+    ];
+    for (files, epochs) in
+        wrong.into_iter().zip(["accepted 4, current 4", "accepted 4, current 0", "accepted 4, current 0"])
+    {
+        let place = Place::with(files);
+        std::fs::write(place.version_2().join("snapshot.16a"), SNAPSHOT).unwrap();
+        std::fs::write(place.dir.path().join("myid"), "1\n").unwrap();
+        let alone = std::fs::read_to_string(place.config()).unwrap();
+        let lines = "initLimit=5\nsyncLimit=5\nserver.1=127.0.0.1:1:2\nserver.2=127.0.0.1:3:4\n";
+        std::fs::write(place.config(), format!("{alone}{lines}")).unwrap();
+        let (status, text) = refused(&["import"], &place.config());
+        assert!(status == 11 && text.contains("Epoch: it ") && text.contains("join anew"), "{text}");
+
+        std::fs::write(place.config(), &alone).unwrap();
+        for words in [&["import", "--check"][..], &["import"]] {
+            let text = said(words, &place.config());
+            let note = text.lines().find(|line| line.starts_with("note: ")).unwrap_or_else(|| panic!("{text}"));
+            assert!(note.contains("Epoch: it ") && note.contains(epochs), "{note}");
+        }
+        // What was promised is not promised again.
+        std::fs::write(place.config(), format!("{alone}{lines}")).unwrap();
+        let out = Place::with(&[]);
+        let text = said(&["export", "--to", out.dir.path().to_str().unwrap()], &place.config());
+        assert!(text.contains(&format!("epochs     {epochs}")), "{text}");
+    }
+}

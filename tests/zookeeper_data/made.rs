@@ -22,7 +22,7 @@ pub fn dirs() -> Dirs<'static> {
 pub fn options() -> ImportOptions {
     let owner_rules = OwnerRules { extended_types: true, emulate_353_ttl: false };
     let tree = TreeOptions { owner_rules, digest: true };
-    ImportOptions { tree, limits: DecodeLimits::default(), up_to: None, check_digests: true }
+    ImportOptions { tree, limits: DecodeLimits::default(), up_to: None, check_digests: true, member: true }
 }
 
 /// Everything that can be seen, znode by znode.

@@ -32,6 +32,7 @@ mod workload;
 pub use args::{BenchArgs, Keys, Protocol, Workload};
 
 use crate::fatal::Fatal;
+use crate::net::descriptors;
 use args::Target;
 use outcome::Outcome;
 
@@ -42,7 +43,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     let targets = args::targets(args)?;
     args::check_pids(&targets)?;
     let rounds = if targets.len() > 1 { args.rounds } else { 1 };
-    process::raise_file_limit();
+    descriptors::raise_limit();
     if let (Workload::Record, [target]) = (args.workload, targets.as_slice()) {
         return request_log::record(args, target);
     }

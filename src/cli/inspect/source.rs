@@ -129,7 +129,8 @@ pub fn load(disk: &RealDisk, path: &Path, args: &InspectArgs) -> Result<Source, 
             let (snapshots, log) = dirs(path, args);
             let dirs = Dirs { snapshots: &snapshots, log: &log };
             if is_zookeepers(disk, dirs, args)? {
-                let options = ImportOptions { tree: options, limits: limits(), up_to: None, check_digests: false };
+                let options =
+                    ImportOptions { tree: options, limits: limits(), up_to: None, check_digests: false, member: false };
                 let imported = import(disk, dirs.snapshots, dirs.log, options, &mut |_, _| {})?;
                 let Some(imported) = imported else { return Err(not_ours(path)) };
                 let (sessions, notes) = (imported.sessions, imported.report.notes);

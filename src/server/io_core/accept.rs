@@ -5,12 +5,13 @@ use super::{IoCore, LISTENER};
 use crate::auth::AuthIds;
 use crate::clock::{self, Now};
 use crate::ids::SessionId;
-use crate::net::{Input, Output};
+use crate::net::{Input, Output, descriptors};
 use crate::server::queue::ConnId;
 use mio::net::TcpListener;
 use mio::{Interest, Poll, Token};
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
 /// Connections accepted in one turn before the others of the core get theirs.
@@ -24,6 +25,8 @@ pub struct Acceptor {
     /// A descriptor kept back: without it, a connection that can't be accepted for want of one could not be refused
     /// either, and would keep the listener readable.
     reserve: Option<File>,
+    /// Sockets from this number on are refused: what is left is for the log, snapshots and other servers.
+    end_of_clients: u64,
 }
 
 impl Acceptor {
@@ -40,7 +43,8 @@ impl Acceptor {
         options.set_keepalive(keep_alive)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, token, Interest::READABLE)?;
-        Ok(Acceptor { listener, paused_until: None, reserve: File::open("/dev/null").ok() })
+        let reserve = File::open("/dev/null").ok();
+        Ok(Acceptor { listener, paused_until: None, reserve, end_of_clients: descriptors::end_of_clients() })
     }
 
     pub fn paused_until(&self) -> Option<Now> {
@@ -54,6 +58,13 @@ impl IoCore {
         acceptor.paused_until = None;
         for _ in 0..ACCEPTS_PER_TURN {
             let (socket, address) = match acceptor.listener.accept() {
+                Ok((socket, _)) if socket.as_raw_fd() as u64 >= acceptor.end_of_clients => {
+                    drop(socket);
+                    tracing::error!("a connection was refused: too many files are open; raise the limit (ulimit -n)");
+                    self.parts.tally.rejected();
+                    acceptor.paused_until = Some(self.parts.now.plus_ms(PAUSE_MS));
+                    return;
+                }
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // That client has gone again.
@@ -125,7 +136,9 @@ impl IoCore {
                 to_flush: false,
                 heard_round: self.parts.heard_round.wrapping_sub(1),
                 last_heard: self.parts.now,
+                is_let_go: false,
                 is_kept: false,
+                is_ready: false,
                 spoke_late: false,
                 facts: Facts::new(clock::wall_ms()),
             });

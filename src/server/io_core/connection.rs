@@ -58,6 +58,8 @@ pub struct Connection {
     pub readable: bool,
     /// The socket said that the other side sends nothing more. The poll does not say so again, so it is read to its end.
     pub half_closed: bool,
+    /// In `Parts::ready` already.
+    pub is_ready: bool,
     /// The last turn in which it was looked at for receiving.
     pub received_in: u32,
     /// The output waits for the socket to have room.
@@ -69,6 +71,8 @@ pub struct Connection {
     /// The round of reports (see `IoCore::heard`) in which this session was noted last.
     pub heard_round: u32,
     pub last_heard: Now,
+    /// Told to close by the pipeline: a reply that still comes for it would stand where others are missing.
+    pub is_let_go: bool,
     /// It was kept through a change of leader, and no write has been answered since.
     pub is_kept: bool,
     /// It had been silent for longer than a living client is when it sent something that may have no answer yet.

@@ -3,7 +3,7 @@
 use super::Parts;
 use super::connection::{Connection, State, Wait};
 use super::process::FORSAKEN;
-use crate::auth::{self, AuthIds};
+use crate::auth::{self, AuthIds, AuthRules};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
 use crate::server::feed::{Entry, FeedBatch, Told};
@@ -13,7 +13,8 @@ use crate::tree::Tree;
 use crate::watch::{AclOf, Change};
 use crate::wire::OpCode;
 use crate::wire::client::{EventKind, write_event};
-use crate::wire::txn::Acl;
+use crate::wire::txn::{Acl, AclList};
+use std::sync::Arc;
 
 impl Parts {
     /// Everything that is in the feed now. `tree` is the guard that is held; see `IoCore::serve_under_guard`.
@@ -54,6 +55,7 @@ impl Parts {
                 Entry::Close { conn } => match self.get(conn) {
                     Some(connection) => {
                         connection.state = State::Closing;
+                        connection.is_let_go = true;
                         self.doomed.push(conn.slot());
                     }
                     // It went by itself. Whoever asks waits for the answer all the same.
@@ -64,6 +66,7 @@ impl Parts {
                     for (slot, connection) in &mut self.connections {
                         if !matches!(connection.state, State::FourLetter | State::Closing) {
                             connection.state = State::Closing;
+                            connection.is_let_go = true;
                             self.doomed.push(slot);
                         }
                     }
@@ -81,6 +84,7 @@ impl Parts {
                 }
             }
         }
+        self.verdicts.known.clear();
         batch.entries = entries;
         batch.clear();
         for gather in reports {
@@ -101,6 +105,7 @@ impl Parts {
                 }
                 _ => {
                     connection.state = State::Closing;
+                    connection.is_let_go = true;
                     self.doomed.push(slot);
                 }
             }
@@ -154,6 +159,9 @@ impl Parts {
         let Some(connection) = self.get(conn) else { return };
         assert!(connection.in_flight > 0, "a reply to nothing");
         connection.in_flight -= 1;
+        if connection.is_let_go {
+            return;
+        }
         if connection.wait != Wait::Leader {
             connection.is_kept = false;
         }
@@ -165,7 +173,7 @@ impl Parts {
         if then_close {
             connection.state = State::Closing;
         }
-        self.tally.response(frame.len());
+        self.tally.response(frame.len(), self.now);
         self.append(conn.slot(), frame);
         let int = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("a reply has a header"));
         let xid = int(4);
@@ -187,37 +195,29 @@ impl Parts {
     fn go_on(&mut self, slot: usize) {
         let connection = &mut self.connections[slot];
         connection.wait = Wait::Nothing;
-        if !connection.input.is_empty() {
-            self.ready.push_back(slot);
-        }
         if connection.readable {
             self.taken_up.push(slot);
+        }
+        if !connection.input.is_empty() {
+            self.make_ready(slot);
         }
     }
 
     fn deliver_event(&mut self, zxid: Zxid, told: &Told, shared: &Shared) {
-        let Parts { watches, connections, pool, flush, tally, .. } = self;
+        let Parts { watches, connections, pool, flush, tally, verdicts, .. } = self;
         let touched = &told.touched;
         let change =
             Change { kind: touched.kind, path: &touched.path, znode: touched.slot, parent: touched.parent_slot };
-        // A list may have tens of thousands of entries. Who watches from one host mostly has the same identities as the last.
-        let mut judged: [Option<(AuthIds, bool)>; 2] = [None, None];
         let heard = watches.trigger(&change, &mut |conn, kind, path, acl_of| {
             let slot = conn as usize;
             let connection = &mut connections[slot];
-            let [of_node, of_parent] = &mut judged;
-            let (acl, judged) = match acl_of {
-                AclOf::Node => (&touched.acl, of_node),
-                AclOf::Parent => (&touched.parent_acl, of_parent),
+            let acl = match acl_of {
+                AclOf::Node => &touched.acl,
+                AclOf::Parent => &touched.parent_acl,
             };
-            let may_know = match (acl, &*judged) {
-                (None, _) => true,
-                (_, Some((ids, verdict))) if *ids == connection.auth => *verdict,
-                (Some(acl), _) => {
-                    let verdict = auth::permits(acl, Acl::READ, &connection.auth, &shared.settings.auth);
-                    *judged = Some((connection.auth.clone(), verdict));
-                    verdict
-                }
+            let may_know = match acl {
+                None => true,
+                Some(acl) => verdicts.permits(acl, &connection.auth, &shared.settings.auth),
             };
             if !may_know || !matches!(connection.state, State::Open | State::Ending) {
                 return;
@@ -238,5 +238,45 @@ impl Parts {
             tally.triggered(touched.kind, child);
             tally.triggered(EventKind::NodeChildrenChanged, parent);
         }
+    }
+}
+
+/// Who may hear by which list, as far as it has been found out: a list may have tens of thousands of entries, a transaction
+/// tens of thousands of events, and most who watch have the same identities.
+#[derive(Default)]
+pub struct Verdicts {
+    /// Only of long lists.
+    known: Vec<(AclList, AuthIds, bool)>,
+    next: usize,
+}
+
+impl Verdicts {
+    /// A list that is gone through sooner than it is found.
+    const SHORT: usize = 4;
+    const KEPT: usize = 16;
+
+    #[inline]
+    fn permits(&mut self, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
+        match acl.len() <= Self::SHORT || auth::is_open(acl, Acl::READ) {
+            true => auth::permits(acl, Acl::READ, ids, rules),
+            false => self.permits_long(acl, ids, rules),
+        }
+    }
+
+    fn permits_long(&mut self, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
+        let known = self.known.iter().find(|(list, of, _)| Arc::ptr_eq(list, acl) && of == ids);
+        if let Some((_, _, verdict)) = known {
+            return *verdict;
+        }
+        let verdict = auth::permits(acl, Acl::READ, ids, rules);
+        let new = (acl.clone(), ids.clone(), verdict);
+        match self.known.len() < Self::KEPT {
+            true => self.known.push(new),
+            false => {
+                self.next = (self.next + 1) % Self::KEPT;
+                self.known[self.next] = new;
+            }
+        }
+        verdict
     }
 }

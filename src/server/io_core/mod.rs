@@ -87,6 +87,7 @@ pub struct Parts {
     pub outgoing: Batch,
     /// Connections that may go on with input that they have kept.
     pub ready: VecDeque<usize>,
+    pub verdicts: deliver::Verdicts,
     pub flush: Vec<usize>,
     /// Connections to be closed at the end of the turn.
     pub doomed: Vec<usize>,
@@ -148,6 +149,7 @@ impl IoCore {
                 pool: Pool::default(),
                 outgoing: Batch::default(),
                 ready: VecDeque::new(),
+                verdicts: deliver::Verdicts::default(),
                 flush: Vec::new(),
                 doomed: Vec::new(),
                 farewells: Vec::new(),
@@ -216,9 +218,10 @@ impl IoCore {
             // Room that came before the pipeline was told that somebody waits for it.
             || (!self.parts.want_room.is_empty() && link.queue.has_room())
             || (self.shared.is_stopping() && drain_until.is_none());
-        let at = [self.next_deadline(), drain_until].into_iter().flatten().min();
-        if let (false, Some(at)) = (pending, at) {
-            self.alarm.ring_by(at, self.parts.now, clock::now)?;
+        if !pending {
+            for at in self.next_deadline().into_iter().chain(drain_until) {
+                self.alarm.ring_by(at, self.parts.now, clock::now)?;
+            }
         }
         let timeout = pending.then_some(Duration::ZERO);
         let polled = match self.poll.poll(events, timeout) {
@@ -232,10 +235,15 @@ impl IoCore {
         polled
     }
 
+    /// Asked before each sleep: hence compared as it is written here.
     fn next_deadline(&self) -> Option<Now> {
-        let sweep = (!self.parts.connections.is_empty()).then_some(self.next_sweep);
-        let accept = self.acceptor.as_ref().and_then(Acceptor::paused_until);
-        [self.next_report, sweep, accept].into_iter().flatten().min()
+        let mut next = (!self.parts.connections.is_empty()).then_some(self.next_sweep);
+        for at in [self.next_report, self.acceptor.as_ref().and_then(Acceptor::paused_until)] {
+            if at.is_some() && (next.is_none() || at < next) {
+                next = at;
+            }
+        }
+        next
     }
 
     fn turn(&mut self, events: &Events) {
@@ -256,8 +264,6 @@ impl IoCore {
         self.serve_under_guard();
         self.finish();
         self.deadlines();
-        let now_ms = self.parts.now.millis();
-        self.parts.tally.publish(now_ms);
     }
 
     fn wake(&mut self, slot: usize, event: &mio::event::Event) {
@@ -331,13 +337,17 @@ impl IoCore {
                 filled += len;
             } else {
                 connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
-                if connection.wait == Wait::Nothing {
-                    self.parts.ready.push_back(slot);
-                } else if connection.is_forsaken(self.parts.now) {
+                let (waits, is_open) = (connection.wait != Wait::Nothing, connection.state == State::Open);
+                if waits && connection.is_forsaken(self.parts.now) {
                     self.parts.doom(slot, process::FORSAKEN);
-                } else if connection.state == State::Open {
+                    continue;
+                }
+                if is_open {
                     // What it says has to wait, perhaps for a slow disk; that it says something counts at once.
                     self.parts.heard_from(slot);
+                }
+                if !waits {
+                    self.parts.make_ready(slot);
                 }
             }
         }
@@ -361,16 +371,23 @@ impl IoCore {
             return;
         }
         if !self.parts.want_room.is_empty() && link.queue.has_room() {
-            self.parts.ready.append(&mut self.parts.want_room);
+            for slot in std::mem::take(&mut self.parts.want_room) {
+                self.parts.make_ready(slot);
+            }
         }
         let mut guard = self.reader.read();
         self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
         let mut budget = process::Budget::default();
-        // What was kept comes before what has only now been received. Delivery may make more connections ready; each is worked
-        // off as far as it can go, so this ends.
+        // What was kept comes before what has only now been received, and delivery may make more connections ready. What one
+        // turn can't do goes on in the next, one connection after the other: the sockets have to be looked at, too.
         let mut arrived = self.arrived.drain(..);
+        let mut done = 0;
         loop {
             if budget.is_spent() {
+                done += budget.requests();
+                if done >= limits::READ_TURN_REQUESTS {
+                    break;
+                }
                 guard.yield_to_writer();
                 self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
                 budget = process::Budget::default();
@@ -383,7 +400,9 @@ impl IoCore {
                 break;
             }
         }
-        drop(arrived);
+        for (slot, range) in arrived {
+            self.parts.keep_arrived(slot, &self.arena[range]);
+        }
         drop(guard);
         if link.feed.pipeline_waits.swap(false, Ordering::SeqCst) {
             self.shared.pipeline_bell.ring();

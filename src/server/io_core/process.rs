@@ -28,6 +28,11 @@ impl Budget {
     pub fn is_spent(&self) -> bool {
         self.bytes >= limits::READ_GUARD_BYTES || self.requests >= limits::READ_GUARD_REQUESTS
     }
+
+    /// What has been done, in small reads.
+    pub fn requests(&self) -> usize {
+        self.requests.max(self.bytes / limits::READ_REQUEST_BYTES)
+    }
 }
 
 /// So much of `Asker::work` takes about as long as a small read.
@@ -73,9 +78,28 @@ impl Parts {
         }
     }
 
+    /// For what has come when a turn has done enough: it goes on in the next one.
+    pub fn keep_arrived(&mut self, slot: usize, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.input.push(bytes, &mut self.pool);
+        if connection.state == State::Open {
+            self.heard_from(slot);
+        }
+        self.make_ready(slot);
+    }
+
+    /// Its kept input is worked off in its turn.
+    pub fn make_ready(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if !std::mem::replace(&mut connection.is_ready, true) {
+            self.ready.push_back(slot);
+        }
+    }
+
     /// Works off bytes that the connection had to keep.
     pub fn process_kept(&mut self, slot: usize, tree: &Tree, shared: &Shared, budget: &mut Budget) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.is_ready = false;
         if connection.input.is_empty() || matches!(connection.wait, Wait::Output | Wait::Leader) {
             return;
         }
@@ -105,7 +129,7 @@ impl Parts {
             }
             if budget.is_spent() {
                 // It goes on when the pipeline has had its chance at the tree.
-                self.ready.push_back(slot);
+                self.make_ready(slot);
                 return done;
             }
             let head: [u8; 4] = rest[..4].try_into().expect("four bytes");
@@ -333,7 +357,7 @@ impl Parts {
         budget.bytes += written;
         budget.requests += 1 + asker.work() / WORK_OF_A_REQUEST;
         connection.facts.answered(op, xid, tree.zxid(), self.now, 0);
-        self.tally.answered_read(written);
+        self.tally.answered_read(written, self.now);
         self.wants_flush(slot);
         if code == ErrorCode::THROTTLED_OP { self.watches_enough(slot, op) } else { Step::Done }
     }

@@ -81,7 +81,7 @@ impl IoCore {
             self.parts.doomed.push(slot);
         } else if connection.output.len() < limits::CONNECTION_OUTPUT_PAUSE && connection.wait == Wait::Output {
             connection.wait = Wait::Nothing;
-            self.parts.ready.push_back(slot);
+            self.parts.make_ready(slot);
             self.take_up(slot);
         }
     }

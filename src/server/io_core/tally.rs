@@ -1,9 +1,11 @@
-//! What a turn of a core counts; told to the metrics once, at its end.
+//! What a core counts of its requests, beside the metrics: those are told when somebody asks for them, since what each turn
+//! touches costs it a line of the cache.
 
+use crate::clock::Now;
 use crate::metrics::{Counter, Recorder, Summary};
 use crate::wire::client::EventKind;
 
-/// Counts of one turn.
+/// Counts since they were last told.
 pub struct Tally {
     recorder: Recorder,
     received: u64,
@@ -11,18 +13,30 @@ pub struct Tally {
     bytes: u64,
     reads: u64,
     response_bytes: u64,
+    smallest_response: u64,
+    largest_response: u64,
     last_response: u64,
-    dirty: bool,
+    last_response_at: Now,
 }
 
 impl Tally {
     pub fn new(recorder: Recorder) -> Tally {
-        Tally { recorder, received: 0, sent: 0, bytes: 0, reads: 0, response_bytes: 0, last_response: 0, dirty: false }
+        Tally {
+            recorder,
+            received: 0,
+            sent: 0,
+            bytes: 0,
+            reads: 0,
+            response_bytes: 0,
+            smallest_response: u64::MAX,
+            largest_response: 0,
+            last_response: 0,
+            last_response_at: Now::START,
+        }
     }
 
     pub fn received(&mut self) {
         self.received += 1;
-        self.dirty = true;
     }
 
     pub fn bytes_received(&mut self, bytes: u64) {
@@ -31,21 +45,24 @@ impl Tally {
 
     pub fn sent(&mut self) {
         self.sent += 1;
-        self.dirty = true;
     }
 
     /// A reply of so many bytes joined an output buffer.
-    pub fn response(&mut self, bytes: usize) {
-        self.response_bytes += bytes as u64;
-        self.last_response = bytes as u64;
+    #[inline]
+    pub fn response(&mut self, bytes: usize, now: Now) {
+        let bytes = bytes as u64;
+        self.response_bytes += bytes;
+        self.smallest_response = self.smallest_response.min(bytes);
+        self.largest_response = self.largest_response.max(bytes);
+        self.last_response = bytes;
+        self.last_response_at = now;
     }
 
     #[inline]
-    pub fn answered_read(&mut self, bytes: usize) {
+    pub fn answered_read(&mut self, bytes: usize, now: Now) {
         self.reads += 1;
         self.sent += 1;
-        self.response_bytes += bytes as u64;
-        self.last_response = bytes as u64;
+        self.response(bytes, now);
     }
 
     pub fn answered_write(&mut self, latency_ms: u64) {
@@ -66,7 +83,6 @@ impl Tally {
             EventKind::NodeChildrenChanged => Summary::NodeChildrenWatchCount,
         };
         self.recorder.observe(summary, watchers as u64, 1);
-        self.dirty = true;
     }
 
     pub fn connection_request(&self) {
@@ -85,22 +101,22 @@ impl Tally {
         self.recorder.count(Counter::ThrottledOps, 1);
     }
 
-    /// A read takes no time that a clock of milliseconds would see: it is answered in the turn that received it.
-    pub fn publish(&mut self, now_ms: u64) {
-        if !std::mem::take(&mut self.dirty) && self.reads == 0 {
-            return;
-        }
+    /// Tells the metrics all that has been counted since the last time. A read takes no time that a clock of milliseconds would
+    /// see: it is answered in the turn that received it.
+    pub fn publish(&mut self) {
         self.recorder.packets_received(std::mem::take(&mut self.received));
         self.recorder.packets_sent(std::mem::take(&mut self.sent));
         self.recorder.count(Counter::BytesReceivedCount, std::mem::take(&mut self.bytes));
         self.recorder.count(Counter::ResponseBytes, std::mem::take(&mut self.response_bytes));
         let reads = std::mem::take(&mut self.reads);
-        if reads > 0 {
-            self.recorder.request_latency(0, reads);
-            self.recorder.observe(Summary::Readlatency, 0, reads);
-        }
-        if self.last_response > 0 {
-            self.recorder.response_size(std::mem::take(&mut self.last_response), now_ms);
+        self.recorder.request_latency(0, reads);
+        self.recorder.observe(Summary::Readlatency, 0, reads);
+        let largest = std::mem::take(&mut self.largest_response);
+        if largest > 0 {
+            let at = self.last_response_at.millis();
+            self.recorder.response_size(std::mem::replace(&mut self.smallest_response, u64::MAX), at);
+            self.recorder.response_size(largest, at);
+            self.recorder.response_size(self.last_response, at);
         }
     }
 }

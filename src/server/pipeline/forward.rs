@@ -67,6 +67,8 @@ pub struct Forwards {
     reconnects: FastMap<SessionId, VecDeque<Reconnect>>,
     syncs: Syncs,
     pub syncs_answered: u64,
+    /// Sessions with something in the line that waits for a sync of theirs.
+    wait_for_syncs: FastMap<SessionId, ()>,
     /// Sessions heard from since the leader last asked, and their timeouts.
     pub touched: FastMap<SessionId, i32>,
     /// Those that did not fit into the last answer, in their order.
@@ -90,8 +92,13 @@ impl Forwards {
             let sync = Forwarded { after_sync: number, ..Forwarded::kept(reply, record, AuthIds::default()) };
             owed.keep_between(session, sync, |other| other.after_sync >= number);
         }
-        // The next leader's syncs have other numbers.
-        owed.each().for_each(|forwarded| forwarded.reply.after_sync = 0);
+        // The next leader's syncs have other numbers, and those of this one have their places before what waits for them.
+        for forwarded in owed.each() {
+            forwarded.reply.after_sync = 0;
+            if forwarded.after_sync != u64::MAX {
+                forwarded.after_sync = 0;
+            }
+        }
         *self = Forwards { owed, ..Forwards::default() };
     }
 
@@ -146,6 +153,9 @@ impl Forwards {
         let answered = self.owed.claim(header.session, header.cxid, tells, &mut self.passed_over);
         match answered {
             Some(Forwarded { reply, .. }) => {
+                if reply.after_sync > self.syncs_answered {
+                    self.wait_for_syncs.insert(header.session, ());
+                }
                 let shape = Shape::of(reply.op, &txn);
                 (Effect::Txn { header, txn, shape, digest }, Some(reply))
             }
@@ -200,10 +210,13 @@ impl Pipeline {
         learner.forward(&request, Some(ids));
     }
 
-    /// What was refused here is answered when nothing of its session is before it.
+    /// What was refused here is answered when nothing of its session is before it, syncs included: in the line, it would keep
+    /// the place of the sync that it waits for, before what is committed meanwhile.
     pub(super) fn release_refused(&mut self, session: SessionId) {
         while let Some(member) = &mut self.member
-            && let Some(Forwarded { reply, refused, .. }) = member.forwards.owed.next_settled(session)
+            && let Forwards { owed, syncs_answered, .. } = &mut member.forwards
+            && let Some(Forwarded { reply, refused, .. }) =
+                owed.next_settled(session, |settled| settled.after_sync <= *syncs_answered)
         {
             let code = refused.expect("only what is refused is settled");
             self.wait_in_line(Effect::Refused(code), Some(reply));
@@ -222,10 +235,20 @@ impl Pipeline {
     /// The leader has answered the oldest sync: everything committed before it has been said to be.
     pub(super) fn sync_done(&mut self) {
         let Some(member) = &mut self.member else { return };
-        let Some(Asked { number, reply, record, .. }) = member.forwards.syncs.pop() else { return };
-        member.forwards.syncs_answered = number;
-        // Writes of the same session that came after it may have been committed already; they wait for it.
-        let behind = self.pending.iter().position(|pending| pending.reply.is_some_and(|to| to.after_sync >= number));
+        let forwards = &mut member.forwards;
+        let Some(Asked { number, session, reply, record }) = forwards.syncs.pop() else { return };
+        forwards.syncs_answered = number;
+        // Writes of the same client that came after it may have been committed already; they wait for it. Those of others wait
+        // for a later one, and say nothing of where this one belongs.
+        let waits =
+            |pending: &Pending| pending.reply.is_some_and(|to| to.conn == reply.conn && to.after_sync >= number);
+        let behind = match forwards.wait_for_syncs.contains_key(&session) {
+            true => self.pending.iter().position(waits),
+            false => None,
+        };
+        if forwards.syncs.last_of(session) == 0 {
+            forwards.wait_for_syncs.remove(&session);
+        }
         let at = behind.unwrap_or(self.pending.len());
         let zxid = match behind {
             Some(at) => self.pending[at].zxid.min(member.committed),
@@ -234,6 +257,7 @@ impl Pipeline {
         let confirmed = Pending::waiting(zxid, Effect::Sync { record, confirmed: true }, Some(reply));
         self.pending_bytes += confirmed.bytes;
         self.pending.insert(at, confirmed);
+        self.release_refused(session);
     }
 
     /// A new client, on a learner.

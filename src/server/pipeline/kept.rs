@@ -41,7 +41,6 @@ impl Pipeline {
     pub(super) fn empty_the_line(&mut self) {
         let Some(member) = &mut self.member else { return };
         let keeps = member.kept.is_some();
-        let mut gone = Vec::new();
         let line = std::mem::take(&mut self.pending);
         for mut pending in line {
             if !keeps {
@@ -51,15 +50,10 @@ impl Pipeline {
             if let Some(to) = &mut reply
                 && to.after_sync > member.forwards.syncs_answered
             {
+                // A transaction of the same session says that the leader has seen them; what was refused here stands before one.
                 let syncs = member.forwards.take_syncs(to.conn, to.after_sync);
-                if matches!(effect, Effect::Txn { .. }) {
-                    let before = |(reply, record)| sync_before(zxid, reply, record);
-                    self.pending.extend(syncs.into_iter().map(before));
-                } else if !syncs.is_empty() {
-                    // Nothing says that the leader has seen them.
-                    gone.push(to.conn);
-                    continue;
-                }
+                let before = |(reply, record)| sync_before(zxid, reply, record);
+                self.pending.extend(syncs.into_iter().map(before));
             }
             if let Some(to) = &mut reply {
                 to.after_sync = 0;
@@ -81,9 +75,6 @@ impl Pipeline {
             member.forwards.hold();
         } else {
             member.forwards.clear();
-        }
-        for conn in gone {
-            self.tell(conn, Entry::Close { conn });
         }
     }
 

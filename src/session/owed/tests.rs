@@ -76,12 +76,13 @@ fn what_is_refused_here_is_answered_behind_those_before_it_also_without_a_leader
     owed.settle(A, 10, 2);
     owed.ask(A, 3, 10, 3);
     assert_eq!(owed.asked(), (3, 30));
-    assert_eq!(owed.next_settled(A), None);
+    assert_eq!(owed.next_settled(A, |_| true), None);
     owed.leader_lost();
-    assert_eq!(owed.next_settled(A), None);
+    assert_eq!(owed.next_settled(A, |_| true), None);
     let mut gone = Vec::new();
     assert_eq!(owed.claim(A, 1, true, &mut gone), Some(1));
-    assert_eq!(owed.next_settled(A), Some(2));
+    assert_eq!(owed.next_settled(A, |what| *what != 2), None, "not yet");
+    assert_eq!(owed.next_settled(A, |_| true), Some(2));
     assert_eq!(owed.claim(A, 3, true, &mut gone), Some(3));
     assert!(owed.is_empty() && gone.is_empty());
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// The newest epoch whose history the server has made its own.
 pub(super) const CURRENT_EPOCH: &str = "currentEpoch";
+/// What `CURRENT_EPOCH` was about to become.
+const CURRENT_EPOCH_TMP: &str = "currentEpoch.tmp";
 /// The newest epoch that it has promised to follow.
 pub(super) const ACCEPTED_EPOCH: &str = "acceptedEpoch";
 
@@ -123,7 +125,7 @@ pub(super) fn epochs<D: Disk>(disk: &D, snapshot_dir: &Path, last: Zxid) -> Resu
     let mut current = read_epoch(disk, &snapshot_dir.join(CURRENT_EPOCH))?.unwrap_or(history);
     if current < history {
         // The server was stopped between the history of an epoch and the rename of this file.
-        current = read_epoch(disk, &snapshot_dir.join("currentEpoch.tmp"))?.unwrap_or(current).max(current);
+        current = read_epoch(disk, &snapshot_dir.join(CURRENT_EPOCH_TMP))?.unwrap_or(current).max(current);
         if current < history {
             return wrong(CURRENT_EPOCH, format!("it says {}, but there is history up to zxid {last}", current.0));
         }
@@ -136,6 +138,18 @@ pub(super) fn epochs<D: Disk>(disk: &D, snapshot_dir: &Path, last: Zxid) -> Resu
         );
     }
     Ok(Epochs::new(accepted, current))
+}
+
+/// The epochs of a server that was alone, whose files are left from another time or broken: none of those that can be read
+/// is promised again, should it become a member.
+pub(super) fn least_epochs<D: Disk>(disk: &D, snapshot_dir: &Path, last: Zxid) -> Result<Epochs, Fatal> {
+    let read = |name: &str| match read_epoch(disk, &snapshot_dir.join(name)) {
+        Err(Fatal::EpochsDamaged { .. }) => Ok(None),
+        other => other,
+    };
+    let current = read(CURRENT_EPOCH)?.unwrap_or_default().max(last.epoch());
+    let accepted = read(ACCEPTED_EPOCH)?.max(read(CURRENT_EPOCH_TMP)?).unwrap_or_default();
+    Ok(Epochs::new(accepted.max(current), current))
 }
 
 /// `None` if there is no such file.

@@ -41,6 +41,9 @@ pub struct ImportOptions {
     pub up_to: Option<Zxid>,
     /// Whether a tree that has not the digest that a record says is an error. Else it is a note.
     pub check_digests: bool,
+    /// Of a member of an ensemble: epochs that contradict the history are an error. A server that is alone pays no attention
+    /// to them, in ZooKeeper neither; then they are a note.
+    pub member: bool,
 }
 
 /// A server's state.
@@ -100,7 +103,19 @@ pub fn import<D: Disk>(
     for path in &files.unfinished {
         import.report.notes.push(format!("{}: a snapshot that was never finished, left out", path.display()));
     }
-    let epochs = dir::epochs(disk, snapshot_dir, import.tree.zxid())?;
+    let epochs = match dir::epochs(disk, snapshot_dir, import.tree.zxid()) {
+        Err(Fatal::EpochsDamaged { file, problem }) if !options.member => {
+            let epochs = dir::least_epochs(disk, snapshot_dir, import.tree.zxid())?;
+            import.report.notes.push(format!(
+                "{}: {problem}; alone no server needs it, and its epochs are accepted {}, current {} from now on",
+                file.display(),
+                epochs.accepted.0,
+                epochs.current.0
+            ));
+            epochs
+        }
+        other => other?,
+    };
     let exact = import.exact.unwrap_or(import.last);
     let (tree, sessions, report) = import.finish();
     Ok(Some(Imported { tree, sessions, epochs, exact, report }))
