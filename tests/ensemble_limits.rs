@@ -252,3 +252,27 @@ fn a_follower_that_is_further_behind_than_its_line_is_long_catches_up() {
     let mut there = ensemble.client(follower, 30_000);
     assert_eq!(there.get("/n", false).unwrap().unwrap().0, format!("{}", WRITES - 1).as_bytes());
 }
+
+#[test]
+fn a_server_that_the_others_do_not_know_does_not_call_them_a_thousand_times_a_second() {
+    let mut ensemble = Ensemble::prepare(Layout::of(4));
+    for at in 0..3 {
+        let text = std::fs::read_to_string(ensemble.config(at)).unwrap();
+        let without: String =
+            text.lines().filter(|line| !line.starts_with("server.4")).map(|line| format!("{line}\n")).collect();
+        std::fs::write(ensemble.config(at), without).unwrap();
+        ensemble.spawn(at);
+    }
+    ensemble.leader();
+    ensemble.spawn(3);
+    let ends = |ensemble: &Ensemble| ensemble.whole_log(3).matches("following ends").count();
+    wait_for("it to be let go", SOON, || (ends(&ensemble) > 1).then_some(()));
+    // 50, 100, 200, 400, 800 and 1,600 ms apart.
+    let before = ostler::clock::now();
+    wait_for("it to come back", SOON, || (ends(&ensemble) > 6).then_some(()));
+    let took = ostler::clock::now().since(before).as_millis();
+    assert!(took > 1_000, "{took} ms:\n{}", ensemble.log(3));
+    let size = ensemble.whole_log(3).len();
+    assert!(size < 20_000, "{size} bytes:\n{}", ensemble.log(3));
+    assert!(ensemble.is_running(3));
+}

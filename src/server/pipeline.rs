@@ -15,6 +15,7 @@ mod kept;
 mod member;
 mod peers;
 mod replace;
+mod retries;
 mod snapshots;
 mod syncs;
 

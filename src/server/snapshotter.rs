@@ -56,6 +56,16 @@ impl Mail {
     }
 }
 
+/// How the last attempt to write a snapshot has ended.
+pub enum Outcome {
+    Written(Zxid),
+    /// There was no room for it.
+    Failed {
+        why: String,
+        at: Now,
+    },
+}
+
 /// As long as it lives, no snapshot is written, and none is removed but by its holder.
 pub struct Held<'a>(&'a SnapshotMail);
 
@@ -72,6 +82,7 @@ pub struct SnapshotMail {
     arrived: Condvar,
     done: Condvar,
     busy: AtomicBool,
+    outcome: Mutex<Option<Outcome>>,
     /// Bytes of the newest snapshot, 0 if there is none.
     last_bytes: AtomicU64,
     /// The pipeline waits for saved images to be written out.
@@ -84,9 +95,9 @@ impl SnapshotMail {
     /// `last_bytes`: of the snapshot that has been loaded.
     pub fn new(disk: QuietDisk, last_bytes: u64) -> SnapshotMail {
         let idle = AtomicBool::new(false);
-        let (mail, last_bytes) = (Mutex::default(), AtomicU64::new(last_bytes));
+        let (mail, outcome, last_bytes) = (Mutex::default(), Mutex::default(), AtomicU64::new(last_bytes));
         let (arrived, done, pipeline_waits) = (Condvar::new(), Condvar::new(), AtomicBool::new(false));
-        SnapshotMail { mail, arrived, done, busy: idle, last_bytes, pipeline_waits, disk }
+        SnapshotMail { mail, arrived, done, busy: idle, outcome, last_bytes, pipeline_waits, disk }
     }
 
     /// One snapshot at a time.
@@ -97,6 +108,11 @@ impl SnapshotMail {
     /// Bytes of the newest snapshot, 0 if there is none.
     pub fn last_bytes(&self) -> u64 {
         self.last_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How the last snapshot has ended that was begun, once.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.outcome.lock().take()
     }
 
     /// The tree has been frozen.
@@ -231,6 +247,7 @@ impl Snapshotter {
         match written {
             Ok(Some(info)) => {
                 self.mail.last_bytes.store(info.bytes, Ordering::Relaxed);
+                *self.mail.outcome.lock() = Some(Outcome::Written(zxid));
                 let took = clock::now().since(started).as_millis() as u64;
                 self.recorder.observe(Summary::Snapshottime, took, 1);
                 self.recorder.count(Counter::SnapCount, 1);
@@ -245,6 +262,7 @@ impl Snapshotter {
             Err(fatal @ Fatal::DiskFull { .. }) => {
                 self.recorder.count(Counter::SnapshotErrorCount, 1);
                 tracing::error!("{fatal}; the snapshot was given up, the log is kept. {}", fatal.advice());
+                *self.mail.outcome.lock() = Some(Outcome::Failed { why: fatal.to_string(), at: clock::now() });
                 Ok(())
             }
             Err(fatal) => Err(fatal),

@@ -144,6 +144,10 @@ impl ElectionNet {
         self.decided.take()
     }
 
+    pub fn has_lookers(&self) -> bool {
+        !self.lookers.is_empty()
+    }
+
     /// Voters that have been looking for a leader since the last call, while this server had one, or followed another.
     pub fn lookers(&mut self) -> Vec<ServerId> {
         std::mem::take(&mut self.lookers)

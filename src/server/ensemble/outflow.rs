@@ -7,10 +7,11 @@
 //! Runs on: a thread for each learner that catches up; `take` on the pipeline's.
 
 use crate::disk::RealDisk;
+use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crate::log::{Batch, LogCursor};
+use crate::log::{Batch, LogCursor, ReadError};
 use crate::server::shared::Shared;
-use crate::snapshot::zookeeper;
+use crate::snapshot::zookeeper::{self, StreamError};
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::PathBuf;
@@ -19,10 +20,20 @@ use std::sync::Arc;
 /// Bytes that may wait in a pipe.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// Why there is no more, though it is not all.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The next attempt will find the same. `at`: the snapshot's zxid; or that of the last record before what can't be read.
+    #[error("{fatal}")]
+    Unreadable { at: Zxid, fatal: Fatal },
+    #[error("{0}")]
+    Other(String),
+}
+
 struct State<T> {
     waiting: Vec<T>,
     bytes: usize,
-    end: Option<Result<(), String>>,
+    end: Option<Result<(), Problem>>,
     dropped: bool,
 }
 
@@ -52,7 +63,7 @@ impl<T> Outflow<T> {
     }
 
     /// What has gathered, and whether that is the end: all of it, or why not.
-    pub fn take(&self) -> (Vec<T>, Option<Result<(), String>>) {
+    pub fn take(&self) -> (Vec<T>, Option<Result<(), Problem>>) {
         let mut state = self.0.state.lock();
         state.bytes = 0;
         let taken = (std::mem::take(&mut state.waiting), state.end.take());
@@ -86,7 +97,7 @@ impl<T> Inlet<T> {
         true
     }
 
-    fn end(&self, result: Result<(), String>) {
+    fn end(&self, result: Result<(), Problem>) {
         self.0.state.lock().end = Some(result);
         self.0.shared.pipeline_bell.ring();
     }
@@ -104,19 +115,22 @@ impl io::Write for Writer {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), String> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Problem> {
     let spawned = std::thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map(drop).map_err(|error| format!("no thread for it: {error}"))
+    spawned.map(drop).map_err(|error| Problem::Other(format!("no thread for it: {error}")))
 }
 
-/// Sends the snapshot in this file as ZooKeeper writes it.
-pub fn of_snapshot(path: PathBuf, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
+/// Sends the snapshot at this zxid, which is in this file, as ZooKeeper writes it.
+pub fn of_snapshot(zxid: Zxid, path: PathBuf, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
     let (outflow, inlet) = Outflow::pair(shared);
     let failed = Inlet(inlet.0.clone());
     let started = spawn("snap-sender", move || {
         let mut writer = Writer(inlet);
         let sent = zookeeper::stream_snap(&RealDisk, &path, &mut writer);
-        writer.0.end(sent.map(drop).map_err(|error| error.to_string()));
+        writer.0.end(sent.map(drop).map_err(|error| match error {
+            StreamError::Read(fatal) => Problem::Unreadable { at: zxid, fatal },
+            StreamError::Write(error) => Problem::Other(error.to_string()),
+        }));
     });
     if let Err(problem) = started {
         failed.end(Err(problem));
@@ -132,7 +146,10 @@ pub fn of_log(mut cursor: LogCursor<RealDisk>, up_to: Zxid, shared: &Arc<Shared>
         loop {
             let mut batch = Batch::new();
             if let Err(problem) = cursor.read(up_to, PIPE_BYTES / 2, &mut batch) {
-                return inlet.end(Err(problem.to_string()));
+                return inlet.end(Err(match problem {
+                    ReadError::Gone { .. } => Problem::Other(problem.to_string()),
+                    ReadError::Fatal(fatal) => Problem::Unreadable { at: cursor.position(), fatal },
+                }));
             }
             if batch.is_empty() {
                 return inlet.end(Ok(()));

@@ -10,12 +10,13 @@ use super::Pipeline;
 use super::forward::Forwards;
 use super::kept::Kept;
 use super::peers::PutAside;
-use super::replace::{SnapReceiver, SnapSender};
+use super::replace::{FailedSnapshot, SnapReceiver, SnapSender, Unreadable};
+use super::retries::{Paused, Retries};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::Now;
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
-use crate::ids::{Epoch, SessionId, Zxid};
+use crate::ids::{Epoch, ServerId, SessionId, Zxid};
 use crate::log::epochs::Epochs;
 use crate::net::Readiness;
 use crate::random::FastSet;
@@ -54,6 +55,9 @@ pub struct Member {
     pub put_aside: PutAside,
     /// Snapshots on their way to learners.
     pub sending: Vec<SnapSender>,
+    /// As a leader, since it has led.
+    pub unreadable: Unreadable,
+    pub snapshot_failed: Option<FailedSnapshot>,
     /// The leader's, on its way here.
     pub receiving: Option<SnapReceiver>,
     /// Digests of what a fuzzy snapshot had ahead of its zxid are not compared before this.
@@ -63,6 +67,13 @@ pub struct Member {
     pub proposal_sizes: ProposalSizes,
     /// Of lines about connections of the quorum port.
     pub log_rate: LogRate,
+    /// Of lines about roles in which this server did not come to serve.
+    pub role_rate: LogRate,
+    pub retries: Retries,
+    /// It has been decided who leads, and this server does not follow yet.
+    pub paused: Option<Paused>,
+    /// Since the last role it has looked for a leader once more during a pause.
+    pub has_looked_again: bool,
     /// An election is under way.
     pub looking: bool,
     pub role_began: Now,
@@ -85,11 +96,17 @@ impl Member {
             forwards: Forwards::default(),
             put_aside: PutAside::default(),
             sending: Vec::new(),
+            unreadable: Unreadable::default(),
+            snapshot_failed: None,
             receiving: None,
             digests_from: Zxid::ZERO,
             digests_wrong: 0,
             proposal_sizes: ProposalSizes::default(),
             log_rate: LogRate::default(),
+            role_rate: LogRate::default(),
+            retries: Retries::default(),
+            paused: None,
+            has_looked_again: false,
             role_began: now,
         }
     }
@@ -147,12 +164,14 @@ impl Member {
             Role::Learning { learner, .. } => Some(learner.deadline()),
         };
         let kept = self.kept.map(|kept| kept.until);
-        [role, self.net.deadline(), self.elections.deadline(), kept].into_iter().flatten().min()
+        let paused = self.paused.as_ref().map(|paused| paused.until);
+        [role, self.net.deadline(), self.elections.deadline(), kept, paused].into_iter().flatten().min()
     }
 
     /// Whether there is anything to do now, without waiting for an event. What has arrived from peers is asked for apart.
     pub fn has_work(&self, applied: Zxid) -> bool {
-        let may_look = !self.looking && self.peer.candidacy().is_some();
+        let may_look = !self.looking && self.paused.is_none() && self.peer.candidacy().is_some();
+        let may_look = may_look || (self.paused.is_some() && self.may_look_again());
         let may_serve = self.serve_at.is_some_and(|at| applied >= at);
         may_look
             || may_serve
@@ -160,6 +179,12 @@ impl Member {
             || self.net.has_work()
             || self.elections.has_work()
             || self.has_more_to_send()
+    }
+
+    /// Whether a pause before a role ends since others look for a leader: they may have lost that one, and need this server's
+    /// vote. Once only, or two that are both let go by one leader would keep each other looking.
+    fn may_look_again(&self) -> bool {
+        !self.has_looked_again && self.elections.has_lookers()
     }
 
     /// Whether there is something for a learner that catches up, and room for it in its connection.
@@ -218,6 +243,17 @@ impl Pipeline {
         if let Some(leader) = member.peer.wants_all_of() {
             return self.begin_role(leader, now);
         }
+        if let Some(Paused { leader, until }) = member.paused {
+            if member.may_look_again() {
+                member.has_looked_again = true;
+                member.paused = None;
+            } else if until > now {
+                return Ok(());
+            } else {
+                return self.begin_decided(leader, now);
+            }
+        }
+        let Some(member) = &mut self.member else { return Ok(()) };
         if !member.looking {
             let Some(candidacy) = member.peer.candidacy() else { return Ok(()) };
             if self.shared.is_stopping() {
@@ -234,12 +270,25 @@ impl Pipeline {
                 tracing::warn!("others would follow this server, which must not lead; it looks again");
                 return Ok(());
             }
-            tracing::info!("elected: server {}{}", vote.leader.0, if vote.leader == me { ", this one" } else { "" });
-            self.begin_role(vote.leader, now)?;
-            // Where a cut has ended, newer votes come right behind those that have just decided it.
-            self.heed_lookers(now)?;
+            let until = member.retries.not_before(vote.leader);
+            if until > now {
+                member.paused = Some(Paused { leader: vote.leader, until });
+                return Ok(());
+            }
+            self.begin_decided(vote.leader, now)?;
         }
         Ok(())
+    }
+
+    fn begin_decided(&mut self, leader: ServerId, now: Now) -> Result<(), Fatal> {
+        let Some(member) = &mut self.member else { return Ok(()) };
+        if member.role_rate.allows(now) {
+            let is_me = leader == member.peer.settings().me;
+            tracing::info!("elected: server {}{}", leader.0, if is_me { ", this one" } else { "" });
+        }
+        self.begin_role(leader, now)?;
+        // Where a cut has ended, newer votes come right behind those that have just decided it.
+        self.heed_lookers(now)
     }
 
     /// A role that has hardly begun ends where those it needs look for a leader again. Without a role this waits for the next.
@@ -261,8 +310,10 @@ impl Pipeline {
     }
 
     /// An election has been decided.
-    pub(super) fn begin_role(&mut self, leader: crate::ids::ServerId, now: Now) -> Result<(), Fatal> {
+    pub(super) fn begin_role(&mut self, leader: ServerId, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
+        member.paused = None;
+        member.has_looked_again = false;
         let settings = member.peer.settings().clone();
         member.role_began = now;
         member.peer.elected(leader, now);
@@ -290,7 +341,15 @@ impl Pipeline {
             Role::Leading(_) => "leading",
             Role::Learning { .. } => "following",
         };
-        tracing::warn!("{was} ends: {why}");
+        if member.serving || member.role_rate.allows(now) {
+            tracing::warn!("{was} ends: {why}");
+        }
+        match member.peer.role {
+            _ if member.serving => member.retries.served(),
+            Role::Learning { leader, .. } => member.retries.failed(leader, member.role_began),
+            // Who leads has to be there when the others come.
+            Role::Leading(_) | Role::Looking => {}
+        }
         let kept = match &member.peer.role {
             Role::Learning { learner, .. } => Some(Kept { until: learner.deadline(), epoch: learner.epoch() }),
             // It may have been cut off for as long as that already.
@@ -300,6 +359,7 @@ impl Pipeline {
         member.peer.leave();
         member.net.close_all();
         member.sending.clear();
+        member.unreadable = Unreadable::default();
         member.put_aside.clear();
         member.receiving = None;
         member.serve_at = None;
@@ -352,7 +412,7 @@ impl Pipeline {
                 }
                 member.forget(link);
             }
-            LeaderOutput::SendSnapshot { link } => self.send_snapshot(link),
+            LeaderOutput::SendSnapshot { link } => self.send_snapshot(link, now),
             LeaderOutput::CatchUp { link, after } => self.send_log(link, after),
             LeaderOutput::Established { epoch, up_to } => {
                 let took = now.since(member.role_began).as_millis();

@@ -12,8 +12,9 @@ use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::log::{Batch, TruncateError};
-use crate::server::ensemble::outflow::{self, Outflow};
+use crate::server::ensemble::outflow::{self, Outflow, Problem};
 use crate::server::recovery;
+use crate::server::snapshotter::Outcome;
 use crate::snapshot::zookeeper::{DecodeError, DecodeLimits, Decoder};
 use crate::snapshot::{self, SnapshotWriter, snapshot_path};
 use crate::storage::{self, Install};
@@ -40,6 +41,57 @@ impl SnapReceiver {
 
     pub fn is_whole(&self) -> bool {
         self.decoder.is_whole()
+    }
+}
+
+/// What of a leader's files it has found that it can't read. Whoever is sent it would come back for the same again and again.
+#[derive(Default)]
+pub struct Unreadable {
+    snapshot: Option<Zxid>,
+    /// The log behind this record.
+    behind: Option<Zxid>,
+}
+
+impl Unreadable {
+    fn note_snapshot(&mut self, zxid: Zxid, fatal: &Fatal) {
+        self.snapshot = Some(zxid);
+        let advice = fatal.advice();
+        tracing::error!(
+            "{fatal}. The snapshot at zxid {zxid} can't be read, so no learner is sent it; a new one is taken. {advice}"
+        );
+    }
+
+    fn note_log(&mut self, behind: Zxid, fatal: &Fatal) {
+        self.behind = self.behind.max(Some(behind));
+        let advice = fatal.advice();
+        tracing::error!(
+            "{fatal}. A learner that lacks what the log has behind zxid {behind} gets a snapshot instead. {advice}"
+        );
+    }
+
+    /// Whether the log can't be read from here on.
+    fn is_behind(&self, after: Zxid) -> bool {
+        self.behind.is_some_and(|behind| after <= behind)
+    }
+}
+
+/// How long no snapshot is begun for a learner behind one that failed, in milliseconds: each writes what there is room for, and
+/// the disk may be full for days. Twice as long each time, up to the most.
+const FAILED_PAUSE_MS: u64 = 10_000;
+const FAILED_PAUSE_MAX_MS: u64 = 60_000;
+
+/// The last snapshot could not be written.
+pub struct FailedSnapshot {
+    why: String,
+    until: Now,
+    pause_ms: u64,
+}
+
+impl FailedSnapshot {
+    /// `before`: the attempt before this one, if that has failed too.
+    fn new(why: String, at: Now, before: Option<FailedSnapshot>) -> FailedSnapshot {
+        let pause_ms = before.map_or(FAILED_PAUSE_MS, |before| (2 * before.pause_ms).min(FAILED_PAUSE_MAX_MS));
+        FailedSnapshot { why, until: at.plus_ms(pause_ms), pause_ms }
     }
 }
 
@@ -177,10 +229,10 @@ impl Pipeline {
     }
 
     /// A learner's history can't be continued: it gets a snapshot, the newest that there is or a new one.
-    pub(super) fn send_snapshot(&mut self, link: Link) {
+    pub(super) fn send_snapshot(&mut self, link: Link, now: Now) {
         let Some(member) = &mut self.member else { return };
         member.sending.push(SnapSender { link, sending: Sending::Snapshot });
-        self.begin_snapshots();
+        self.begin_snapshots(now);
     }
 
     /// A learner's history ends before what is in memory: the log may have what follows.
@@ -189,17 +241,35 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         match view.read_after(after) {
-            Ok(cursor) => {
+            Ok(cursor) if !member.unreadable.is_behind(after) => {
                 leader.catch_up_begins(link);
                 let sending = Sending::Log(outflow::of_log(cursor, leader.committed(), &self.shared));
                 member.sending.push(SnapSender { link, sending });
             }
-            Err(_) => leader.cannot_catch_up(link, &mut member.peer.history),
+            _ => leader.cannot_catch_up(link, &mut member.peer.history),
+        }
+    }
+
+    /// What was written in the place of a snapshot that can't be read can be; what could not be written is not tried again at
+    /// once.
+    pub(super) fn note_outcome(&mut self) {
+        let outcome = self.snapshots.outcome();
+        let Some(member) = &mut self.member else { return };
+        match outcome {
+            Some(Outcome::Written(zxid)) => {
+                member.snapshot_failed = None;
+                member.unreadable.snapshot.take_if(|unreadable| *unreadable == zxid);
+            }
+            Some(Outcome::Failed { why, at }) => {
+                let before = member.snapshot_failed.take();
+                member.snapshot_failed = Some(FailedSnapshot::new(why, at, before));
+            }
+            None => {}
         }
     }
 
     /// Those that wait for a snapshot get it when there is one whose end is in memory.
-    fn begin_snapshots(&mut self) {
+    fn begin_snapshots(&mut self, now: Now) {
         let waits = |sender: &SnapSender| matches!(sender.sending, Sending::Snapshot);
         let Some(member) = &mut self.member else { return };
         if !member.sending.iter().any(waits) {
@@ -209,9 +279,15 @@ impl Pipeline {
             self.snapshots.hurry();
             return;
         }
+        // Before one is chosen: what is found out about it later is not to be taken back by that it was written.
+        self.note_outcome();
+        let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let newest = snapshot::list(&RealDisk, &self.dirs.snapshots).ok().and_then(|all| all.first().copied());
-        let usable = newest.filter(|&zxid| member.peer.history.contains(zxid) && zxid <= leader.committed());
+        let usable = newest.filter(|&zxid| {
+            let is_readable = member.unreadable.snapshot != Some(zxid);
+            is_readable && member.peer.history.contains(zxid) && zxid <= leader.committed()
+        });
         match usable {
             Some(zxid) => {
                 let learners = member.sending.iter().filter(|sender| waits(sender)).count();
@@ -219,8 +295,19 @@ impl Pipeline {
                 for sender in member.sending.iter_mut().filter(|sender| waits(sender)) {
                     leader.snapshot_begins(sender.link, zxid);
                     let path = snapshot_path(&self.dirs.snapshots, zxid);
-                    sender.sending = Sending::Tree(outflow::of_snapshot(path, &self.shared));
+                    sender.sending = Sending::Tree(outflow::of_snapshot(zxid, path, &self.shared));
                 }
+            }
+            None if let Some(failed) = member.snapshot_failed.as_ref().filter(|failed| failed.until > now) => {
+                let why = format!(
+                    "it needs a snapshot, and there is none: {}; the next is tried in {} s, if one is needed then",
+                    failed.why,
+                    failed.until.since(now).as_millis().div_ceil(1_000)
+                );
+                for sender in member.sending.iter().filter(|sender| waits(sender)) {
+                    leader.give_up(sender.link, why.clone());
+                }
+                member.sending.retain(|sender| !waits(sender));
             }
             None => {
                 self.snapshot_now();
@@ -231,11 +318,11 @@ impl Pipeline {
 
     /// Hands on what has gathered for learners that catch up, as far as their connections have room.
     pub(super) fn send_snapshots(&mut self, now: Now) {
-        self.begin_snapshots();
+        self.begin_snapshots(now);
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let history = &mut member.peer.history;
-        let net = &mut member.net;
+        let (net, unreadable) = (&mut member.net, &mut member.unreadable);
         member.sending.retain(|sender| {
             let link = sender.link;
             let Some(stream) = net.link(link) else { return false };
@@ -257,6 +344,9 @@ impl Pipeline {
                             false
                         }
                         Some(Err(why)) => {
+                            if let Problem::Unreadable { at, fatal } = &why {
+                                unreadable.note_snapshot(*at, fatal);
+                            }
                             leader.give_up(link, format!("the snapshot for a learner: {why}"));
                             false
                         }
@@ -270,6 +360,9 @@ impl Pipeline {
                     }
                     match end {
                         Some(Err(why)) if more => {
+                            if let Problem::Unreadable { at, fatal } = &why {
+                                unreadable.note_log(*at, fatal);
+                            }
                             leader.give_up(link, format!("the log for a learner: {why}"));
                             false
                         }
@@ -282,5 +375,21 @@ impl Pipeline {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_behind_a_snapshot_that_failed_doubles_up_to_a_minute() {
+        let at = Now::START.plus_ms(5_000);
+        let mut failed = None;
+        for seconds in [10, 20, 40, 60, 60] {
+            let next = FailedSnapshot::new("no room".into(), at, failed);
+            assert_eq!(next.until.since(at).as_secs(), seconds);
+            failed = Some(next);
+        }
     }
 }

@@ -66,6 +66,7 @@ impl Pipeline {
         if self.snapshots.is_busy() {
             return;
         }
+        self.note_outcome();
         self.draw_next_snapshot();
         self.logged_since_snapshot = 0;
         self.owes_snapshot = false;
