@@ -107,13 +107,13 @@ impl Fatal {
                 "Decide which of the two goes on: `ostler import --replace` takes ZooKeeper's, moving its files away keeps ours."
             }
             Fatal::OtherDirectory { .. } => {
-                "The data is as it was. Set dataDir and dataLogDir back, or move the files to where they point: snap.*, log-directory and zookeeper.imported to dataDir, all others of ostler's to dataLogDir (version-2 in each)."
+                "The data is as it was. Set dataDir and dataLogDir back, or move the files to where they point, if none of these names is there yet: snap.*, log-directory and zookeeper.imported to dataDir, all others of ostler's to dataLogDir (version-2 in each)."
             }
             Fatal::ZooKeeperData { .. } => {
                 "Nothing was changed. Put the missing or sound file back, or give up what follows with `ostler import --up-to`."
             }
             Fatal::EpochsDamaged { .. } => {
-                "Restore the file from a backup of this server. Without one, empty a member's data directory and let it join anew; a server that is alone, and stays so, can do without the file."
+                "Restore the file from a backup of this server. Without one, empty a member's dataDir and dataLogDir but for myid and let it join anew; a server that is alone, and stays so, can do without the file."
             }
             Fatal::Unfinished { .. } => {
                 "Nothing was changed. Finish what was begun in the way that is said, and try again."

@@ -192,7 +192,7 @@ impl WatchTable {
         let on_znode = znode.filter(|_| is_one_shot);
         let bytes = WATCH_BYTES + if on_znode.is_some() { 0 } else { PATH_BYTES + path.len() };
         if self.most_bytes + bytes > self.connection_bytes {
-            self.find_room(connection, path, znode, modes, bytes)?;
+            self.find_room(connection, path, znode, bytes)?;
         }
         if let Some(znode) = on_znode {
             self.add_at_znode(connection, path, znode, modes);
@@ -210,23 +210,16 @@ impl WatchTable {
         Ok(())
     }
 
-    /// Whether the connection has room for so much more, or has all this already.
+    /// Whether the connection has room for what a watch adds to what it has at the path.
     #[cold]
-    fn find_room(
-        &mut self,
-        connection: ConnectionId,
-        path: &str,
-        znode: Option<u32>,
-        modes: u8,
-        bytes: usize,
-    ) -> Result<(), Full> {
+    fn find_room(&self, connection: ConnectionId, path: &str, znode: Option<u32>, bytes: usize) -> Result<(), Full> {
         let has = self.watchers.get(&connection).map_or(0, |watcher| watcher.bytes);
-        if has + bytes <= self.connection_bytes
-            || self.place_of(connection, path, znode).is_some_and(|(_, old)| old | modes == old)
-        {
-            return Ok(());
-        }
-        Err(Full)
+        let added = match self.place_of(connection, path, znode) {
+            None => bytes,
+            Some((Place::Path(_), _)) => 0,
+            Some((Place::Znode(_), _)) => bytes - WATCH_BYTES,
+        };
+        if has + added <= self.connection_bytes { Ok(()) } else { Err(Full) }
     }
 
     /// Makes room for so many one-shot watches more: their list grows once, and not by a quarter many times.

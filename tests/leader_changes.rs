@@ -346,3 +346,31 @@ fn a_refused_request_behind_a_sync_moves_no_other_clients_sync_forward() {
         assert_eq!((reply.xid, reply.err), (xid, error));
     }
 }
+
+/// The same of one whose write behind the sync is in the next leader's history: what was refused behind both is answered by
+/// whoever leads then, in its place.
+#[test]
+fn a_refused_request_behind_a_sync_and_a_write_is_answered_after_a_change_of_leader() {
+    let mut ensemble = Ensemble::start(Layout::of(5));
+    let leader = ensemble.leader();
+    let followers = ensemble.followers();
+    let mut client = ensemble.client(followers[0], 30_000);
+    client.create("/a", b"", 0).unwrap().unwrap();
+    // Leader and one follower are no quorum: the sync is not confirmed, and the write is proposed and not committed.
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "STOP"));
+    let asked = [
+        (client.send(op::SYNC, Writer::new().text("/")).unwrap(), 0),
+        (client.send(op::CREATE, client::create("/b", b"", 0)).unwrap(), 0),
+        (client.send(op::CREATE, Writer::new().text("/broken")).unwrap(), err::MARSHALLING),
+    ];
+    client.patience = Duration::from_millis(300);
+    assert!(client.receive().is_err_and(|error| error.kind() == ErrorKind::TimedOut), "no quorum has it");
+    client.patience = SOON;
+    ensemble.kill(leader);
+    followers[1..].iter().for_each(|&at| ensemble.signal(at, "CONT"));
+    for (xid, error) in asked {
+        let reply = client.receive().unwrap();
+        assert_eq!((reply.xid, reply.err), (xid, error));
+    }
+    assert!(client.exists("/b", false).unwrap());
+}

@@ -426,6 +426,30 @@ fn reads_that_take_long_leave_room_for_others_between_them() {
     server.stop().unwrap();
 }
 
+/// What a client has sent before it went is done, also where its turn came later.
+#[test]
+fn who_sends_and_goes_while_others_have_much_to_do_is_not_forgotten() {
+    const READS: i32 = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut greedy = Raw::connect(server.address);
+    let mut leaves = Raw::connect(server.address);
+    assert_eq!(greedy.call(&create_with_long_list("/long", 5_000)).err, 0);
+    greedy.send(&(0..READS).flat_map(|xid| get(xid, "/long", false)).collect::<Vec<u8>>());
+    leaves.send(&create(1, "/left", b"", 0));
+    leaves.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut word = Raw::open(server.address);
+    word.send(b"srvr");
+    word.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    for xid in 0..READS {
+        assert_eq!(greedy.reply().xid, xid);
+    }
+    assert!(!word.rest().is_empty());
+    leaves.rest();
+    assert_eq!(greedy.call(&read(1, OpCode::Exists, "/left", false)).err, 0);
+    server.stop().unwrap();
+}
+
 /// Each list is gone through once; a multi that asks too many of them is refused.
 #[test]
 fn a_multi_that_would_go_through_long_access_lists_without_end_is_refused() {

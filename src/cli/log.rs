@@ -67,7 +67,7 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
         Ok(None) => say!("known to be durable: nothing, there is no watermark")?,
         Err(fatal) => say!("known to be durable: nothing that can be read; {fatal}")?,
     }
-    match surveys.iter().find_map(damage) {
+    match surveys.iter().find_map(Survey::damage) {
         Some(fatal) => Err(fatal),
         None => watermark.map(|_| ()),
     }
@@ -95,19 +95,13 @@ fn line(survey: &Survey) -> String {
     let state = match &survey.state {
         State::Good => "good".to_owned(),
         State::Prepared => "prepared".to_owned(),
+        State::OtherVersion(version) => format!("of version {version} of its format, which this program does not know"),
         State::Torn => "ends in an interrupted append, which the server cuts off".to_owned(),
         State::Damaged { offset, problem } => format!("DAMAGED at byte {offset}: {problem}"),
     };
     let name = survey.path.file_name().unwrap_or_default().to_string_lossy();
     let Survey { records, groups, end, bytes, .. } = survey;
     format!("{name}  {zxids}  {records} records in {groups} groups, {end} of {bytes} bytes  {state}")
-}
-
-fn damage(survey: &Survey) -> Option<Fatal> {
-    let State::Damaged { offset, problem } = &survey.state else { return None };
-    let last_good = survey.zxids.map_or(Zxid::ZERO, |(_, last)| last);
-    let (file, problem) = (survey.path.clone(), problem.clone());
-    Some(Fatal::LogCorrupt { file, offset: *offset, last_good, problem })
 }
 
 #[cfg(test)]

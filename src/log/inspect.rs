@@ -9,9 +9,9 @@
 //! Runs on: the command's thread; the caller holds the lock of the directory, but where it only reads and the file system takes no lock.
 
 use super::recover::remove_leftover;
-use super::salvage::copy_good_part;
+use super::salvage::{copy_good_part, refuse_other_versions};
 use super::scan::{Reader, Scanner, Step, Tail, Why};
-use super::segment::{FirstSector, PREPARING, RECORDS_START, segment_number, segment_path};
+use super::segment::{FirstSector, PREPARING, RECORDS_START, other_version, segment_number, segment_path};
 use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
 use crate::disk::{self, BACKGROUND_BYTES, Disk, File, SECTOR};
@@ -39,6 +39,22 @@ pub struct Survey {
     pub state: State,
 }
 
+impl Survey {
+    /// The reason to stop that it is, if it is one.
+    pub fn damage(&self) -> Option<Fatal> {
+        match &self.state {
+            State::Good | State::Prepared | State::Torn => None,
+            State::OtherVersion(version) => Some(other_version(&self.path, *version)),
+            State::Damaged { offset, problem } => Some(Fatal::LogCorrupt {
+                file: self.path.clone(),
+                offset: *offset,
+                last_good: self.zxids.map_or(Zxid::ZERO, |(_, last)| last),
+                problem: problem.clone(),
+            }),
+        }
+    }
+}
+
 /// How a segment ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
@@ -46,6 +62,8 @@ pub enum State {
     Good,
     /// Made ahead and not begun.
     Prepared,
+    /// Of another version of this program, which may find it good.
+    OtherVersion(u32),
     /// The remains of an append that a crash interrupted; the server cuts them off by itself.
     Torn,
     Damaged {
@@ -165,9 +183,7 @@ fn scan_segment<D: Disk>(
     let (header, identity) = match reader.first_sector(survey.number)? {
         FirstSector::Header(header, identity) => (header, identity),
         FirstSector::OtherVersion(version) => {
-            // Its file is said already.
-            let problem = format!("written in version {version} of its format, which this program does not know");
-            survey.state = State::Damaged { offset: 0, problem };
+            survey.state = State::OtherVersion(version);
             return Ok(None);
         }
         FirstSector::Bad(problem) => {
@@ -205,6 +221,8 @@ fn scan_segment<D: Disk>(
 /// after it is set aside. Done again after a crash, it finishes. Returns how many bytes behind the cut could not be read; the
 /// copy that is set aside has zeros in their place.
 pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u64, Fatal> {
+    // It may be sound, and is no server's of this version to judge.
+    refuse_other_versions(disk, dir)?;
     truncate::finish_interrupted(disk, dir)?;
     let numbers = numbers(disk, dir)?;
     let Some((number, end)) = find(disk, dir, &numbers, up_to)? else {
@@ -217,6 +235,12 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u64, Fatal> {
     let path = segment_path(dir, number);
     let sync_dir = || disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e));
     let io = |e| disk::fatal(&path, 0, e);
+    // In a new file: recovery reads to the end, and a sector that can't be read may stay so when zeros are written to it. First,
+    // since it may lack room, or find more that can't be read: so far nothing has changed.
+    let kept = dir.join(PREPARING);
+    remove_leftover(disk, &kept)?;
+    sync_dir()?;
+    copy_good_part(disk, &path, &kept, end)?;
     let round = round(disk, dir, up_to)?;
     disk::replace_file(disk, &dir.join(CUT), format!("{up_to}\n{round}\n").as_bytes())?;
 
@@ -236,11 +260,6 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u64, Fatal> {
         disk.rename(&later, &aside).map_err(|e| disk::fatal(&later, 0, e))?;
         sync_dir()?;
     }
-    // In a new file: recovery reads to the end, and a sector that can't be read may stay so when zeros are written to it.
-    let kept = dir.join(PREPARING);
-    remove_leftover(disk, &kept)?;
-    sync_dir()?;
-    copy_good_part(disk, &path, &kept, end)?;
     disk.rename(&kept, &path).map_err(io)?;
     sync_dir()?;
     disk.remove(&dir.join(CUT)).map_err(|e| disk::fatal(&dir.join(CUT), 0, e))?;
@@ -274,11 +293,16 @@ fn read_what_can_be_read<F: File>(file: &F) -> std::io::Result<(Vec<u8>, u64)> {
 /// An error if a cut was interrupted: what is there is neither the old history nor the new one, and looks damaged where it is
 /// only half of a change.
 pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
-    refuse(
-        disk,
-        &dir.join(CUT),
-        "`ostler log --cut` was interrupted and has to be run again, with the same transaction",
-    )
+    let path = dir.join(CUT);
+    let read = disk.open_to_read(&path).and_then(|file| disk::read_whole(&file, 4096));
+    let note = read.map(|note| String::from_utf8_lossy(&note).into_owned()).unwrap_or_default();
+    let up_to = note.lines().next().filter(|line| line.starts_with("0x")).unwrap_or("ZXID");
+    let problem = format!(
+        "a cut of the log was interrupted and has to be run again: `ostler log --cut {up_to} {}`; a member of an ensemble can also \
+         join anew, with nothing in its dataDir and dataLogDir but myid",
+        dir.display()
+    );
+    refuse(disk, &path, &problem)
 }
 
 /// An error if there is a file that says that a change is under way.

@@ -167,7 +167,7 @@ pub fn set_aside<D: Disk>(
 pub fn refuse_other_versions<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
     for number in numbers(disk, dir)? {
         let path = segment_path(dir, number);
-        let first = disk.open(&path).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
+        let first = disk.open_to_read(&path).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
         if let Ok(FirstSector::OtherVersion(version)) = first {
             return Err(other_version(&path, version));
         }

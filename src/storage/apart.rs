@@ -34,19 +34,25 @@ pub fn refuse_misplaced<D: Disk>(disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
     if dirs.log == dirs.snapshots {
         return Ok(());
     }
-    let refuse = |dir: &Path, name: &str, what: &str| {
-        let problem = format!(
+    let refuse = |dir: &Path, name: &str, what: &str, both: bool| {
+        let mut problem = format!(
             "{what}, and the configuration has snapshots in {} and the log in {} (dataDir, dataLogDir)",
             dirs.snapshots.display(),
             dirs.log.display()
         );
+        if both {
+            problem += ". There are such files where they belong, too: those that the server used last go on (the newer ones), \
+                        and the others have to go somewhere else, never over files of the same name";
+        }
         Err(Fatal::OtherDirectory { file: dir.join(name), problem })
     };
+    let snapshot = |dir: &Path| Ok(list(disk, dir)?.into_iter().find(|name| snapshot_zxid(name).is_some()));
     if let Some(name) = log_files(disk, &dirs.snapshots)?.first() {
-        return refuse(&dirs.snapshots, name, "this file belongs to a log");
+        let both = !log_files(disk, &dirs.log)?.is_empty();
+        return refuse(&dirs.snapshots, name, "this file belongs to a log", both);
     }
-    match list(disk, &dirs.log)?.iter().find(|name| snapshot_zxid(name).is_some()) {
-        Some(name) => refuse(&dirs.log, name, "this is a snapshot"),
+    match snapshot(&dirs.log)? {
+        Some(name) => refuse(&dirs.log, &name, "this is a snapshot", snapshot(&dirs.snapshots)?.is_some()),
         None => Ok(()),
     }
 }
@@ -60,7 +66,8 @@ pub fn refuse_absent_log<D: Disk>(disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
     }
     let was = text.lines().nth(1).filter(|line| !line.is_empty()).unwrap_or("another directory");
     let problem = format!(
-        "the log was in {was} when this server ran last, and {}, where the configuration has it (dataLogDir), has none",
+        "the log was in {was} when this server ran last, and {}, where the configuration has it (dataLogDir), has none: it may \
+         not be mounted. Only if that log is lost for good, remove this file, on one member of an ensemble at a time",
         dirs.log.display()
     );
     Err(Fatal::OtherDirectory { file: path, problem })

@@ -227,7 +227,7 @@ fn a_connection_watches_as_much_as_it_may_and_again_what_has_fired() {
     table.add(1, "/c", Some(3), WatchKind::Child).unwrap_err();
     // What it has is no more when it asks again; what others have is theirs.
     table.add(1, "/b", None, WatchKind::Data).unwrap();
-    table.add(1, "/b", None, WatchKind::Persistent).unwrap_err();
+    table.add(1, "/b", None, WatchKind::Persistent).unwrap();
     table.add(2, "/c", None, WatchKind::Data).unwrap();
     assert_eq!(heard(&mut table, NodeCreated, "/a"), [event(NodeCreated, "/a")]);
     (0..3).for_each(|znode| table.add(1, "/c", Some(znode), WatchKind::Child).unwrap());
@@ -239,6 +239,12 @@ fn a_connection_watches_as_much_as_it_may_and_again_what_has_fired() {
     assert!(table.remove(1, "/a", None, WatchType::Any) || table.remove(1, "/a", None, WatchType::PersistentRecursive));
     (0..6).for_each(|znode| table.add(1, "/c", Some(znode), WatchKind::Data).unwrap());
     table.add(1, "/c", Some(6), WatchKind::Data).unwrap_err();
+    // More of what it watches already takes nothing, unless the path has to be kept for it.
+    (0..6).for_each(|znode| table.add(1, "/c", Some(znode), WatchKind::Child).unwrap());
+    table.add(1, "/c", Some(0), WatchKind::Persistent).unwrap_err();
+    table.close(1);
+    table.add(1, "/c", Some(0), WatchKind::Data).unwrap();
+    table.add(1, "/c", Some(0), WatchKind::Persistent).unwrap();
 }
 
 /// Which znodes there are, and their numbers: the lowest free one, so that numbers come again at once.

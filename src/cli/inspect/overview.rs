@@ -198,6 +198,9 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
                 holds += ", the remains of an append that was interrupted";
                 None
             }
+            State::OtherVersion(version) => {
+                Some(format!("of version {version} of its format, which is not known here"))
+            }
             State::Damaged { offset, problem } => Some(format!("byte {offset}: {problem}")),
         };
         lines.push(Line { name: name(&survey.path), kind: "log", bytes: survey.bytes, holds, problem });

@@ -8,7 +8,7 @@ use crate::admin::java_date;
 use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use crate::log::inspect::{self, State};
+use crate::log::inspect;
 use crate::snapshot::zookeeper::{Dirs, End, Files, LogReader, Next};
 use crate::wire::txn::{NodeKind, Txn, TxnDigest, TxnHeader, read_txn};
 use std::io::Write;
@@ -49,11 +49,7 @@ pub(super) fn print_segment(disk: &RealDisk, path: &Path, json: bool, out: &mut 
         }
     })?;
     result?;
-    if let State::Damaged { offset, problem } = survey.state {
-        let last_good = survey.zxids.map_or(Zxid::ZERO, |(_, last)| last);
-        return Err(Fatal::LogCorrupt { file: path.to_owned(), offset, last_good, problem }.into());
-    }
-    Ok(())
+    survey.damage().map_or(Ok(()), |fatal| Err(fatal.into()))
 }
 
 /// Every log of a directory.

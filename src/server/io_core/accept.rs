@@ -60,7 +60,11 @@ impl IoCore {
             let (socket, address) = match acceptor.listener.accept() {
                 Ok((socket, _)) if socket.as_raw_fd() as u64 >= acceptor.end_of_clients => {
                     drop(socket);
-                    tracing::error!("a connection was refused: too many files are open; raise the limit (ulimit -n)");
+                    if self.parts.log_rate.allows(self.parts.now) {
+                        tracing::error!(
+                            "a connection was refused: too many files are open; raise the limit (ulimit -n)"
+                        );
+                    }
                     self.parts.tally.rejected();
                     acceptor.paused_until = Some(self.parts.now.plus_ms(PAUSE_MS));
                     return;
@@ -70,7 +74,11 @@ impl IoCore {
                 // That client has gone again.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => continue,
                 Err(error) => {
-                    tracing::error!("cannot accept a connection: {error}; raise the limit of open files (ulimit -n)");
+                    if self.parts.log_rate.allows(self.parts.now) {
+                        tracing::error!(
+                            "cannot accept a connection: {error}; raise the limit of open files (ulimit -n)"
+                        );
+                    }
                     if acceptor.reserve.take().is_some() {
                         // With the reserve free one connection can be taken, and closed.
                         let _ = acceptor.listener.accept();

@@ -308,6 +308,12 @@ impl IoCore {
                 // It stays readable, and is taken up again when it goes on.
                 continue;
             }
+            if connection.is_ready && connection.input.len() >= RECEIVE_BYTES {
+                // It has enough to go on with when its turn comes.
+                self.readable.push(slot);
+                served += 1;
+                continue;
+            }
             let room = self.arena.len() - taken;
             if room < ARENA_MIN {
                 self.readable.push(slot);
@@ -320,6 +326,12 @@ impl IoCore {
                 Received::Drained | Received::More => {
                     self.readable.push(slot);
                     served += 1;
+                }
+                Received::Gone if connection.is_ready && !connection.input.is_empty() => {
+                    // What came before the end is worked off first.
+                    self.readable.push(slot);
+                    served += 1;
+                    continue;
                 }
                 Received::Gone => {
                     connection.readable = false;
@@ -338,7 +350,7 @@ impl IoCore {
             } else {
                 connection.input.push(&self.arena[filled..filled + len], &mut self.parts.pool);
                 let (waits, is_open) = (connection.wait != Wait::Nothing, connection.state == State::Open);
-                if waits && connection.is_forsaken(self.parts.now) {
+                if connection.is_forsaken(self.parts.now) {
                     self.parts.doom(slot, process::FORSAKEN);
                     continue;
                 }

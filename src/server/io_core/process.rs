@@ -81,6 +81,9 @@ impl Parts {
     /// For what has come when a turn has done enough: it goes on in the next one.
     pub fn keep_arrived(&mut self, slot: usize, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.is_forsaken(self.now) {
+            return self.doom(slot, FORSAKEN);
+        }
         connection.input.push(bytes, &mut self.pool);
         if connection.state == State::Open {
             self.heard_from(slot);

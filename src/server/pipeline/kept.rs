@@ -166,6 +166,8 @@ impl Pipeline {
             // There has been another change: the core will say so again.
             return;
         }
+        // What was refused before, and waited for a sync that has its place in the line now.
+        self.release_refused(session);
         let Some(member) = &mut self.member else { return };
         for Forwarded { reply, body, auth, .. } in member.forwards.owed.ask_again(session) {
             if reply.conn != conn {
