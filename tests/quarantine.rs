@@ -309,9 +309,10 @@ fn files_of_another_version_are_no_damage_and_stay_where_they_are() {
 fn an_operators_unfinished_cut_is_no_damage() {
     let (disk, _, snapshots) = filled();
     // Run again, it needs nothing of what is in the note.
-    for note in [&b"noise"[..], b"0x1\n1\n"] {
+    for (note, up_to) in [(&b"noise"[..], "ZXID"), (b"0x1\n1\n", "0x1")] {
         disk.put(&dirs().log.join("cut"), note.to_vec());
-        assert!(assert_refused(&disk, "cut").contains("`ostler log --cut`"));
+        let command = format!("`ostler log --cut {up_to} {}`", dirs().log.display());
+        assert!(assert_refused(&disk, "cut").contains(&command), "{command}");
     }
     // What is half cut may look damaged, too.
     disk.damage(&dirs().log.join("watermark"), |bytes| bytes.fill(1));
