@@ -294,15 +294,20 @@ fn read_what_can_be_read<F: File>(file: &F) -> std::io::Result<(Vec<u8>, u64)> {
 /// only half of a change.
 pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
     let path = dir.join(CUT);
-    let read = disk.open_to_read(&path).and_then(|file| disk::read_whole(&file, 4096));
-    let note = read.map(|note| String::from_utf8_lossy(&note).into_owned()).unwrap_or_default();
+    let file = match disk.open_to_read(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(disk::fatal(&path, 0, error)),
+    };
+    let note = disk::read_whole(&file, 4096).unwrap_or_default();
+    let note = String::from_utf8_lossy(&note);
     let up_to = note.lines().next().filter(|line| line.starts_with("0x")).unwrap_or("ZXID");
     let problem = format!(
         "a cut of the log was interrupted and has to be run again: `ostler log --cut {up_to} {}`; a member of an ensemble can also \
          join anew, with nothing in its dataDir and dataLogDir but myid",
         dir.display()
     );
-    refuse(disk, &path, &problem)
+    Err(Fatal::Unfinished { file: path, problem })
 }
 
 /// An error if there is a file that says that a change is under way.
