@@ -81,6 +81,9 @@ struct Inode {
 enum Change {
     Link(PathBuf, usize),
     Unlink(PathBuf),
+    /// The second half of a rename, behind the link: a crash may leave both names, as where they are on different blocks, but no
+    /// journal loses the old one before it has the new one.
+    Move(PathBuf, PathBuf, usize),
 }
 
 /// An open file of a `SimDisk`.
@@ -295,7 +298,7 @@ impl Disk for SimDisk {
         let mut world = self.operate_to_write()?;
         let inode = *world.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         world.change(Change::Link(to.to_owned(), inode));
-        world.change(Change::Unlink(from.to_owned()));
+        world.change(Change::Move(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
@@ -460,7 +463,7 @@ impl World {
 impl Change {
     fn path(&self) -> &Path {
         match self {
-            Change::Link(path, _) | Change::Unlink(path) => path,
+            Change::Link(path, _) | Change::Unlink(path) | Change::Move(path, ..) => path,
         }
     }
 
@@ -468,6 +471,10 @@ impl Change {
         match self {
             Change::Link(path, inode) => names.insert(path.clone(), *inode),
             Change::Unlink(path) => names.remove(path),
+            Change::Move(from, to, inode) => {
+                names.insert(to.clone(), *inode);
+                names.remove(from)
+            }
         };
     }
 }
@@ -576,6 +583,19 @@ mod tests {
         assert_eq!(disk.after_crash(Keep::Everything).contents(path()).unwrap()[600], b'x');
         file.sync().unwrap();
         assert_eq!(disk.after_crash(Keep::Nothing).contents(path()).unwrap()[600], b'x');
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_has_one_of_its_names_at_least_whatever_a_crash_leaves() {
+        let disk = SimDisk::new();
+        disk.put(path(), vec![1]);
+        let other = Path::new("/other");
+        disk.rename(path(), other).unwrap();
+        let names: BTreeSet<[bool; 2]> = (0..64)
+            .map(|seed| disk.after_crash(Keep::Some(seed)))
+            .map(|found| [path(), other].map(|name| found.contents(name).is_some()))
+            .collect();
+        assert_eq!(names, BTreeSet::from([[true, false], [true, true], [false, true]]));
     }
 
     #[test]
