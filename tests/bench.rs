@@ -61,6 +61,8 @@ fn every_steady_workload_is_answered_and_leaves_nothing_behind() {
         assert_eq!((number(&json, "answered"), number(&json, "wrong")), (500.0, 0.0), "{workload}: {json}");
         assert!(number(&json, "per_second") > 0.0 && number(&json, "cpu_us") > 0.0, "{json}");
         assert!(number(&json, "p50_us") <= number(&json, "p99_us"), "{json}");
+        // A session that is left would expire in the middle of what is measured next.
+        assert_eq!(sessions(&server), 0, "{workload}");
     }
     assert_eq!(znodes(&server), before);
 }
@@ -74,8 +76,18 @@ fn delete_deletes_each_znode_once() {
 
 /// The number of znodes that a server has.
 fn znodes(server: &Server) -> u64 {
+    figure(server, "zk_znode_count")
+}
+
+/// The number of sessions that have neither ended nor expired.
+fn sessions(server: &Server) -> u64 {
+    figure(server, "zk_global_sessions")
+}
+
+fn figure(server: &Server, name: &str) -> u64 {
     let words = support::conn::word(server.port, "mntr").unwrap();
-    words.lines().find_map(|line| line.strip_prefix("zk_znode_count\t")).unwrap().parse().unwrap()
+    let line = words.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.unwrap_or_else(|| panic!("no {name} in {words}")).parse().unwrap()
 }
 
 #[test]
@@ -87,6 +99,7 @@ fn watchers_are_told_of_every_change_once() {
         let json = measured(&words);
         assert_eq!((number(&json, "answered"), number(&json, "rounds")), (4.0 * watches, 4.0), "{json}");
         assert!(number(&json, "last_ms") >= number(&json, "first_ms") && number(&json, "cpu_us") > 0.0, "{json}");
+        assert_eq!(sessions(&server), 0, "{workload}");
     }
     assert_eq!(znodes(&server), before);
 }
@@ -105,6 +118,7 @@ fn idle_sessions_are_kept_alive_and_their_memory_is_told() {
     }
     let json = measured(&format!("{words} --connections 0"));
     assert!(number(&json, "anonymous_mb") > 0.0 && !json.contains("bytes_per_session"), "{json}");
+    assert_eq!(sessions(&server), 0);
     assert_eq!(znodes(&server), before);
 }
 
@@ -114,6 +128,7 @@ fn sessions_come_back_with_their_watches_after_a_cut() {
     let json = measured(&format!("storm --server {} --connections 40 --watches 10", server.address()));
     assert_eq!((number(&json, "answered"), number(&json, "expired")), (40.0, 0.0), "{json}");
     assert!(number(&json, "all_back_ms") >= number(&json, "first_back_ms"), "{json}");
+    assert_eq!(sessions(&server), 0);
 }
 
 #[test]
@@ -210,6 +225,7 @@ fn recorded_requests_are_replayed_and_other_answers_are_counted() {
     // Once more: what has been created is there already. As fast as it goes.
     let json = measured(&format!("{replay} {} --speed 0", other.address()));
     assert!(json.contains("answered with NodeExists (-110), recorded was ok (0)"), "{json}");
+    assert_eq!(sessions(&other), 0);
     let garbage = format!("replay --log {} --server {}", other.data().join("../zoo.cfg").display(), other.address());
     let output = bench(&garbage);
     assert!(output.status.code() == Some(2) && text(&output).contains("not a file of requests"), "{}", text(&output));

@@ -8,7 +8,7 @@
 //! Runs on: the thread that calls `turn`.
 
 use super::args::BenchArgs;
-use super::link::{Framing, Link, invalid};
+use super::link::{self, Framing, Link, invalid};
 use super::pace::{self, Timer};
 use crate::clock::{self, Now};
 use crate::ids::SessionId;
@@ -298,6 +298,12 @@ impl Crowd {
         let voice = &mut self.voices[index];
         voice.up = false;
         voice.in_flight.clear();
+    }
+
+    /// Ends the sessions that stand (`link::end_sessions`).
+    pub fn end_sessions(self) {
+        let links = self.links.into_iter().zip(&self.voices);
+        link::end_sessions(links.filter(|(_, voice)| voice.up).filter_map(|(link, _)| link).collect());
     }
 
     /// Connects all of them, no more than `at_once` handshakes at a time (a listener's backlog is short), and waits until

@@ -128,6 +128,7 @@ fn writes(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &st
     outcome.figure("gap_of_one_session_ms", load.own_gap.as_secs_f64() * 1e3);
     outcome.figure("acknowledged", written.acknowledged.len() as f64);
     outcome.figure("unknown", written.unknown.len() as f64);
+    crowd.end_sessions();
     bar.finish_and_clear();
     Ok((outcome, written))
 }

@@ -99,6 +99,7 @@ fn fan_out(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &s
     outcome.figure("rounds", last_ms.len() as f64);
     outcome.figure("first_ms", median(first_ms));
     outcome.figure("last_ms", median(last_ms));
+    crowd.end_sessions();
     bar.finish_and_clear();
     Ok(outcome)
 }

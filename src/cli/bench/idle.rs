@@ -102,6 +102,7 @@ fn idle(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str)
     if watches > 0 && !overdue && crowd.voices.iter().any(|voice| voice.up) {
         fire_some(&mut crowd, args, addresses, &mut names)?;
     }
+    crowd.end_sessions();
     bar.finish_and_clear();
     Ok(outcome)
 }

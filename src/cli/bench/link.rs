@@ -6,6 +6,9 @@
 //! Promises: `receive` hands on whole frames in their order, and never waits. Leaves to others: what they mean.
 //! Runs on: the thread whose poll the socket is registered with.
 
+use super::dialect;
+use crate::clock;
+use crate::wire::OpCode;
 use mio::net::TcpStream;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns};
 use nix::sys::time::TimeSpec;
@@ -126,6 +129,36 @@ impl Link {
     }
 }
 
+/// The xid of the last request of a connection.
+const LAST: i32 = i32::MAX;
+/// No server needs so long to end the sessions of a load; one that has stopped answers nobody.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Ends the sessions of these connections, and returns when each server has answered, has closed the connection, or after
+/// `END_LIMIT`: a session that is left to its timeout expires in the middle of what is measured next. What else
+/// arrives is not looked at.
+pub fn end_sessions(mut links: Vec<Link>) {
+    links.retain(|link| link.framing == Framing::Length);
+    for link in &mut links {
+        dialect::open(OpCode::CloseSession, LAST, &mut link.output).close();
+    }
+    let mut scratch = vec![0; 64 << 10];
+    let give_up = clock::now().plus(END_LIMIT);
+    while !links.is_empty() && clock::now() < give_up {
+        links.retain_mut(|link| {
+            let mut ended = false;
+            let received = link.send().and_then(|()| {
+                link.receive(&mut scratch, false, |frame, _| {
+                    ended |= frame.starts_with(&LAST.to_be_bytes());
+                    Ok(())
+                })
+            });
+            received.is_ok() && !ended
+        });
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
 /// Hands on each whole frame; the bytes that they took.
 fn cut(framing: Framing, bytes: &[u8], each: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<usize> {
     let mut used = 0;
@@ -167,7 +200,6 @@ fn resp_frame(bytes: &[u8]) -> io::Result<Option<Range<usize>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
 
     #[test]
     fn frames_are_whole_and_in_order() {

@@ -176,6 +176,7 @@ fn replay(
     outcome.own_busy = busy.part(end);
     outcome.server_cpu_nanos = process::cpu_at_rest_since(&target.pids, cpu);
     outcome.figure("recorded_connections", scripts.len() as f64);
+    crowd.end_sessions();
     bar.finish_and_clear();
     Ok(outcome)
 }

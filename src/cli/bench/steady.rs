@@ -11,7 +11,7 @@
 use super::args::{BenchArgs, Protocol, Target};
 use super::crowd::LOOK;
 use super::dialect::Dialect;
-use super::link::{Framing, Link, invalid};
+use super::link::{Framing, Link, end_sessions, invalid};
 use super::outcome::{Busy, Outcome};
 use super::pace::{self, Timer};
 use super::setup::{self, write_hello};
@@ -100,12 +100,15 @@ pub fn load(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &
     plan.ready.wait();
 
     let server_cpu = observe(&plan, times, target, cpu, || threads.iter().all(|thread| thread.is_finished()));
-    let mut outcome = Outcome::new();
+    let (mut outcome, mut links) = (Outcome::new(), Vec::new());
     for thread in threads {
-        let counted = thread.join().map_err(|_| target.failed("a thread of the generator panicked"))?;
-        outcome.merge(counted.map_err(|error| target.failed(error))?);
+        let driven = thread.join().map_err(|_| target.failed("a thread of the generator panicked"))?;
+        let (counted, its_links) = driven.map_err(|error| target.failed(error))?;
+        outcome.merge(counted);
+        links.extend(its_links);
     }
     outcome.server_cpu_nanos = server_cpu;
+    end_sessions(links);
     Ok(outcome)
 }
 
@@ -224,7 +227,8 @@ struct Driver<'a> {
 /// The timer's token; connections have their index.
 const TIMER: Token = Token(usize::MAX);
 
-fn drive(plan: &Plan, thread: u32) -> io::Result<Outcome> {
+/// What it has counted, and the connections, whose sessions stand.
+fn drive(plan: &Plan, thread: u32) -> io::Result<(Outcome, Vec<Link>)> {
     let made = Driver::connect(plan, thread);
     plan.over.fetch_or(made.is_err(), Ordering::Relaxed);
     plan.ready.wait();
@@ -234,7 +238,8 @@ fn drive(plan: &Plan, thread: u32) -> io::Result<Outcome> {
         Some(times) if !plan.over.load(Ordering::Relaxed) => driver.run(*times)?,
         _ => {}
     }
-    Ok(driver.outcome)
+    let links = driver.connections.into_iter().map(|connection| connection.link).collect();
+    Ok((driver.outcome, links))
 }
 
 impl<'a> Driver<'a> {

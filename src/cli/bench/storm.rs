@@ -107,6 +107,7 @@ fn storm(args: &BenchArgs, target: &Target, addresses: &[SocketAddr], root: &str
     if args.watches > 0 && back.count == sessions && back.expired == 0 {
         fire_some(&mut crowd, args, addresses, &mut names)?;
     }
+    crowd.end_sessions();
     bar.finish_and_clear();
     Ok(outcome)
 }
