@@ -25,6 +25,9 @@ const MARK: u8 = b'B';
 /// A transaction's header, without which there is no entry.
 const ENTRY_MIN: usize = 32;
 const BUFFER: usize = 256 << 10;
+/// So many of the largest entries are summed at most, when whole records are looked for behind an end: what a client
+/// has written may look like records at every byte, and to sum each would take quadratic time.
+const SUMMED_ENTRIES: u64 = 64;
 
 /// One log file, read from the beginning.
 pub struct LogReader<F> {
@@ -61,6 +64,15 @@ pub enum End {
     Torn { offset: u64, complete: bool, problem: String },
     /// Bytes that no crash leaves behind.
     Damaged { offset: u64, problem: String },
+}
+
+/// What the bytes behind an end hold.
+enum Behind {
+    Nothing,
+    /// A whole record, where.
+    Record(u64, Zxid),
+    /// Not all that looks like a record was tried.
+    TooMuchLikeRecords,
 }
 
 impl<F: File> LogReader<F> {
@@ -140,13 +152,17 @@ impl<F: File> LogReader<F> {
     fn end(&mut self, complete: bool, problem: &str) -> io::Result<Next<'static>> {
         let offset = self.offset;
         let Some(last) = self.last_nonzero(offset)? else { return Ok(Next::End(End::Clean { offset })) };
-        let end = if let Some((at, zxid)) = self.whole_record(offset + 1, last)? {
-            let problem = format!("{problem}; at byte {at} there is a whole one, {zxid}");
-            End::Damaged { offset, problem }
-        } else if last - offset >= (HEAD + self.entry_max + 1) as u64 {
-            End::Damaged { offset, problem: format!("{problem}; more than one record's bytes follow") }
-        } else {
-            End::Torn { offset, complete, problem: problem.to_owned() }
+        let end = match self.whole_record(offset + 1, last)? {
+            Behind::Record(at, zxid) => {
+                End::Damaged { offset, problem: format!("{problem}; at byte {at} there is a whole one, {zxid}") }
+            }
+            Behind::TooMuchLikeRecords => {
+                End::Damaged { offset, problem: format!("{problem}; more places look like a record than can be tried") }
+            }
+            Behind::Nothing if last - offset >= (HEAD + self.entry_max + 1) as u64 => {
+                End::Damaged { offset, problem: format!("{problem}; more than one record's bytes follow") }
+            }
+            Behind::Nothing => End::Torn { offset, complete, problem: problem.to_owned() },
         };
         Ok(Next::End(end))
     }
@@ -164,7 +180,8 @@ impl<F: File> LogReader<F> {
     }
 
     /// The first whole record in `from..=last`, at any byte.
-    fn whole_record(&mut self, from: u64, last: u64) -> io::Result<Option<(u64, Zxid)>> {
+    fn whole_record(&mut self, from: u64, last: u64) -> io::Result<Behind> {
+        let mut summable = SUMMED_ENTRIES * self.entry_max as u64;
         let smallest = (HEAD + ENTRY_MIN + 1) as u64;
         let mut at = from;
         let mut window = Vec::new();
@@ -184,15 +201,17 @@ impl<F: File> LogReader<F> {
                 if mark[0] != MARK {
                     continue;
                 }
+                let Some(left) = summable.checked_sub(length as u64) else { return Ok(Behind::TooMuchLikeRecords) };
+                summable = left;
                 let mut entry = vec![0; length];
                 self.file.read_at(start + HEAD as u64, &mut entry)?;
                 if adler32_slice(&entry).to_be_bytes() == head[4..8] {
-                    return Ok(Some((start, zxid_of(&entry))));
+                    return Ok(Behind::Record(start, zxid_of(&entry)));
                 }
             }
             at += (count - (HEAD - 1).min(count - 1)) as u64;
         }
-        Ok(None)
+        Ok(Behind::Nothing)
     }
 }
 
@@ -213,4 +232,40 @@ pub fn write_log_record(entry: &[u8], output: &mut impl Write) -> io::Result<()>
     output.write_all(&(entry.len() as u32).to_be_bytes())?;
     output.write_all(entry)?;
     output.write_all(&[MARK])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Disk, RealDisk};
+
+    const ENTRY_MAX: usize = 4 << 10;
+
+    /// How a file ends that has these bytes behind its header.
+    fn end_of(behind: &[u8]) -> End {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.1");
+        std::fs::write(&path, [&HEADER[..], behind].concat()).unwrap();
+        let file = RealDisk.open(&path).unwrap();
+        let mut reader = LogReader::open(file, ENTRY_MAX).unwrap().unwrap();
+        match reader.next().unwrap() {
+            Next::End(end) => end,
+            Next::Record(record) => panic!("a record at {}", record.offset),
+        }
+    }
+
+    #[test]
+    fn bytes_that_look_like_records_everywhere_are_not_summed_without_an_end() {
+        // Every place begins with zeros and a length that fits, and its mark is right; no checksum is.
+        let head = [0, 0, 0, 0, MARK, MARK, MARK, MARK, 0, 0, 0x07, 0xfe];
+        let looks = head.repeat(ENTRY_MAX / head.len());
+        let torn = |bytes: &[u8]| [&[1; HEAD], bytes].concat();
+        let End::Damaged { offset: 16, problem } = end_of(&torn(&looks)) else { panic!("taken for a torn append") };
+        assert!(problem.contains("look like a record"), "{problem}");
+        // A few such places are what a client may well have written.
+        assert!(matches!(
+            end_of(&torn(&looks[..0x7fe + 20 * head.len()])),
+            End::Torn { offset: 16, complete: false, .. }
+        ));
+    }
 }
