@@ -15,6 +15,7 @@ use ostler::wire::quorum::{PacketType, Request};
 
 use support::client::{self, Client, op};
 use support::ensemble::{Ensemble, Layout, SOON};
+use support::jute::Writer;
 use support::learner::Learner;
 use support::servers::wait_for;
 use support::trees;
@@ -161,6 +162,48 @@ fn anonymous(id: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
     line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") >> 10
+}
+
+/// The most memory that a process has had since `forget_peak`, in MiB.
+fn peak(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+    line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok()).expect("a number") >> 10
+}
+
+/// proc_pid_clear_refs(5).
+fn forget_peak(id: u32) {
+    std::fs::write(format!("/proc/{id}/clear_refs"), "5").expect("it is our own child");
+}
+
+/// Each ephemeral's path has its parent's long name, and so has what deletes it: all at once are many times the memory that the tree
+/// takes for them. A server that fell over it fell again with each start, when the session expired.
+#[test]
+fn a_session_whose_ephemerals_have_long_paths_ends_without_all_of_them_in_memory() {
+    const EPHEMERALS: usize = 200;
+    let ensemble = Ensemble::start(Layout::of(3));
+    let leader = ensemble.leader();
+    let mut other = ensemble.client(leader, 60_000);
+    let parent = format!("/{}", "p".repeat(LARGE));
+    other.create(&parent, b"", 0).unwrap().unwrap();
+    let follower = (leader + 1) % 3;
+    let mut client = ensemble.client(follower, 60_000);
+    for n in 0..EPHEMERALS {
+        client.create(&format!("{parent}/{n}"), b"", 1).unwrap().unwrap();
+    }
+    let before: Vec<_> = (0..3).map(|at| anonymous(ensemble.id(at))).collect();
+    (0..3).for_each(|at| forget_peak(ensemble.id(at)));
+    // The close is answered behind all of it, and what another one asks meanwhile is answered.
+    let closed = client.send(op::CLOSE, Writer::new()).unwrap();
+    other.set("/", b"meanwhile").unwrap().unwrap();
+    assert_eq!(client.receive().map(|reply| (reply.xid, reply.err)).unwrap(), (closed, 0));
+    other.sync().unwrap();
+    assert_eq!(other.children(&parent).unwrap(), Some(vec![]));
+    for (at, before) in before.into_iter().enumerate() {
+        let peak = peak(ensemble.id(at));
+        // 180 MB of paths, each of which used to be there at least four times on the leader.
+        assert!(peak < before + 600, "server {at} had {before} MiB and came to {peak} MiB");
+    }
 }
 
 #[test]

@@ -135,6 +135,16 @@ pub struct Prepare {
 /// Bytes around a record, at most: header (32), digest (12), the number of a multi's parts (4); and what a single one has
 /// beside what is counted (24, of a create with a time to live).
 const RECORD_OVERHEAD: usize = 80;
+/// Bytes of a delete in a multi, beside its path.
+const DELETE_OVERHEAD: usize = 12;
+
+/// Whether `Prepare::close_session` has ended the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    Done,
+    /// Some of its ephemerals have been deleted; it has more.
+    GoesOn,
+}
 
 impl Prepare {
     pub fn new(rules: PrepareRules) -> Prepare {
@@ -262,8 +272,9 @@ impl Prepare {
     /// Ends a session, and deletes its ephemerals: those in the tree, and those that pending creates will have made.
     /// `xid` is the client's, or 0 when the session expired. Whether it is closing already is the caller's to know.
     ///
-    /// Nearly always one transaction. If the paths are too many for one, multis that delete the first of them come
-    /// before it; then each takes one zxid from `zxid` on.
+    /// Nearly always one transaction. Where one can't list all paths, this is a multi that deletes as many of them as fit,
+    /// and it is to be called again with the next zxid: so no more than a record's bytes of paths is built at a time, of which a
+    /// session may own gigabytes (its parent's long name is in each).
     pub fn close_session(
         &mut self,
         tree: &Tree,
@@ -271,36 +282,41 @@ impl Prepare {
         xid: i32,
         zxid: Zxid,
         time_ms: i64,
-    ) -> Vec<Prepared> {
-        let mut paths: Vec<String> = tree.ephemerals(session).filter(|path| !self.pending.is_pending(path)).collect();
-        paths.extend(self.pending.ephemerals(session).map(str::to_owned));
-        paths.sort_unstable();
-
+    ) -> (Prepared, Closing) {
         let max = self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD);
-        let mut bytes: usize = paths.iter().map(|path| close_bytes(path)).sum();
-        let mut paths = paths.into_iter().peekable();
-        let mut all = Vec::with_capacity(1);
-        let mut next = zxid;
-        while bytes > max {
-            self.pending.begin(tree, next);
-            let (mut deletes, mut delete_bytes) = (Vec::new(), 0);
-            // At least one, whatever its size: it was created, so it fits.
-            while let Some(path) = paths.next_if(|path| deletes.is_empty() || delete_bytes + path.len() + 12 <= max) {
-                bytes -= close_bytes(&path);
-                delete_bytes += path.len() + 12;
-                self.delete_pending(tree, &path, next);
-                deletes.push(Txn::Delete { op: OpCode::Delete, path });
+        let in_tree = tree.ephemerals(session).filter(|path| !self.pending.is_pending(path));
+        let mut left = in_tree.chain(self.pending.ephemerals(session).map(str::to_owned));
+        let (mut paths, mut close_bytes, mut delete_bytes) = (Vec::new(), 0, 0);
+        let mut closing = Closing::Done;
+        for path in left.by_ref() {
+            close_bytes += 4 + path.len();
+            delete_bytes += DELETE_OVERHEAD + path.len();
+            paths.push(path);
+            if close_bytes > max {
+                closing = Closing::GoesOn;
+                break;
             }
-            all.push(self.finish(SessionId::NONE, 0, next, time_ms, Ok(Txn::Multi(deletes))));
-            next = next.next().expect("an epoch ends long before its counter (limits::EPOCH_COUNTER_MARGIN)");
         }
-        self.pending.begin(tree, next);
-        let paths: Vec<String> = paths.collect();
+        drop(left);
+        if closing == Closing::GoesOn {
+            // At least one stays, whatever its size: it was created, so it fits.
+            while delete_bytes > max && paths.len() > 1 {
+                delete_bytes -= paths.pop().map_or(0, |path| DELETE_OVERHEAD + path.len());
+            }
+        }
+        paths.sort_unstable();
+        self.pending.begin(tree, zxid);
         for path in &paths {
-            self.delete_pending(tree, path, next);
+            self.delete_pending(tree, path, zxid);
         }
-        all.push(self.finish(session, xid, next, time_ms, Ok(Txn::CloseSession { paths: Some(paths) })));
-        all
+        let prepared = match closing {
+            Closing::Done => self.finish(session, xid, zxid, time_ms, Ok(Txn::CloseSession { paths: Some(paths) })),
+            Closing::GoesOn => {
+                let deletes = paths.into_iter().map(|path| Txn::Delete { op: OpCode::Delete, path });
+                self.finish(SessionId::NONE, 0, zxid, time_ms, Ok(Txn::Multi(deletes.collect())))
+            }
+        };
+        (prepared, closing)
     }
 
     /// Deletes a container or a znode whose time to live is over; it was found in the tree, and is looked at again here.
@@ -336,11 +352,6 @@ impl Prepare {
     fn pending_paths(&self) -> usize {
         self.pending.len()
     }
-}
-
-/// A path in a closeSession.
-fn close_bytes(path: &str) -> usize {
-    4 + path.len()
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ use crate::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use crate::wire::{ErrorCode, OpCode};
 use crate::zab::{Input, Leading, Output, Role};
 use connect::Reconnect;
+use expiry::Closing;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
@@ -158,6 +159,8 @@ pub struct Pipeline {
     scratch: Vec<u8>,
     pending: VecDeque<Pending>,
     pending_bytes: usize,
+    /// Sessions that end. No request is taken before the last one has ended: what was asked behind it stands behind it.
+    closings: VecDeque<Closing>,
     log_writer: Arc<LogWriter>,
     batch: log::Batch,
     snapshots: Arc<SnapshotMail>,
@@ -253,6 +256,7 @@ impl Pipeline {
             scratch: Vec::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            closings: VecDeque::new(),
             log_writer,
             batch: log::Batch::new(),
             snapshots,
@@ -329,6 +333,7 @@ impl Pipeline {
             None => self.leading.committed(),
         };
         (room && self.may_take_requests() && self.has_requests())
+            || (!self.closings.is_empty() && self.line_has_room())
             || self.log_writer.mailbox.durable() > durable
             || self.member.as_ref().is_some_and(|member| member.has_work(self.tree.peek().zxid()))
             || self.peers_have_work()
@@ -350,8 +355,8 @@ impl Pipeline {
             pending.reply.is_some() || matches!(pending.effect, Effect::Open { .. } | Effect::Attach(_))
         };
         let answers_somebody = || match &self.member {
-            None => !self.pending.is_empty(),
-            Some(_) => self.pending.iter().any(is_ours),
+            None => !self.pending.is_empty() || !self.closings.is_empty(),
+            Some(_) => self.pending.iter().any(is_ours) || self.closings.iter().any(|closing| closing.reply.is_some()),
         };
         self.shared.cores_have_ended() && (!self.shared.is_serving() || !answers_somebody())
     }
@@ -370,7 +375,12 @@ impl Pipeline {
         may_forward && self.has_room()
     }
 
+    /// Whether more may be asked.
     fn has_room(&self) -> bool {
+        self.closings.is_empty() && self.line_has_room()
+    }
+
+    fn line_has_room(&self) -> bool {
         self.pending.len() < limits::PROPOSALS_OUTSTANDING_MAX
             && self.pending_bytes < limits::PROPOSALS_OUTSTANDING_BYTES
     }
@@ -389,6 +399,7 @@ impl Pipeline {
         let now = clock::now();
         self.ensemble_turn(now)?;
         self.commit(now)?;
+        self.go_on_closing();
         self.take_requests(now);
         if self.leads() {
             self.expire_sessions(now);
@@ -614,18 +625,8 @@ impl Pipeline {
                 None => {}
             }
         }
-        let Some(zxid) = self.next_zxid() else { return };
-        // More than one where a session has more ephemerals than one transaction can list; the last one closes it.
-        let mut all = self.prepare.close_session(self.tree.peek(), session, xid, zxid, time_ms).into_iter().peekable();
-        while let Some(prepared) = all.next() {
-            let Prepared::Txn { header, txn, digest } = prepared else {
-                unreachable!("closing a session is never refused")
-            };
-            let bytes = self.propose(header, &txn, digest);
-            let reply = if all.peek().is_none() { reply } else { None };
-            let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
-            self.pending.push_back(Pending { zxid: header.zxid, effect, reply, bytes });
-        }
+        self.closings.push_back(Closing { session, xid, time_ms, reply });
+        self.go_on_closing();
     }
 
     fn post(&mut self, now: Now) {

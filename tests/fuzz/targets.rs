@@ -19,7 +19,7 @@ use ostler::ids::{OwnerRules, SessionId, Zxid};
 use ostler::log::epochs::Epochs;
 use ostler::log::{Batch, Log, Recovery, Sizes};
 use ostler::prepare::reply::{Shape, write_reply};
-use ostler::prepare::{Prepare, PrepareRules, Prepared, SessionCheck, WriteRequest};
+use ostler::prepare::{Closing, Prepare, PrepareRules, Prepared, SessionCheck, WriteRequest};
 use ostler::read::{self, Asker};
 use ostler::snapshot::{self, SnapshotWriter, snapshot_path};
 use ostler::tree::{Applied, Progress, Restore, Track, Tree, TreeOptions};
@@ -209,11 +209,14 @@ impl Small {
 
     fn write(&mut self, op: OpCode, xid: i32, body: &[u8]) {
         if op == OpCode::CloseSession {
-            let first = self.next_zxid();
-            let all = self.prepare.close_session(&self.tree, SESSION, xid, first, 1);
-            self.zxid = Zxid(first.0 + all.len() as u64 - 1);
-            all.into_iter().for_each(|prepared| self.take(op, xid, prepared));
-            return;
+            loop {
+                let zxid = self.next_zxid();
+                let (prepared, closing) = self.prepare.close_session(&self.tree, SESSION, xid, zxid, 1);
+                self.take(op, xid, prepared);
+                if closing == Closing::Done {
+                    return;
+                }
+            }
         }
         let zxid = self.next_zxid();
         let session_check = SessionCheck::Live;

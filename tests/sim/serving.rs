@@ -11,7 +11,7 @@ use ostler::auth::{AuthIds, AuthRules};
 use ostler::clock::Now;
 use ostler::ids::{SessionId, Zxid};
 use ostler::prepare::reply::{Reply, Shape, write_reply};
-use ostler::prepare::{Prepared, SessionCheck, WriteRequest};
+use ostler::prepare::{Closing, Prepared, SessionCheck, WriteRequest};
 use ostler::read::{self, Asker};
 use ostler::session::{self, OwnerHandle, SessionState};
 use ostler::tree::Applied;
@@ -485,9 +485,17 @@ impl Server {
                 _ => return,
             }
         }
-        let Some(zxid) = self.next_zxid(ctx) else { return };
-        for prepared in self.prepare.close_session(&self.tree, session, xid, zxid, ctx.wall_ms) {
+        self.close_all_of(session, xid, ctx);
+    }
+
+    /// One transaction after the other, until the last one has closed it.
+    fn close_all_of(&mut self, session: SessionId, xid: i32, ctx: &mut Ctx<'_>) {
+        while let Some(zxid) = self.next_zxid(ctx) {
+            let (prepared, closing) = self.prepare.close_session(&self.tree, session, xid, zxid, ctx.wall_ms);
             self.propose_prepared(prepared, ctx);
+            if closing == Closing::Done {
+                return;
+            }
         }
     }
 
@@ -502,10 +510,7 @@ impl Server {
     pub fn expire(&mut self, ctx: &mut Ctx<'_>) {
         if self.is_established() && self.serving {
             for session in self.sessions.expired(ctx.now) {
-                let Some(zxid) = self.next_zxid(ctx) else { return };
-                for prepared in self.prepare.close_session(&self.tree, session, 0, zxid, ctx.wall_ms) {
-                    self.propose_prepared(prepared, ctx);
-                }
+                self.close_all_of(session, 0, ctx);
             }
         }
     }

@@ -21,9 +21,8 @@ impl Server {
         let got = match op {
             OpCode::CloseSession => {
                 let next = self.zxid.next().unwrap();
-                let mut all = self.prepare.close_session(&self.tree, self.session, xid, next, self.time);
-                let Some(Prepared::Txn { header, txn, digest }) = all.pop() else { panic!() };
-                assert!(all.is_empty());
+                let closed = self.prepare.close_session(&self.tree, self.session, xid, next, self.time);
+                let (Prepared::Txn { header, txn, digest }, Closing::Done) = closed else { panic!() };
                 let shape = Shape::of(op, &txn);
                 self.zxid = header.zxid;
                 self.apply(InFlight { header, txn, digest, shape, xid })

@@ -88,7 +88,10 @@ impl Server {
                 return flights.push(flight);
             }
             Step::Close(session) => {
-                self.prepare.close_session(&self.tree, *session, 0, self.zxid.next().unwrap(), self.time)
+                let next = self.zxid.next().unwrap();
+                let (closed, closing) = self.prepare.close_session(&self.tree, *session, 0, next, self.time);
+                assert_eq!(closing, Closing::Done);
+                vec![closed]
             }
             Step::Reap(path) => {
                 let next = self.zxid.next().unwrap();

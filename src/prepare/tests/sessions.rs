@@ -25,9 +25,8 @@ fn a_session_takes_its_ephemerals_along_pending_ones_too() {
     let failing = multi(&[(OpCode::Create, create("/f", 1)), (OpCode::Delete, path_version("/no", -1))]);
     flights.push(server.prepare(OpCode::Multi, 1, &failing).unwrap());
     let next = server.zxid.next().unwrap();
-    let mut closed = server.prepare.close_session(&server.tree, SESSION, 9, next, server.time);
-    assert_eq!(closed.len(), 1);
-    let Prepared::Txn { header, txn, digest } = closed.pop().unwrap() else { panic!() };
+    let closed = server.prepare.close_session(&server.tree, SESSION, 9, next, server.time);
+    let (Prepared::Txn { header, txn, digest }, Closing::Done) = closed else { panic!() };
     assert_eq!((header.session, header.cxid), (SESSION, 9));
     assert_eq!(txn, Txn::CloseSession { paths: Some(["/b", "/c", "/d"].map(String::from).into()) });
     server.zxid = next;
@@ -51,17 +50,24 @@ fn a_close_too_large_for_one_record_is_preceded_by_deletes() {
     for n in 0..100 {
         server.set_up(OpCode::Create, &create(&format!("/{}-{n}", "x".repeat(50)), flags::EPHEMERAL));
     }
-    let all = server.prepare.close_session(&server.tree, SESSION, 0, server.zxid.next().unwrap(), server.time);
-    assert!(all.len() > 1);
-    for prepared in all {
+    let mut steps = 0;
+    loop {
+        let next = server.zxid.next().unwrap();
+        let (prepared, closing) = server.prepare.close_session(&server.tree, SESSION, 0, next, server.time);
         let Prepared::Txn { header, txn, digest } = &prepared else { panic!() };
         let mut bytes = Vec::new();
         crate::wire::txn::write_txn(header, txn, *digest, &mut bytes);
         assert!(bytes.len() <= 2_000, "{}", bytes.len());
         let is_close = matches!(txn, Txn::CloseSession { .. });
         assert_eq!(header.session, if is_close { SESSION } else { SessionId::NONE });
+        assert_eq!(is_close, closing == Closing::Done);
         server.take(prepared);
+        steps += 1;
+        if is_close {
+            break;
+        }
     }
+    assert_eq!(steps, 4, "100 paths of 54 bytes or so, 1,920 bytes a transaction");
     assert_eq!(server.tree.lookup("/").unwrap().num_children(), 1);
 }
 

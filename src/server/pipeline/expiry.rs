@@ -3,16 +3,50 @@
 //!
 //! Runs on: the pipeline's thread, on a leader or a standalone server.
 
-use super::{Effect, Pending, Pipeline};
+use super::{Effect, Pending, Pipeline, ReplyTo};
 use crate::clock::{self, Now};
-use crate::ids::Owner;
+use crate::ids::{Owner, SessionId};
+use crate::limits;
 use crate::metrics::Counter;
-use crate::prepare::Prepared;
 use crate::prepare::reply::Shape;
+use crate::prepare::{self, Prepared};
 use crate::tree::Tree;
 use std::time::Duration;
 
+/// A session that ends: its client's request, if it was one, and who waits for the answer.
+pub(super) struct Closing {
+    pub session: SessionId,
+    pub xid: i32,
+    pub time_ms: i64,
+    pub reply: Option<ReplyTo>,
+}
+
 impl Pipeline {
+    /// Proposes what ends the sessions of `closings`, as far as there is room: one transaction each, or several where a
+    /// session has more ephemerals than one can list; the last of them closes it and is answered.
+    pub(super) fn go_on_closing(&mut self) {
+        while self.line_has_room()
+            && let Some(Closing { session, xid, time_ms, .. }) = self.closings.front()
+        {
+            let (session, xid, time_ms) = (*session, *xid, *time_ms);
+            let Some(zxid) = self.next_zxid() else {
+                // The role is about to end, and the connections with it; who leads next closes them when their time is over.
+                return self.closings.clear();
+            };
+            let (prepared, closing) = self.prepare.close_session(self.tree.peek(), session, xid, zxid, time_ms);
+            let Prepared::Txn { header, txn, digest } = prepared else {
+                unreachable!("closing a session is never refused")
+            };
+            let bytes = self.propose(header, &txn, digest);
+            let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
+            let reply = match closing {
+                prepare::Closing::Done => self.closings.pop_front().and_then(|closing| closing.reply),
+                prepare::Closing::GoesOn => None,
+            };
+            self.pending.push_back(Pending { zxid: header.zxid, effect, reply, bytes });
+        }
+    }
+
     /// Closes the sessions whose clients have been silent for too long, as far as there is room for it.
     pub(super) fn expire_sessions(&mut self, now: Now) {
         if now < self.next_session_check {
@@ -55,6 +89,9 @@ impl Pipeline {
     }
 }
 
+/// Bytes of paths that are reaped in one check, about: each may have a megabyte. The rest comes at the next one.
+const REAP_BYTES: usize = limits::PROPOSALS_OUTSTANDING_BYTES / 4;
+
 /// The wall time for what is deleted when its time is over: as the clock says, but no later than what it said at the start and
 /// the time since. So whichever way it is set meanwhile, nothing goes too early.
 fn trusted_wall_ms(wall_ms: i64, started_ms: i64, since: Duration) -> i64 {
@@ -72,7 +109,13 @@ fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<St
         Owner::Ttl(ttl) => node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
         _ => false,
     });
-    containers.chain(ttl).take(max).map(|node| node.path()).collect()
+    let mut bytes = 0;
+    let few = containers.chain(ttl).take(max).map(|node| node.path()).take_while(|path| {
+        let before = bytes;
+        bytes += path.len();
+        before < REAP_BYTES
+    });
+    few.collect()
 }
 
 #[cfg(test)]

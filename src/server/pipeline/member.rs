@@ -373,6 +373,7 @@ impl Pipeline {
         self.reconnects.clear();
         self.prepare.clear();
         self.opening.clear();
+        self.closings.clear();
         self.forget_owners(now);
         self.empty_the_line();
         // Made, and perhaps sent to others already: it belongs to this server's history.
