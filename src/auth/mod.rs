@@ -7,15 +7,18 @@
 //!
 //! Promises: the client-visible rules of ZooKeeper 3.9.5, with no provider that isn't configured; work and memory are
 //! bounded by the request's size and `limits`. Left to others: turning a TLS certificate or a SASL exchange into ids
-//! (they call `AuthIds::add`), and closing connections. Runs on whatever thread holds the ids: it has no state.
+//! (they call `AuthIds::add`), and closing connections. Runs on whatever thread holds the ids: the only state, `Verdicts`,
+//! is the caller's.
 
 mod acl;
 mod address;
 mod digest;
+mod verdicts;
 
 pub use acl::{FixError, fix_up, is_open, permits, redacted_id};
 pub use address::address_text;
 pub use digest::{DigestAlgorithm, derive};
+pub use verdicts::Verdicts;
 
 use crate::limits;
 use crate::wire::ErrorCode;

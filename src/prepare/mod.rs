@@ -17,13 +17,13 @@ mod pending;
 mod quota;
 pub mod reply;
 
-use crate::auth::{AuthIds, AuthRules};
+use crate::auth::{AuthIds, AuthRules, Verdicts};
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::limits;
 use crate::session::SessionState;
 use crate::tree::Tree;
 use crate::wire::multi::{MultiOp, read_ops};
-use crate::wire::txn::{Acl, Txn, TxnDigest, TxnHeader};
+use crate::wire::txn::{AclList, Txn, TxnDigest, TxnHeader};
 use crate::wire::{ErrorCode, Malformed, OpCode, Reader};
 use pending::Pending;
 
@@ -122,8 +122,8 @@ struct Context<'a> {
     budget: usize,
     /// Entries of access lists that may still be gone through.
     work: usize,
-    /// The last lists that were, what was wanted, and whether each lets this one do it.
-    judged: [Option<(*const Acl, i32, bool)>; 8],
+    /// By lists that have been. They are held, since a part of the request may replace or drop a list that is pending.
+    verdicts: Verdicts<AclList, &'a AuthIds, 8>,
 }
 
 /// The maker of transactions. One per pipeline.
@@ -162,7 +162,7 @@ impl Prepare {
             time_ms,
             budget: self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD),
             work: limits::MULTI_WRITE_WORK,
-            judged: Default::default(),
+            verdicts: Verdicts::default(),
         };
         let reader = &mut Reader::new(request.body);
         if request.op == OpCode::Multi {

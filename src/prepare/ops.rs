@@ -2,7 +2,7 @@
 
 use super::pending::{Node, PendingAcl, View};
 use super::{Context, Fail, Prepare, SessionCheck, path, quota};
-use crate::auth::{FixError, fix_up, is_open, permits};
+use crate::auth::{FixError, fix_up, is_open};
 use crate::ids::{Owner, TTL_MAX_MS, Zxid};
 use crate::tree::{Numbers, Tree};
 use crate::wire::client::{
@@ -280,7 +280,7 @@ impl Prepare {
         }
     }
 
-    fn permit(&self, context: &mut Context<'_>, acl: &[Acl], wanted: i32) -> Result<(), Fail> {
+    fn permit(&self, context: &mut Context<'_>, acl: &AclList, wanted: i32) -> Result<(), Fail> {
         match is_open(acl, wanted) || self.permit_slow(context, acl, wanted)? {
             true => Ok(()),
             false => Err(fail(ErrorCode::NO_AUTH)),
@@ -288,17 +288,12 @@ impl Prepare {
     }
 
     /// A request with many parts often asks the same list again, and may ask many long ones.
-    fn permit_slow(&self, context: &mut Context<'_>, acl: &[Acl], wanted: i32) -> Result<bool, Fail> {
-        let known = context.judged.iter().flatten().find(|known| (known.0, known.1) == (acl.as_ptr(), wanted));
-        if let Some((_, _, verdict)) = known {
-            return Ok(*verdict);
-        }
-        let work = acl.len() + context.auth.count();
-        context.work = context.work.checked_sub(work).ok_or(Fail::Request(ErrorCode::BAD_ARGUMENTS))?;
-        let verdict = permits(acl, wanted, context.auth, &self.rules.auth);
-        context.judged.rotate_right(1);
-        context.judged[0] = Some((acl.as_ptr(), wanted, verdict));
-        Ok(verdict)
+    fn permit_slow(&self, context: &mut Context<'_>, acl: &AclList, wanted: i32) -> Result<bool, Fail> {
+        let Context { verdicts, work, auth, .. } = context;
+        verdicts.judge(acl, wanted, auth, &self.rules.auth, |entries| {
+            *work = work.checked_sub(entries + auth.count()).ok_or(Fail::Request(ErrorCode::BAD_ARGUMENTS))?;
+            Ok(())
+        })
     }
 
     fn fix_up(&self, context: &mut Context<'_>, list: Option<&[AclEntry<'_>]>) -> Result<AclList, Fail> {
@@ -306,8 +301,6 @@ impl Prepare {
             FixError::TooLarge => Fail::Request(why.code()),
             _ => fail(why.code()),
         })?;
-        // The new list may lie where one of another part has been.
-        context.judged = Default::default();
         context.spend(list.iter().map(|acl| 12 + text_bytes(&acl.scheme) + text_bytes(&acl.id)).sum())?;
         Ok(list)
     }

@@ -92,7 +92,7 @@ pub(super) struct Spot {
 /// A znode to be looked at: pending, or the tree's where nothing is pending.
 pub(super) struct View<'a> {
     pub node: Node,
-    pub acl: &'a [Acl],
+    pub acl: &'a AclList,
     pub spot: Spot,
 }
 
@@ -180,11 +180,11 @@ impl Pending {
                     PendingAcl::Open => Acl::open(),
                     PendingAcl::List(list) => list,
                     // Not there only if what has been forgotten was never applied; then nobody is let in.
-                    PendingAcl::Unchanged => of_tree()?.acl(),
+                    PendingAcl::Unchanged => of_tree()?.acl_list(),
                 };
                 Some(View { node, acl, spot })
             }
-            None => of_tree().map(|node| View { node: Node::of_tree(node), acl: node.acl(), spot }),
+            None => of_tree().map(|node| View { node: Node::of_tree(node), acl: node.acl_list(), spot }),
         }
     }
 

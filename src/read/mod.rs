@@ -8,7 +8,7 @@
 
 mod watching;
 
-use crate::auth::{self, AuthIds, AuthRules};
+use crate::auth::{self, AuthIds, AuthRules, Verdicts};
 use crate::ids::SessionId;
 use crate::limits;
 use crate::tree::{NodeRef, Tree};
@@ -18,9 +18,11 @@ use crate::wire::multi::{self, MultiOp};
 use crate::wire::txn::Acl;
 use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, OpCode, Reader};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 
-/// Who asks, and what decides what it may see.
+/// Who asks, and what decides what it may see. It lives no longer than the guard under which it is answered: it knows the
+/// lists that it was judged by.
 pub struct Asker<'a> {
     /// The connection's number in its core's watch table.
     pub conn: u32,
@@ -28,13 +30,13 @@ pub struct Asker<'a> {
     pub auth: &'a AuthIds,
     pub rules: &'a AuthRules,
     work: Cell<usize>,
-    /// The last lists that were gone through, and whether each lets this one read.
-    judged: Cell<[Option<(*const Acl, bool)>; 8]>,
+    /// By lists that were gone through: a request with many parts often asks the same one again.
+    verdicts: RefCell<Verdicts<&'a [Acl], &'a AuthIds, 8>>,
 }
 
 impl<'a> Asker<'a> {
     pub fn new(conn: u32, session: SessionId, auth: &'a AuthIds, rules: &'a AuthRules) -> Asker<'a> {
-        Asker { conn, session, auth, rules, work: Cell::new(0), judged: Cell::default() }
+        Asker { conn, session, auth, rules, work: Cell::new(0), verdicts: RefCell::default() }
     }
 
     /// What answering took beside finding one znode and encoding it: entries of access lists, paths, parts; each some 100 ns.
@@ -76,13 +78,13 @@ const NULL: Refusal = Refusal::Code(ErrorCode::MARSHALLING_ERROR);
 
 /// Appends the whole reply (and before it the events that setWatches makes up) to `out`. Returns the error code that it
 /// carries. `op` must be one that `is_read` accepts.
-pub fn answer(
+pub fn answer<'a>(
     op: OpCode,
     xid: i32,
     body: &[u8],
-    tree: &Tree,
+    tree: &'a Tree,
     watches: &mut WatchTable,
-    asker: &Asker<'_>,
+    asker: &Asker<'a>,
     out: &mut Vec<u8>,
 ) -> ErrorCode {
     let zxid = tree.zxid();
@@ -134,12 +136,12 @@ pub fn is_read(op: OpCode) -> bool {
     )
 }
 
-fn record(
+fn record<'a>(
     op: OpCode,
     body: &[u8],
-    tree: &Tree,
+    tree: &'a Tree,
     watches: &mut WatchTable,
-    asker: &Asker<'_>,
+    asker: &Asker<'a>,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let r = &mut Reader::new(body);
@@ -240,30 +242,22 @@ fn record(
 }
 
 #[inline]
-fn permitted(node: NodeRef<'_>, wanted: i32, asker: &Asker<'_>) -> Result<(), ErrorCode> {
+fn permitted<'a>(node: NodeRef<'a>, wanted: i32, asker: &Asker<'a>) -> Result<(), ErrorCode> {
     let acl = node.acl();
     if auth::is_open(acl, wanted) || permitted_by(acl, wanted, asker) { Ok(()) } else { Err(ErrorCode::NO_AUTH) }
 }
 
-/// A request with many parts often asks the same list again.
-fn permitted_by(acl: &[Acl], wanted: i32, asker: &Asker<'_>) -> bool {
-    let mut judged = asker.judged.get();
-    let known = judged.iter().flatten().find(|(list, _)| wanted == Acl::READ && *list == acl.as_ptr());
-    if let Some((_, verdict)) = known {
-        return *verdict;
-    }
-    asker.worked(acl.len());
-    let verdict = auth::permits(acl, wanted, asker.auth, asker.rules);
-    if wanted == Acl::READ {
-        judged.rotate_right(1);
-        judged[0] = Some((acl.as_ptr(), verdict));
-        asker.judged.set(judged);
-    }
+fn permitted_by<'a>(acl: &'a [Acl], wanted: i32, asker: &Asker<'a>) -> bool {
+    let pay = |entries| {
+        asker.worked(entries);
+        Ok::<(), Infallible>(())
+    };
+    let Ok(verdict) = asker.verdicts.borrow_mut().judge(&acl, wanted, &asker.auth, asker.rules, pay);
     verdict
 }
 
 #[inline]
-fn readable<'t>(tree: &'t Tree, path: &str, asker: &Asker<'_>) -> Result<NodeRef<'t>, ErrorCode> {
+fn readable<'a>(tree: &'a Tree, path: &str, asker: &Asker<'a>) -> Result<NodeRef<'a>, ErrorCode> {
     let node = tree.lookup(path).ok_or(ErrorCode::NO_NODE)?;
     permitted(node, Acl::READ, asker)?;
     Ok(node)
@@ -283,7 +277,7 @@ fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
 
 /// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it). A reply that no client
 /// would take is refused, as upstream refuses what it can't serialise; and so is what would stop everybody else for long.
-fn multi_read(r: &mut Reader<'_>, tree: &Tree, asker: &Asker<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn multi_read<'a>(r: &mut Reader<'_>, tree: &'a Tree, asker: &Asker<'a>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let ops = multi::read_ops(r)?;
     let first = out.len();
     for op in ops {

@@ -38,7 +38,7 @@ pub use walk::Walk;
 use crate::ids::{Owner, OwnerRules, SessionId, Zxid};
 use crate::random::{FastMap, FastSet};
 use crate::wire::Stat;
-use crate::wire::txn::Acl;
+use crate::wire::txn::{Acl, AclList};
 use acl::AclTable;
 use freeze::Freeze;
 use index::{Index, ROOT};
@@ -371,6 +371,12 @@ impl<'a> NodeRef<'a> {
     /// The access control list as stored.
     #[inline]
     pub fn acl(&self) -> &'a [Acl] {
+        self.acl_list()
+    }
+
+    /// The same for who may have to hold it longer than the tree does.
+    #[inline]
+    pub fn acl_list(&self) -> &'a AclList {
         self.tree.acls.get(self.node.acl)
     }
 

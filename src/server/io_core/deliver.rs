@@ -3,7 +3,7 @@
 use super::Parts;
 use super::connection::{Connection, State, Wait};
 use super::process::FORSAKEN;
-use crate::auth::{self, AuthIds, AuthRules};
+use crate::auth::{self, AuthIds, AuthRules, Verdicts};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
 use crate::server::feed::{Entry, FeedBatch, Told};
@@ -14,7 +14,7 @@ use crate::watch::{AclOf, Change};
 use crate::wire::OpCode;
 use crate::wire::client::{EventKind, write_event};
 use crate::wire::txn::{Acl, AclList};
-use std::sync::Arc;
+use std::convert::Infallible;
 
 impl Parts {
     /// Everything that is in the feed now. `tree` is the guard that is held; see `IoCore::serve_under_guard`.
@@ -84,7 +84,7 @@ impl Parts {
                 }
             }
         }
-        self.verdicts.known.clear();
+        self.verdicts.clear();
         batch.entries = entries;
         batch.clear();
         for gather in reports {
@@ -217,7 +217,7 @@ impl Parts {
             };
             let may_know = match acl {
                 None => true,
-                Some(acl) => verdicts.permits(acl, &connection.auth, &shared.settings.auth),
+                Some(acl) => may_hear(verdicts, acl, &connection.auth, &shared.settings.auth),
             };
             if !may_know || !matches!(connection.state, State::Open | State::Ending) {
                 return;
@@ -241,42 +241,18 @@ impl Parts {
     }
 }
 
-/// Who may hear by which list, as far as it has been found out: a list may have tens of thousands of entries, a transaction
-/// tens of thousands of events, and most who watch have the same identities.
-#[derive(Default)]
-pub struct Verdicts {
-    /// Only of long lists.
-    known: Vec<(AclList, AuthIds, bool)>,
-    next: usize,
-}
+/// Who may hear by which long list, as far as one batch has asked: a transaction has tens of thousands of events, and most
+/// who watch have the same identities.
+pub type MayHear = Verdicts<AclList, AuthIds, 16>;
 
-impl Verdicts {
+/// Whether a watcher may hear of a change of a znode with this list.
+#[inline]
+fn may_hear(verdicts: &mut MayHear, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
     /// A list that is gone through sooner than it is found.
     const SHORT: usize = 4;
-    const KEPT: usize = 16;
-
-    #[inline]
-    fn permits(&mut self, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
-        match acl.len() <= Self::SHORT || auth::is_open(acl, Acl::READ) {
-            true => auth::permits(acl, Acl::READ, ids, rules),
-            false => self.permits_long(acl, ids, rules),
-        }
+    if acl.len() <= SHORT || auth::is_open(acl, Acl::READ) {
+        return auth::permits(acl, Acl::READ, ids, rules);
     }
-
-    fn permits_long(&mut self, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
-        let known = self.known.iter().find(|(list, of, _)| Arc::ptr_eq(list, acl) && of == ids);
-        if let Some((_, _, verdict)) = known {
-            return *verdict;
-        }
-        let verdict = auth::permits(acl, Acl::READ, ids, rules);
-        let new = (acl.clone(), ids.clone(), verdict);
-        match self.known.len() < Self::KEPT {
-            true => self.known.push(new),
-            false => {
-                self.next = (self.next + 1) % Self::KEPT;
-                self.known[self.next] = new;
-            }
-        }
-        verdict
-    }
+    let Ok(verdict) = verdicts.judge(acl, Acl::READ, ids, rules, |_| Ok::<(), Infallible>(()));
+    verdict
 }

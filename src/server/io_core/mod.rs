@@ -87,7 +87,7 @@ pub struct Parts {
     pub outgoing: Batch,
     /// Connections that may go on with input that they have kept.
     pub ready: VecDeque<usize>,
-    pub verdicts: deliver::Verdicts,
+    pub verdicts: deliver::MayHear,
     pub flush: Vec<usize>,
     /// Connections to be closed at the end of the turn.
     pub doomed: Vec<usize>,
@@ -149,7 +149,7 @@ impl IoCore {
                 pool: Pool::default(),
                 outgoing: Batch::default(),
                 ready: VecDeque::new(),
-                verdicts: deliver::Verdicts::default(),
+                verdicts: deliver::MayHear::default(),
                 flush: Vec::new(),
                 doomed: Vec::new(),
                 farewells: Vec::new(),
