@@ -85,10 +85,6 @@ impl Ensemble {
         let mine = self.lines.iter().find(|line| line.id == u64::from(self.me));
         mine.expect("the own line was found when the settings were read")
     }
-
-    pub fn my_role(&self) -> Role {
-        self.my_line().role
-    }
 }
 
 /// In the order of ZooKeeper: members, own id, client port, role, limits.

@@ -414,7 +414,7 @@ fn three_servers_are_an_ensemble_with_zookeepers_defaults() {
     assert_eq!(notices, []);
     assert_eq!((config.server_id, config.client_port), (2, 2181));
     let ensemble = config.ensemble.unwrap();
-    assert_eq!((ensemble.my_line().addresses[0].host.as_str(), ensemble.my_role()), ("b", Role::Participant));
+    assert_eq!((ensemble.my_line().addresses[0].host.as_str(), ensemble.my_line().role), ("b", Role::Participant));
     let expected = Ensemble {
         me: 2,
         lines: ["a", "b", "c"].iter().zip(1..).map(|(host, id)| server(id, host)).collect(),
@@ -498,12 +498,12 @@ fn who_counts_as_an_ensemble() {
     let two = format!("clientPort=0\n{limits}server.1=a:1:2\nserver.2=b:1:2\n");
     assert_eq!(ensemble("2", &two).lines.len(), 2);
     let observer = ensemble("4", &format!("{THREE}server.4=d:1:2:observer\npeerType=observer\n"));
-    assert_eq!((observer.me, observer.my_role()), (4, Role::Observer));
+    assert_eq!((observer.me, observer.my_line().role), (4, Role::Observer));
     let one = format!("clientPort=0\n{limits}server.1=a:1:2\n");
     assert_eq!(member("1", &one).unwrap().config.ensemble, None);
     assert_eq!(ensemble("1", &format!("{one}standaloneEnabled=false\n")).lines.len(), 1);
     let watched = format!("{one}standaloneEnabled=false\nserver.2=b:1:2:observer\n");
-    assert_eq!(ensemble("2", &watched).my_role(), Role::Observer);
+    assert_eq!(ensemble("2", &watched).my_line().role, Role::Observer);
     // Of two lines with one id the last counts, in whatever form the id is written.
     assert_eq!(member("1", &format!("{one}server.01=b:1:2\n")).unwrap().config.ensemble, None);
 }

@@ -452,7 +452,7 @@ fn member(
         resolver(),
         me,
         own.addresses.clone(),
-        Election::new(me, role, configs, repeat, false),
+        Election::new(me, role, configs, repeat),
         ElectionLinks::new(me, all, link_limits),
     )?;
     tracing::info!("server {} of an ensemble of {}", me.0, members.servers().len());

@@ -41,14 +41,15 @@
 //! settled servers only; a stranger is answered, but not more often than votes are repeated while there is nothing to
 //! tell.
 //!
-//! Leaves to others: connections (`election_links`), what a role does, whether a newer configuration is adopted.
+//! Leaves to others: connections (`election_links`), what a role does. Configurations are those given at the start: one that a
+//! peer tells of is not looked at (docs/consensus.md).
 //! Runs on: the pipeline thread, or the simulator. No I/O, clock or chance.
 
 mod vote;
 
 pub use vote::{Ballot, Vote};
 
-use super::ensemble::{Configs, EnsembleConfig};
+use super::ensemble::Configs;
 use super::quorum::ServerSet;
 use crate::clock::Now;
 use crate::config::servers::Role;
@@ -106,9 +107,6 @@ pub enum Output {
     /// has settled on another leader. A leader that still gathers its quorum may have lost this one (C-34). Of our leader
     /// itself: it does not know yet that it leads, and should by now.
     Looker { from: ServerId },
-    /// While looking: a peer has a newer configuration than the current one. If its members differ, the vote that came
-    /// with it is not counted: adopt it (`set_configs`) and `start` again. Only with `adopts_configs`.
-    NewerConfig { from: ServerId, config: Box<EnsembleConfig> },
 }
 
 /// The search for a leader, and the answers to others who search.
@@ -117,7 +115,6 @@ pub struct Election {
     me: ServerId,
     role: Role,
     timing: Timing,
-    adopts_configs: bool,
     configs: Configs,
     /// Of the latest election. Never falls.
     round: u64,
@@ -168,14 +165,12 @@ struct Looking {
 }
 
 impl Election {
-    /// For server `me`, which is to be a voter or an observer. Silent until `start`. With `adopts_configs`, newer
-    /// configurations of peers are reported (`reconfigEnabled`).
-    pub fn new(me: ServerId, role: Role, configs: Configs, timing: Timing, adopts_configs: bool) -> Election {
+    /// For server `me`, which is to be a voter or an observer. Silent until `start`.
+    pub fn new(me: ServerId, role: Role, configs: Configs, timing: Timing) -> Election {
         Election {
             me,
             role,
             timing,
-            adopts_configs,
             configs,
             round: 0,
             connected: ServerSet::EMPTY,
@@ -232,13 +227,6 @@ impl Election {
         self.count(now, out);
     }
 
-    /// Takes a role that was given and not voted for: the leader that a reconfiguration has designated.
-    pub fn settle(&mut self, vote: Vote, state: PeerState, now: Now) {
-        assert_ne!(state, PeerState::Looking);
-        self.round = self.round.max(vote.round);
-        self.phase = Phase::Settled { vote, state, since: Some(now) };
-    }
-
     /// This one was elected and can't be reached, or does not know of it: others are better for a while.
     pub fn pass_over(&mut self, leader: ServerId, now: Now) {
         self.passed_over = Some((leader, now.plus_ms(PASSED_OVER_MS)));
@@ -258,12 +246,6 @@ impl Election {
     /// Falls silent: the server is going down.
     pub fn stop(&mut self) {
         self.phase = Phase::Idle;
-    }
-
-    /// Other configurations in force. While looking, `start` again if the members have changed.
-    pub fn set_configs(&mut self, configs: Configs, role: Role) {
-        self.configs = configs;
-        self.role = role;
     }
 
     pub fn configs(&self) -> &Configs {
@@ -356,7 +338,7 @@ impl Election {
 
     /// A notification of the server at the other end of a connection.
     pub fn receive(&mut self, from: ServerId, notification: &Notification<'_>, now: Now, out: &mut Vec<Output>) {
-        if from == self.me || matches!(self.phase, Phase::Idle) || self.learns_config(from, notification, out) {
+        if from == self.me || matches!(self.phase, Phase::Idle) {
             return;
         }
         let looks = notification.state == PeerState::Looking;
@@ -405,22 +387,6 @@ impl Election {
             }
             _ => {}
         }
-    }
-
-    /// Reports a newer configuration. `true`: with other members, so that the vote can't be judged.
-    fn learns_config(&self, from: ServerId, notification: &Notification<'_>, out: &mut Vec<Output>) -> bool {
-        let Some(text) = notification.config.filter(|_| self.adopts_configs) else { return false };
-        let current = self.configs.current();
-        if !matches!(self.phase, Phase::Looking(_)) || EnsembleConfig::version_of(text) <= current.version() {
-            return false;
-        }
-        let Ok(config) = EnsembleConfig::parse(text) else { return false };
-        if config.version() <= current.version() {
-            return false;
-        }
-        let differs = !config.same_members(current);
-        out.push(Output::NewerConfig { from, config: Box::new(config) });
-        differs
     }
 
     /// Observers and strangers learn by our answers who leads, and no vote of theirs is counted.

@@ -106,13 +106,6 @@ impl EnsembleConfig {
         EnsembleConfig::new(version, lines, &groups, &weights)
     }
 
-    /// The version that a text says it has, without reading the rest; 0 where it says nothing.
-    pub fn version_of(text: &[u8]) -> Zxid {
-        let last = text.rsplit(|&byte| byte == b'\n').find(|line| !line.is_empty()).unwrap_or_default();
-        let version = last.strip_prefix(b"version=").and_then(|value| std::str::from_utf8(value).ok());
-        version.and_then(|value| parse_version(value.trim()).ok()).unwrap_or(Zxid::ZERO)
-    }
-
     /// As notifications and NEWLEADER carry it.
     pub fn text(&self) -> &str {
         &self.text
@@ -134,18 +127,6 @@ impl EnsembleConfig {
     pub fn server(&self, id: ServerId) -> Option<&ServerLine> {
         let at = self.servers.binary_search_by_key(&(id.0 as u64), |server| server.id).ok()?;
         Some(&self.servers[at])
-    }
-
-    /// Whether it differs in nothing but its version.
-    pub fn same_members(&self, other: &EnsembleConfig) -> bool {
-        self.servers == other.servers && self.quorum == other.quorum
-    }
-
-    /// The same members under another version.
-    pub fn with_version(&self, version: Zxid) -> EnsembleConfig {
-        let unversioned = self.text.rfind("version=").unwrap_or(self.text.len());
-        let text = format!("{}version={:x}", &self.text[..unversioned], version.0);
-        EnsembleConfig { version, text, ..self.clone() }
     }
 }
 

@@ -73,10 +73,6 @@ impl ServerSet {
         self
     }
 
-    pub fn is_subset(&self, of: ServerSet) -> bool {
-        self.without(of).is_empty()
-    }
-
     /// In ascending order.
     pub fn iter(self) -> impl Iterator<Item = ServerId> {
         (0..=u8::MAX).map(ServerId).filter(move |&id| self.contains(id))
@@ -217,11 +213,6 @@ impl Quorum {
     /// Whether it may lead: a voter that weighs something.
     pub fn is_electable(&self, id: ServerId) -> bool {
         self.weight(id) > 0
-    }
-
-    /// By groups and weights, not by majority.
-    pub fn is_hierarchical(&self) -> bool {
-        self.groups.is_some()
     }
 
     /// Its groups in the order given; none under majority.

@@ -66,7 +66,7 @@ impl ElectionServer {
         });
         ElectionServer {
             me,
-            election: Election::new(me, role, configs.clone(), Timing::default(), false),
+            election: Election::new(me, role, configs.clone(), Timing::default()),
             links: ElectionLinks::new(me, members, LinkLimits::default()),
             configs,
             streams: BTreeMap::new(),
@@ -140,7 +140,6 @@ impl ElectionServer {
                 }
                 Output::Decided { vote, state } => self.decided = Some((vote, state)),
                 Output::Looker { .. } => self.lookers += 1,
-                Output::NewerConfig { .. } => panic!("none is asked for"),
             }
         }
     }

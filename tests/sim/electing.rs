@@ -42,7 +42,7 @@ impl Electing {
         let members = config.quorum().voters().union(config.quorum().observers());
         let configs = Configs::new(config.clone(), None);
         Electing {
-            election: Election::new(me, role, configs, Timing::default(), false),
+            election: Election::new(me, role, configs, Timing::default()),
             links: ElectionLinks::new(me, members, LinkLimits::default()),
             config,
             sockets: BTreeMap::new(),
@@ -239,7 +239,6 @@ impl Electing {
                 Output::Looker { from } => {
                     self.lookers.insert(from);
                 }
-                Output::NewerConfig { .. } => {}
             }
         }
     }

@@ -364,7 +364,7 @@ impl ElectionNet {
                 }
                 Output::Decided { vote, .. } => self.decided = Some(vote),
                 Output::Looker { from } if !self.lookers.contains(&from) => self.lookers.push(from),
-                Output::Looker { .. } | Output::NewerConfig { .. } => {}
+                Output::Looker { .. } => {}
             }
         }
     }

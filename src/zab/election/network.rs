@@ -11,6 +11,7 @@
 
 use super::*;
 use crate::random::Rng;
+use crate::zab::ensemble::EnsembleConfig;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -153,7 +154,7 @@ impl World {
     }
 
     fn fresh(&self, id: u8) -> Election {
-        Election::new(ServerId(id), self.role_of(id), self.configs.clone(), Timing::default(), false)
+        Election::new(ServerId(id), self.role_of(id), self.configs.clone(), Timing::default())
     }
 
     fn at(&mut self, in_ms: u64, event: Event) {
@@ -174,7 +175,6 @@ impl World {
                 Output::Send { to, ballot } => self.send(id, to.0, ballot),
                 Output::Decided { vote, state } => self.decided(id, vote, state),
                 Output::Looker { from } => self.strays(id, from),
-                Output::NewerConfig { .. } => unreachable!("there is one configuration"),
             }
         }
         if let Some(deadline) = self.servers[&id].election.deadline() {

@@ -110,24 +110,6 @@ fn what_zookeeper_refuses_is_refused() {
 }
 
 #[test]
-fn the_version_is_seen_without_reading_the_rest() {
-    for (text, version) in [
-        ("server.1=h:1:2\nversion=100000000", 0x1_0000_0000),
-        ("nonsense\nversion=1f\n", 0x1f),
-        ("server.1=h:1:2", 0),
-        ("version=zz", 0),
-        ("", 0),
-    ] {
-        assert_eq!(EnsembleConfig::version_of(text.as_bytes()), Zxid(version), "{text}");
-    }
-    let config = EnsembleConfig::parse(FIVE.as_bytes()).unwrap();
-    let later = config.with_version(Zxid(0x1_0000_0000));
-    assert!(later.same_members(&config) && later != config);
-    assert_eq!(later.text(), format!("{FIVE_PRINTED}version=100000000"));
-    assert_eq!(EnsembleConfig::parse(later.text().as_bytes()).unwrap(), later);
-}
-
-#[test]
 fn while_a_reconfiguration_is_under_way_both_configurations_count() {
     let config = |text: &str| Arc::new(EnsembleConfig::parse(text.as_bytes()).unwrap());
     let old = config("server.1=h:1:2\nserver.2=h:1:3\nserver.3=h:1:4\nversion=1");
