@@ -54,7 +54,8 @@ fn level(module: &str) -> Option<usize> {
     LEVELS.iter().position(|level| level.contains(&module))
 }
 
-/// Every `crate::name` of a text that is not in a comment, with its line number.
+/// Every `crate::name` of a text that is not in a comment, with its line number. Of a group, `crate::{a, b}`, the brace:
+/// its names may be on other lines, and a module that is called so passes nowhere.
 fn imports(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")).flat_map(|(number, line)| {
         line.match_indices("crate::").filter_map(move |(at, _)| {
@@ -64,6 +65,7 @@ fn imports(text: &str) -> impl Iterator<Item = (usize, &str)> {
             }
             let rest = &line[at + "crate::".len()..];
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let end = if rest.starts_with(['{', '*']) { 1 } else { end };
             (end > 0).then_some((number + 1, &rest[..end]))
         })
     })
@@ -83,7 +85,12 @@ fn imports_point_down() {
             let allowed = other == module || ALLOWED.iter().any(|&(from, to, _)| (from, to) == (module, other));
             let down = level(other).is_some_and(|theirs| theirs < own);
             if !allowed && !down {
-                wrong.push(format!("{file}:{line}: {module} may not know {other}"));
+                wrong.push(match other {
+                    "{" | "*" => {
+                        format!("{file}:{line}: one `use crate::module` a line: a group or glob is not read here")
+                    }
+                    _ => format!("{file}:{line}: {module} may not know {other}"),
+                });
             }
         }
     }
@@ -94,6 +101,10 @@ fn imports_point_down() {
 fn the_check_of_imports_sees_what_it_is_for() {
     let text = "use crate::server::feed;\n// crate::cli is fine here\nlet x = crate::ids::Zxid(1);\n";
     assert_eq!(imports(text).collect::<Vec<_>>(), [(1, "server"), (3, "ids")]);
+    // Not read, and so refused.
+    let text = "use crate::{\n    cli,\n    wire::Reader,\n};\nuse crate::*;\nuse ::crate_of_others::{cli};\n";
+    assert_eq!(imports(text).collect::<Vec<_>>(), [(1, "{"), (5, "*")]);
+    assert!(["{", "*"].iter().all(|group| level(group).is_none()));
     assert!(level("wire") < level("tree") && level("tree") < level("prepare"));
 }
 
