@@ -8,6 +8,7 @@
 //! Runs on: the thread that calls `turn`.
 
 use super::args::BenchArgs;
+use super::asked::{Asked, Xids};
 use super::link::{self, Framing, Link, invalid};
 use super::pace::{self, Timer};
 use crate::clock::{self, Now};
@@ -50,16 +51,6 @@ pub enum News<'a> {
 /// How often connections are looked through for one that owes a reply for too long.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// A request that has not been answered yet.
-pub struct Asked {
-    xid: i32,
-    pub tag: u64,
-    /// What latency counts from.
-    due: Now,
-    /// What patience counts from: in an open loop a request may leave long after it was due.
-    pub written: Now,
-}
-
 /// One session: what it has said and not been answered yet.
 pub struct Voice {
     pub index: usize,
@@ -68,8 +59,8 @@ pub struct Voice {
     /// What the server has granted, in milliseconds.
     pub timeout_ms: i32,
     pub last_zxid: i64,
-    xid: i32,
-    pub in_flight: VecDeque<Asked>,
+    xids: Xids,
+    pub in_flight: VecDeque<Asked<u64>>,
     output: Vec<u8>,
     pub up: bool,
     spoke: Now,
@@ -86,9 +77,8 @@ impl Voice {
     /// Asks for something that was due at `from`. `write` appends the frame with the xid that it is given; `tag` comes back
     /// with the reply.
     pub fn ask(&mut self, tag: u64, from: Now, write: impl FnOnce(i32, &mut Vec<u8>)) {
-        self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
-        write(self.xid, &mut self.output);
-        self.in_flight.push_back(Asked { xid: self.xid, tag, due: from, written: clock::now() });
+        let xid = self.xids.next();
+        self.ask_as(xid, tag, from, |out| write(xid, out));
     }
 
     /// The same with an xid that is the caller's, or has a meaning of its own.
@@ -210,7 +200,7 @@ impl Crowd {
             password: [0; 16],
             timeout_ms: 0,
             last_zxid: 0,
-            xid: 0,
+            xids: Xids::default(),
             in_flight: VecDeque::new(),
             output: Vec::new(),
             up: false,

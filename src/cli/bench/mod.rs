@@ -9,6 +9,7 @@
 //! live figures.
 
 mod args;
+mod asked;
 mod crowd;
 mod dialect;
 mod fail_over;

@@ -9,6 +9,7 @@
 //! shows live figures.
 
 use super::args::{BenchArgs, Protocol, Target};
+use super::asked::{Asked, Xids};
 use super::crowd::LOOK;
 use super::dialect::Dialect;
 use super::link::{Framing, Link, end_sessions, invalid};
@@ -157,24 +158,15 @@ fn observe(
     }
 }
 
-struct Asked {
-    xid: i32,
-    ask: Ask,
-    /// What latency counts from.
-    due: Now,
-    /// What patience counts from.
-    written: Now,
-}
-
 /// What one connection has been asked, and what it has answered.
 struct Flow {
     dialect: Dialect,
     chooser: Chooser,
-    in_flight: VecDeque<Asked>,
+    in_flight: VecDeque<Asked<Ask>>,
     ready: bool,
     /// The chooser has no more.
     done: bool,
-    xid: i32,
+    xids: Xids,
 }
 
 /// When the request of a reply was due, and what is wrong with the reply.
@@ -187,9 +179,8 @@ impl Flow {
             self.done = true;
             return false;
         };
-        self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
-        let xid = self.dialect.write(ask, self.xid, out);
-        self.in_flight.push_back(Asked { xid, ask, due, written: now });
+        let xid = self.dialect.write(ask, self.xids.next(), out);
+        self.in_flight.push_back(Asked { xid, tag: ask, due, written: now });
         true
     }
 
@@ -205,7 +196,7 @@ impl Flow {
         }
         let asked = self.in_flight.pop_front().ok_or_else(|| invalid("a reply to no request"))?;
         self.dialect.in_order(asked.xid, frame).map_err(invalid)?;
-        answers.push((asked.due, self.dialect.check(asked.ask, frame).err()));
+        answers.push((asked.due, self.dialect.check(asked.tag, frame).err()));
         Ok(())
     }
 }
@@ -262,7 +253,7 @@ impl<'a> Driver<'a> {
                 in_flight: VecDeque::new(),
                 ready: framing == Framing::Resp,
                 done: false,
-                xid: 0,
+                xids: Xids::default(),
             };
             connections.push(Connection { link, flow });
         }
