@@ -21,9 +21,12 @@ struct Known<L, I> {
 }
 
 /// The last `KEPT` verdicts. `L` holds a list and `I` identities; a copy of `L` has to be the same list, at its place.
-pub struct Verdicts<L, I, const KEPT: usize> {
+///
+/// Nothing until the first one: nearly no request meets a list that has to be gone through, and each request has its own.
+pub struct Verdicts<L, I, const KEPT: usize>(Option<Memo<L, I, KEPT>>);
+
+struct Memo<L, I, const KEPT: usize> {
     known: [Option<Known<L, I>>; KEPT],
-    count: usize,
     /// Where the next one goes: over the oldest, once all are taken.
     next: usize,
 }
@@ -31,7 +34,7 @@ pub struct Verdicts<L, I, const KEPT: usize> {
 impl<L, I, const KEPT: usize> Default for Verdicts<L, I, KEPT> {
     #[inline]
     fn default() -> Self {
-        Verdicts { known: [const { None }; KEPT], count: 0, next: 0 }
+        Verdicts(None)
     }
 }
 
@@ -52,21 +55,20 @@ impl<L: Borrow<[Acl]> + Clone, I: Borrow<AuthIds> + Clone, const KEPT: usize> Ve
                 && known.wanted == wanted
                 && known.ids.borrow() == ids.borrow()
         };
-        if let Some(known) = self.known[..self.count].iter().flatten().find(is_it) {
+        if let Some(known) = self.0.iter().flat_map(|memo| memo.known.iter().flatten()).find(is_it) {
             return Ok(known.verdict);
         }
         pay(acl.len())?;
         let verdict = permits(acl, wanted, ids.borrow(), rules);
-        self.known[self.next] = Some(Known { list: list.clone(), ids: ids.clone(), wanted, verdict });
-        self.next = (self.next + 1) % KEPT;
-        self.count = KEPT.min(self.count + 1);
+        let memo = self.0.get_or_insert_with(|| Memo { known: [const { None }; KEPT], next: 0 });
+        memo.known[memo.next] = Some(Known { list: list.clone(), ids: ids.clone(), wanted, verdict });
+        memo.next = (memo.next + 1) % KEPT;
         Ok(verdict)
     }
 
     /// Holds nothing any longer.
     pub fn clear(&mut self) {
-        self.known[..self.count].fill_with(|| None);
-        (self.count, self.next) = (0, 0);
+        self.0 = None;
     }
 }
 
