@@ -1,5 +1,8 @@
 //! Snapshots on a disk that fails: fault model S19 to S24 and S26, and exactness while transactions go on.
 
+#[path = "support/txns.rs"]
+mod txns;
+
 use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
@@ -9,8 +12,9 @@ use ostler::snapshot::zookeeper::{DecodeLimits, Decoder, stream_snap};
 use ostler::snapshot::{Keeper, SessionRecord, SnapshotInfo, SnapshotWriter, load, load_newest, snapshot_path, verify};
 use ostler::tree::{Applied, Progress, Tree, TreeOptions};
 use ostler::wire::OpCode;
-use ostler::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
+use ostler::wire::txn::{Txn, TxnHeader};
 use std::path::Path;
+use txns::random_txn;
 
 const DIR: &str = "/data";
 const SESSIONS: [SessionRecord; 2] = [(SessionId(0x1_0000_0001), 4000), (SessionId(-5), 30_000)];
@@ -47,43 +51,14 @@ fn snapshot(disk: &SimDisk, tree: &Tree, sessions: &[SessionRecord]) -> Result<S
     }
 }
 
-/// Random transactions over a few paths, valid ones mostly, and everything that a snapshot has to keep.
+const QUOTAS: [&str; 3] =
+    ["/zookeeper/quota/p1", "/zookeeper/quota/p1/zookeeper_limits", "/zookeeper/quota/p1/zookeeper_stats"];
+
 fn make_txn(rng: &mut Rng, tree: &Tree) -> (TxnHeader, Txn) {
     let zxid = Zxid(tree.zxid().0 + 1);
-    let header = TxnHeader { session: SESSIONS[rng.below(2) as usize].0, cxid: 0, zxid, time: 7 * zxid.0 as i64 };
-    let mut path = format!("/p{}", rng.below(6));
-    for _ in 0..rng.below(3) {
-        path += &format!("/n{}", rng.below(4));
-    }
-    if rng.below(20) == 0 {
-        path = format!("/zookeeper/quota/p1{}", ["", "/zookeeper_limits", "/zookeeper_stats"][rng.below(3) as usize]);
-    }
-    let data = (rng.below(8) > 0).then(|| vec![b'a' + rng.below(26) as u8; rng.below(60) as usize]);
-    let acl = match rng.below(4) {
-        0 => vec![Acl { perms: rng.below(32) as i32, scheme: "digest".into(), id: format!("u{}:x", rng.below(9)) }],
-        _ => vec![Acl::world(Acl::ALL)],
-    };
-    let node = tree.lookup(&path);
-    let txn = match (rng.below(10), node) {
-        (0..7, None) => {
-            let parent = tree.lookup(&path[..path.rfind('/').unwrap()]);
-            let Some(parent) = parent else { return (header, Txn::Error { code: -101 }) };
-            let (op, kind) = [
-                (OpCode::Create, NodeKind::Persistent),
-                (OpCode::Create2, NodeKind::Ephemeral),
-                (OpCode::CreateContainer, NodeKind::Container),
-                (OpCode::CreateTtl, NodeKind::Ttl(5)),
-            ][rng.below(4) as usize];
-            let parent_cversion = parent.stored_cversion() + 1;
-            Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion }
-        }
-        (0..3, Some(node)) => Txn::SetData { op: OpCode::SetData, path, data, version: node.version() + 1 },
-        (3..6, Some(node)) if node.num_children() == 0 => Txn::Delete { op: OpCode::Delete, path },
-        (6..8, Some(node)) => Txn::SetAcl { path, acl: acl.into(), version: node.aversion() + 1 },
-        (8, _) if rng.below(20) == 0 => Txn::CloseSession { paths: Some(tree.ephemerals(header.session).collect()) },
-        _ => Txn::Error { code: -110 },
-    };
-    (header, txn)
+    let session = SESSIONS[rng.below(2) as usize].0;
+    let header = TxnHeader { session, cxid: 0, zxid, time: 7 * zxid.0 as i64 };
+    (header, random_txn(rng, tree, session, &QUOTAS))
 }
 
 fn grow(tree: &mut Tree, rng: &mut Rng, count: usize, log: &mut Vec<(TxnHeader, Txn)>) {

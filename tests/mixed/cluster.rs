@@ -6,10 +6,8 @@
 //! Runs on: the test's thread.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ostler::clock;
@@ -17,7 +15,7 @@ use tempfile::TempDir;
 
 use super::client::{Lost, Tree, tree_of};
 use crate::support::conn;
-use crate::support::servers::{SUPER_DIGEST, java_options, ostler, pause, wait_for};
+use crate::support::servers::{SUPER_DIGEST, free_port, java_options, ostler, pause, wait_for};
 
 /// Long enough for a Java virtual machine to start on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,19 +79,6 @@ pub fn java_kinds() -> Vec<Kind> {
         Ok(other) => panic!("OSTLER_JAVA={other}: there is 3.9.5{}", if old { " and 3.8.0" } else { "" }),
         Err(_) if old => vec![Kind::Java395, Kind::Java380],
         Err(_) => vec![Kind::Java395],
-    }
-}
-
-/// A port below those from which the kernel serves connections: while a server is away, which is often here, nobody may be
-/// given its port by chance.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let port = 12_000 + ((std::process::id() % 400) * 50 + number) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
-            return port as u16;
-        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod jute;
 pub mod learner;
 pub mod servers;
 pub mod trees;
+pub mod txns;
 
 use std::path::PathBuf;
 

@@ -1,12 +1,13 @@
 //! Servers as child processes: ostler, or Apache ZooKeeper out of the jars that `tools/peers.sh` brings.
 //!
-//! Ports are chosen by the kernel: bound, released, and handed to the server. Another process may take one in between;
-//! then the start fails and another port is tried.
+//! Ports are looked for: bound, released, and handed to the server. Another process may take one in between; then the start
+//! fails and another port is tried.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ostler::clock;
@@ -232,9 +233,17 @@ pub fn old_java_options() -> Vec<String> {
     ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", level, "-cp", &jars.join(":")].map(String::from).into()
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("it is bound").port()
+/// A port below those from which the kernel serves connections: while a server is away, nobody may be given its port by
+/// chance.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = 12_000 + ((std::process::id() % 400) * 50 + number) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return port as u16;
+        }
+    }
 }
 
 /// Asks again and again until there is an answer. Only for what can't tell us by itself: the state of another process.

@@ -5,11 +5,12 @@ use ostler::random::Rng;
 use ostler::snapshot::SessionRecord;
 use ostler::snapshot::zookeeper::{DecodeLimits, Dirs, ImportOptions, write_log_header, write_log_record};
 use ostler::tree::{Applied, Grow, NodeRef, Numbers, Tree, TreeOptions, Walk};
-use ostler::wire::OpCode;
-use ostler::wire::txn::{Acl, NodeKind, Txn, TxnDigest, TxnHeader, read_txn, write_txn};
+use ostler::wire::txn::{Acl, Txn, TxnDigest, TxnHeader, read_txn, write_txn};
 use ostler::wire::writer::Jute;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use crate::support::txns::random_txn;
 
 pub fn dir() -> &'static Path {
     Path::new("/data")
@@ -144,6 +145,8 @@ pub fn random_state(rng: &mut Rng, nodes: u64, plain: bool) -> State {
 
 const SESSIONS: [SessionId; 3] = [SessionId(0x1_0000_0001), SessionId(-5), SessionId(77)];
 
+const QUOTAS: [&str; 2] = ["/zookeeper/quota/p1", "/zookeeper/quota/p1/zookeeper_limits"];
+
 /// A tree with a history.
 pub struct Made {
     pub tree: Tree,
@@ -157,48 +160,12 @@ impl Made {
 
     /// A random transaction, valid mostly.
     fn make_txn(&self, rng: &mut Rng, zxid: Zxid) -> (TxnHeader, Txn) {
-        let tree = &self.tree;
         let session = SESSIONS[rng.below(3) as usize];
         let header = TxnHeader { session, cxid: 0, zxid, time: 7 * zxid.0 as i64 };
         if !self.sessions.contains_key(&session) {
             return (header, Txn::CreateSession { timeout_ms: 4000 });
         }
-        let mut path = format!("/p{}", rng.below(6));
-        for _ in 0..rng.below(3) {
-            path += &format!("/n{}", rng.below(4));
-        }
-        if rng.below(20) == 0 {
-            path = format!("/zookeeper/quota/p1{}", ["", "/zookeeper_limits"][rng.below(2) as usize]);
-        }
-        let data = (rng.below(8) > 0).then(|| vec![b'a' + rng.below(26) as u8; rng.below(60) as usize]);
-        let acl = match rng.below(4) {
-            0 => vec![Acl { perms: rng.below(32) as i32, scheme: "digest".into(), id: format!("u{}:x", rng.below(9)) }],
-            _ => vec![Acl::world(Acl::ALL)],
-        };
-        let txn = match (rng.below(10), tree.lookup(&path)) {
-            (0..7, None) => {
-                let parent = tree.lookup(&path[..path.rfind('/').unwrap()]);
-                let Some(parent) = parent else { return (header, Txn::Error { code: -101 }) };
-                let (op, kind) = [
-                    (OpCode::Create, NodeKind::Persistent),
-                    (OpCode::Create2, NodeKind::Ephemeral),
-                    (OpCode::CreateContainer, NodeKind::Container),
-                    (OpCode::CreateTtl, NodeKind::Ttl(5)),
-                ][rng.below(4) as usize];
-                let parent_cversion = parent.stored_cversion() + 1;
-                Txn::Create { op, path, data, acl: acl.into(), kind, parent_cversion }
-            }
-            (0..3, Some(node)) => Txn::SetData { op: OpCode::SetData, path, data, version: node.version() + 1 },
-            (3..6, Some(node)) if node.num_children() == 0 => Txn::Delete { op: OpCode::Delete, path },
-            (6..8, Some(node)) => Txn::SetAcl { path, acl: acl.into(), version: node.aversion() + 1 },
-            (8, _) if rng.below(20) == 0 => {
-                let mut paths: Vec<String> = tree.ephemerals(session).collect();
-                paths.sort_unstable();
-                Txn::CloseSession { paths: Some(paths) }
-            }
-            _ => Txn::Error { code: -110 },
-        };
-        (header, txn)
+        (header, random_txn(rng, &self.tree, session, &QUOTAS))
     }
 
     /// Applies a random transaction, and gives the entry that a server logs of it.
