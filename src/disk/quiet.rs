@@ -3,7 +3,7 @@
 //!
 //! Small pieces alone are not enough. A disk at work all the time makes each of the log's groups wait for the piece under
 //! way; and on a virtual machine whose processor time is limited the host's part in it counts, until the whole machine is
-//! stopped for the rest of its period (docs/performance.md, row 7).
+//! stopped for the rest of its period (docs/performance-history.md, row 7).
 //!
 //! Runs on: the snapshotter. Others may set `Hurry`.
 
