@@ -55,6 +55,9 @@ struct Session {
 
 const NOT_FILED: u64 = u64::MAX;
 
+/// So many entries of the buckets may stand for nothing, however few sessions there are.
+const STALE_ENTRIES: usize = 1_000;
+
 impl Session {
     fn closing(&self) -> bool {
         self.filed == NOT_FILED
@@ -80,6 +83,8 @@ pub struct SessionTable {
     sessions: FastMap<SessionId, Session>,
     /// By tick: sessions to look at when it comes. Those that were removed or filed elsewhere are passed over.
     buckets: BTreeMap<u64, Vec<SessionId>>,
+    /// Entries in all buckets.
+    entries: usize,
     /// Time that counted, in milliseconds, and when that was last looked at.
     heard_ms: u64,
     looked: Now,
@@ -95,6 +100,7 @@ impl SessionTable {
             news_ms,
             sessions: FastMap::default(),
             buckets: BTreeMap::new(),
+            entries: 0,
             heard_ms: now.millis(),
             looked: now,
         }
@@ -119,7 +125,7 @@ impl SessionTable {
         let owner = owner.map(|it| it.0);
         let session = Session { timeout_ms, negotiated_ms: timeout_ms, owner, expires, filed: expires };
         self.sessions.insert(id, session);
-        self.buckets.entry(expires).or_default().push(id);
+        self.file(id, expires);
     }
 
     /// A session's closeSession was applied. Returns who held it; `None` if nobody did.
@@ -203,7 +209,7 @@ impl SessionTable {
             session.expires = expires;
             if expires < session.filed {
                 session.filed = expires;
-                self.buckets.entry(expires).or_default().push(*id);
+                self.file(*id, expires);
             }
         }
     }
@@ -228,13 +234,15 @@ impl SessionTable {
             && *bucket.key() <= current
         {
             let (tick, ids) = bucket.remove_entry();
+            self.entries -= ids.len();
             for id in ids {
                 let Some(session) = self.sessions.get_mut(&id).filter(|session| session.filed == tick) else {
                     continue;
                 };
                 if session.expires > current {
                     session.filed = session.expires;
-                    self.buckets.entry(session.expires).or_default().push(id);
+                    let expires = session.expires;
+                    self.file(id, expires);
                 } else {
                     session.filed = NOT_FILED;
                     over.push(id);
@@ -260,14 +268,14 @@ impl SessionTable {
             // Under no bucket that there is: `restart_clocks` files it anew.
             session.filed = NOT_FILED - 1;
         }
-        self.buckets.clear();
+        self.empty_buckets();
         self.restart_clocks(now);
     }
 
     /// Forgets all of them: the state that they belong to has been replaced.
     pub fn clear(&mut self) {
         self.sessions.clear();
-        self.buckets.clear();
+        self.empty_buckets();
     }
 
     /// When to look again (`expired`): at the next bucket, and in half a tick at the latest.
@@ -304,6 +312,27 @@ impl SessionTable {
             ExpiryBucket { in_ms: (tick * self.tick_ms) as i64 - self.heard_ms as i64, sessions }
         });
         buckets.collect()
+    }
+
+    /// Into a bucket. Only `expired` takes out of them, and only a leader asks it; so when most entries are of sessions that
+    /// are gone or are filed elsewhere too, all are filed anew. That comes after as many others, and costs each little.
+    fn file(&mut self, id: SessionId, tick: u64) {
+        self.buckets.entry(tick).or_default().push(id);
+        self.entries += 1;
+        if self.entries <= 2 * self.sessions.len() + STALE_ENTRIES {
+            return;
+        }
+        self.empty_buckets();
+        for (&id, session) in self.sessions.iter_mut().filter(|(_, session)| !session.closing()) {
+            session.filed = session.expires;
+            self.buckets.entry(session.expires).or_default().push(id);
+            self.entries += 1;
+        }
+    }
+
+    fn empty_buckets(&mut self) {
+        self.buckets.clear();
+        self.entries = 0;
     }
 
     fn expiry_tick(&self, timeout_ms: i32) -> u64 {

@@ -132,3 +132,43 @@ fn what_is_shown_is_sorted() {
     table.restart_clocks(at(100_000));
     assert_eq!(table.dump().len(), 2);
 }
+
+/// As many as a follower sees in minutes: it never asks what has expired.
+#[test]
+fn sessions_that_come_and_go_leave_nothing_where_nobody_asks_what_has_expired() {
+    let mut table = table();
+    for id in 1..=10 {
+        table.add(SessionId(id), 4000, None, at(0));
+    }
+    let entries = |table: &SessionTable| table.buckets.values().map(Vec::len).sum::<usize>();
+    for n in 0..50_000 {
+        let now = at(n as u64 * 10);
+        table.add(SessionId(1_000 + n), 40_000, None, now);
+        // One that comes back with less time each time, and one that is on its way out.
+        table.reopen(SessionId(1), 400_000_000 - 4_000 * n as i32, OwnerHandle(1), now);
+        table.set_closing(SessionId(2));
+        table.remove(SessionId(1_000 + n));
+        assert!(entries(&table) <= 2 * 11 + STALE_ENTRIES + 1, "{} after {n}", entries(&table));
+    }
+    assert_eq!(entries(&table), table.entries);
+    // Whoever is left is filed where it expires, and once.
+    table.begin_anew_but(|_| false, at(500_000));
+    assert_eq!(run(&mut table, 500_000, 520_000).len(), 9);
+    assert_eq!(entries(&table), table.entries);
+}
+
+#[test]
+fn what_is_filed_anew_for_the_stale_ones_expires_when_it_would_have() {
+    let mut table = table();
+    table.add(SessionId(1), 4000, None, at(0));
+    table.add(SessionId(2), 4000, None, at(0));
+    table.add(SessionId(3), 4000, None, at(0));
+    assert!(table.set_closing(SessionId(3)));
+    table.touch(&[SessionId(2)], at(1500));
+    table.touch(&[SessionId(2)], at(3000));
+    for n in 0..5_000 {
+        table.add(SessionId(1_000 + n), 40_000, None, at(3000));
+        table.remove(SessionId(1_000 + n));
+    }
+    assert_eq!(run(&mut table, 3000, 20_000), [(6000, SessionId(1)), (8000, SessionId(2))]);
+}
