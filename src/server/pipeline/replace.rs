@@ -15,7 +15,7 @@ use crate::log::{Batch, TruncateError};
 use crate::server::ensemble::outflow::{self, Outflow, Problem};
 use crate::server::recovery;
 use crate::server::snapshotter::Outcome;
-use crate::snapshot::zookeeper::{DecodeError, DecodeLimits, Decoder};
+use crate::snapshot::zookeeper::{DecodeError, DecodeLimits, Decoded, Decoder};
 use crate::snapshot::{self, SnapshotWriter, snapshot_path};
 use crate::storage::{self, Install};
 use crate::tree::{Progress, Tree, TreeOptions};
@@ -41,6 +41,15 @@ impl SnapReceiver {
 
     pub fn is_whole(&self) -> bool {
         self.decoder.is_whole()
+    }
+
+    /// The usage of what is under a quota is counted, as ZooKeeper does when it has loaded a state: a leader that went on
+    /// while it sent this has sent znodes that its usage did not have yet, and their creation, which follows, changes nothing
+    /// any more. No digest has the usage in it.
+    fn finish(self) -> Result<Decoded, DecodeError> {
+        let mut decoded = self.decoder.finish(self.zxid)?;
+        decoded.tree.recount_quotas();
+        Ok(decoded)
     }
 }
 
@@ -171,8 +180,9 @@ impl Pipeline {
     /// The leader's state is here: on disk first, then in memory.
     pub(super) fn install_snapshot(&mut self, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
-        let Some(SnapReceiver { zxid, decoder, .. }) = member.receiving.take() else { return Ok(()) };
-        let decoded = match decoder.finish(zxid) {
+        let Some(receiver) = member.receiving.take() else { return Ok(()) };
+        let zxid = receiver.zxid;
+        let decoded = match receiver.finish() {
             Ok(decoded) => decoded,
             Err(problem) => {
                 self.leave_role(&format!("the leader's state makes no tree: {problem}"), now);
@@ -381,6 +391,53 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::zookeeper::write_snap;
+    use crate::tree::Applied;
+    use crate::wire::OpCode;
+    use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
+
+    fn create(path: &str, data: &str) -> Txn {
+        Txn::Create {
+            op: OpCode::Create,
+            path: path.into(),
+            data: Some(data.into()),
+            acl: Acl::open().clone(),
+            kind: NodeKind::Persistent,
+            parent_cversion: -1,
+        }
+    }
+
+    fn apply(tree: &mut Tree, txn: Txn) {
+        let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(tree.zxid().0 + 1), time: 0 };
+        tree.apply(&header, txn, &mut Applied::default());
+    }
+
+    #[test]
+    fn usage_that_lags_behind_in_a_leaders_state_is_right_when_that_is_here() {
+        let mut leaders = Tree::new(TreeOptions::default());
+        let stats = "/zookeeper/quota/a/zookeeper_stats";
+        for path in ["/a", "/zookeeper/quota/a", "/zookeeper/quota/a/zookeeper_limits", stats, "/a/b"] {
+            apply(&mut leaders, create(path, "12345"));
+        }
+        // As it was before the last znode, which the state has already.
+        let before = Txn::SetData {
+            op: OpCode::SetData,
+            path: stats.into(),
+            data: Some("count=1,bytes=5".into()),
+            version: 1,
+        };
+        apply(&mut leaders, before);
+        let mut sent = Vec::new();
+        write_snap(&leaders, &[], &mut sent).unwrap();
+
+        let mut receiver = SnapReceiver::new(Zxid(4), TreeOptions::default(), 1 << 20);
+        assert_eq!(receiver.push(&sent), Ok(sent.len()));
+        let mut tree = receiver.finish().unwrap().tree;
+        assert_eq!(tree.digest(), leaders.digest(), "nobody compares it");
+        apply(&mut tree, create("/a/b", "12345"));
+        apply(&mut tree, create("/a/c", "1"));
+        assert_eq!(tree.lookup(stats).and_then(|node| node.data()), Some(&b"count=3,bytes=11"[..]));
+    }
 
     #[test]
     fn the_pause_behind_a_snapshot_that_failed_doubles_up_to_a_minute() {
