@@ -343,7 +343,7 @@ impl Leader {
         if let Some(learner) = self.learners.get_mut(&link)
             && learner.stage == Stage::CatchingUp
         {
-            learner.heard = now;
+            learner.heard = learner.heard.max(now);
         }
     }
 
@@ -366,7 +366,7 @@ impl Leader {
         if self.phase == Phase::Resigned {
             return Heard::Nothing;
         }
-        learner.heard = now;
+        learner.heard = learner.heard.max(now);
         if learner.stage > Stage::Hello {
             self.strayed.remove(learner.server);
         }
@@ -404,8 +404,10 @@ impl Leader {
         Heard::Nothing
     }
 
-    /// The epochs of the last `StoreEpochs` are durable.
+    /// The epochs of the last `StoreEpochs` are durable. The learners waited for that, however long it took: they have their
+    /// whole time from now.
     pub fn epochs_stored(&mut self, history: &mut History, now: Now) {
+        self.learners.values_mut().for_each(|learner| learner.heard = learner.heard.max(now));
         match self.phase {
             Phase::EpochChosen => self.tell_epoch(now),
             Phase::EpochAcked => self.begin_sync(history, now),

@@ -182,9 +182,10 @@ impl Learner {
         !self.outputs.is_empty()
     }
 
-    /// Bytes of a snapshot have come, or it has been installed.
+    /// Bytes of a snapshot have come, or this server has done what kept it from hearing the leader.
     pub fn still_alive(&mut self, now: Now) {
-        self.heard = now;
+        // Never back: what has come meanwhile is read in a turn that began before the disk was waited for.
+        self.heard = self.heard.max(now);
     }
 
     /// Whatever has gone wrong between here and the leader.
@@ -201,7 +202,7 @@ impl Learner {
         if self.phase == Phase::Lost {
             return Brought::Nothing;
         }
-        self.heard = now;
+        self.still_alive(now);
         // What is unknown is passed over, as upstream.
         let Some(kind) = packet.packet_type() else { return Brought::Nothing };
         let zxid = Zxid::from_wire(packet.zxid);
@@ -285,8 +286,10 @@ impl Learner {
         self.phase = Phase::AckedEpoch;
     }
 
-    /// The epochs of the last `StoreEpochs` are durable.
-    pub fn epochs_stored(&mut self) {
+    /// The epochs of the last `StoreEpochs` are durable. The leader waited for that, however long it took: it has its whole
+    /// time from now.
+    pub fn epochs_stored(&mut self, now: Now) {
+        self.still_alive(now);
         match self.phase {
             Phase::StoringAccepted => {
                 self.start.accepted = self.epoch;
@@ -307,7 +310,8 @@ impl Learner {
     }
 
     /// The history ends at `to` now, on disk too.
-    pub fn truncated(&mut self, to: Zxid) {
+    pub fn truncated(&mut self, to: Zxid, now: Now) {
+        self.still_alive(now);
         self.replaced(to);
     }
 

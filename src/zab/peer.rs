@@ -192,7 +192,8 @@ impl Peer {
         self.quarantined && current == accepted && matches!(self.role, Role::Learning { .. })
     }
 
-    /// The epochs that a role wanted to be stored are durable. Files first, then memory.
+    /// The epochs that a role wanted to be stored are durable. Files first, then memory. `now`: when they are, and not when
+    /// the disk was asked.
     pub fn epochs_stored(&mut self, accepted: Epoch, current: Epoch, now: Now) {
         assert!(accepted >= self.accepted && current >= self.current && current <= accepted);
         if self.ends_quarantine(accepted, current) {
@@ -201,7 +202,7 @@ impl Peer {
         (self.accepted, self.current) = (accepted, current);
         match &mut self.role {
             Role::Leading(leader) => leader.epochs_stored(&mut self.history, now),
-            Role::Learning { learner, .. } => learner.epochs_stored(),
+            Role::Learning { learner, .. } => learner.epochs_stored(now),
             Role::Looking => {}
         }
     }
@@ -221,7 +222,7 @@ impl Peer {
     }
 
     /// The history was cut at `to`, on disk too (`LearnerOutput::Truncate`). What was in memory before it is kept.
-    pub fn truncated(&mut self, to: Zxid) {
+    pub fn truncated(&mut self, to: Zxid, now: Now) {
         if self.history.contains(to) {
             self.history.truncate(to);
         } else {
@@ -229,7 +230,7 @@ impl Peer {
         }
         self.durable = to;
         if let Role::Learning { learner, .. } = &mut self.role {
-            learner.truncated(to);
+            learner.truncated(to, now);
         }
     }
 

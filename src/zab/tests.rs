@@ -152,12 +152,12 @@ impl Lab {
             match output {
                 LearnerOutput::StoreEpochs { accepted, current } => {
                     follower.epochs = (accepted, current);
-                    follower.learner.epochs_stored();
+                    follower.learner.epochs_stored(self.now);
                 }
                 LearnerOutput::Truncate { to } => {
                     follower.history.truncate(to);
                     follower.replaced.push(LearnerOutput::Truncate { to });
-                    follower.learner.truncated(to);
+                    follower.learner.truncated(to, self.now);
                 }
                 LearnerOutput::ReceiveSnapshot { zxid } => {
                     follower.history.reset(zxid);
@@ -696,7 +696,7 @@ fn a_diff_that_ends_before_the_learners_own_history_is_no_leader_to_follow() {
         let _ = follower.learner.packet(&QuorumPacket::new(kind, zxid.to_wire(), Some(&version)), lab.now);
         for output in follower.learner.outputs() {
             if matches!(output, LearnerOutput::StoreEpochs { .. }) {
-                follower.learner.epochs_stored();
+                follower.learner.epochs_stored(lab.now);
             }
         }
     }
@@ -719,4 +719,58 @@ fn a_voter_that_accepted_an_epoch_which_never_began_is_given_a_newer_one() {
     next.leader = Leader::new(leader_start(voters, 1, heard), &next.history, next.now);
     next.connect(0);
     assert_eq!(next.events, [LeaderOutput::Established { epoch: Epoch(8), up_to: Zxid::ZERO }]);
+}
+
+/// TIMING gives 10 s before a learner is synchronised, and 5 s from then on.
+#[test]
+fn a_learner_whose_disk_took_long_does_not_take_that_for_the_leaders_silence() {
+    let mut lab = Lab::new(&[], 0, &[(&[z(1, 1), z(1, 2)], 1), (&[], 0)]);
+    let learner = &mut lab.followers[0].learner;
+    let mut now = lab.now;
+    learner.connected(now);
+    let say = |learner: &mut Learner, kind, zxid: Zxid, now| {
+        let version = 0x1_0000i32.to_be_bytes();
+        let _ = learner.packet(&QuorumPacket::new(kind, zxid.to_wire(), Some(&version)), now);
+    };
+    say(learner, PacketType::LeaderInfo, z(2, 0), now);
+    let mut slowly = |learner: &mut Learner, kind: PacketType| {
+        let began = now;
+        now = now.plus_ms(11_000);
+        for output in learner.outputs() {
+            match output {
+                LearnerOutput::StoreEpochs { .. } => learner.epochs_stored(now),
+                LearnerOutput::Truncate { to } => learner.truncated(to, now),
+                other => panic!("{other:?}"),
+            }
+        }
+        // What was there already is read in the turn that began before that.
+        say(learner, kind, z(2, 0), began);
+        learner.tick(now.plus_ms(4_000));
+        assert!(!learner.is_lost(), "before {kind:?}");
+        now
+    };
+    // Storing the promise; then what came uncommitted is cut; then the epoch that it is in.
+    slowly(learner, PacketType::Ping);
+    let trunc = QuorumPacket::new(PacketType::Trunc, z(1, 1).to_wire(), None);
+    let _ = learner.packet(&trunc, lab.now);
+    slowly(learner, PacketType::NewLeader);
+    let now = slowly(learner, PacketType::Ping);
+    learner.tick(now.plus_ms(5_001));
+    assert!(learner.is_lost(), "from then on it has been silent");
+}
+
+#[test]
+fn a_leader_whose_disk_took_long_does_not_take_that_for_its_learners_silence() {
+    let mut lab = Lab::new(&[], 0, &[(&[], 0), (&[], 0)]);
+    lab.leader.connected(Link(0), lab.now);
+    lab.followers[0].learner.connected(lab.now);
+    lab.follower_turn(0);
+    // FOLLOWERINFO makes the quorum; the learner says nothing more before it knows the epoch.
+    let began = lab.now;
+    lab.now = began.plus_ms(11_000);
+    lab.leader_turn();
+    lab.leader.tick(&mut lab.history, lab.now);
+    assert_eq!(lab.leader.server(Link(0)), Some(ServerId(2)));
+    lab.run();
+    assert!(lab.leader.is_established(), "{:?}", lab.events);
 }

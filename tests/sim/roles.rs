@@ -110,7 +110,7 @@ impl Server {
         match &mut self.role {
             Role::Leading(leader) => leader.epochs_stored(&mut self.history, ctx.now),
             Role::Learning { learner, .. } => {
-                learner.epochs_stored();
+                learner.epochs_stored(ctx.now);
                 // The history of a leader has taken the place of the doubtful one.
                 if self.quarantined && self.current == learner.epoch() {
                     self.quarantined = false;

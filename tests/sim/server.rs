@@ -369,7 +369,7 @@ impl Server {
                 if let Role::Learning { learner, .. } = &mut self.role
                     && self.role_number == role
                 {
-                    learner.truncated(to);
+                    learner.truncated(to, ctx.now);
                 }
             }
             DiskOp::Install { zxid, tree, sessions, role } => {

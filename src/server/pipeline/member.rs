@@ -13,7 +13,7 @@ use super::peers::PutAside;
 use super::replace::{FailedSnapshot, SnapReceiver, SnapSender, Unreadable};
 use super::retries::{Paused, Retries};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
-use crate::clock::Now;
+use crate::clock::{self, Now};
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId, SessionId, Zxid};
@@ -406,7 +406,7 @@ impl Pipeline {
     fn leader_output(&mut self, output: LeaderOutput, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         match output {
-            LeaderOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
+            LeaderOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current)?,
             LeaderOutput::Close { link, why } => {
                 if member.log_rate.allows(now) {
                     tracing::warn!("a learner's connection is closed: {why}");
@@ -434,7 +434,7 @@ impl Pipeline {
     fn learner_output(&mut self, output: LearnerOutput, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         match output {
-            LearnerOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current, now)?,
+            LearnerOutput::StoreEpochs { accepted, current } => self.store_epochs(accepted, current)?,
             LearnerOutput::Truncate { to } => self.truncate(to, now)?,
             LearnerOutput::ReceiveSnapshot { zxid } => {
                 tracing::info!("the leader sends its whole state, at zxid {zxid}");
@@ -460,14 +460,15 @@ impl Pipeline {
     }
 
     /// Both in one file, on disk before anyone is told.
-    fn store_epochs(&mut self, accepted: Epoch, current: Epoch, now: Now) -> Result<(), Fatal> {
+    fn store_epochs(&mut self, accepted: Epoch, current: Epoch) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         Epochs::new(accepted, current).store(&RealDisk, &self.dirs.log)?;
         if member.peer.ends_quarantine(accepted, current) {
             // The leader's state has taken the place of the damaged history, and its epoch is stored.
             storage::release(&RealDisk, &self.dirs)?;
         }
-        member.peer.epochs_stored(accepted, current, now);
+        // The disk may have been waited for longer than anyone is given to be heard.
+        member.peer.epochs_stored(accepted, current, clock::now());
         Ok(())
     }
 

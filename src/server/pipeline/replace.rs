@@ -161,7 +161,8 @@ impl Pipeline {
         }
         let Some(member) = &mut self.member else { return Ok(()) };
         member.committed = member.committed.min(to);
-        member.peer.truncated(to);
+        // The tree may have been read anew meanwhile, and the leader not.
+        member.peer.truncated(to, clock::now());
         Ok(())
     }
 
