@@ -5,7 +5,7 @@
 //! *entry*, not compared as a number (R3). What was durable and committed before `base` is in the log and in snapshots only.
 //!
 //! Bounded: when it holds more than its limits, its oldest chunk goes, unless a learner's snapshot is under way that needs
-//! what follows it (`pin`); a pin delays that by four times the limit at most.
+//! what follows it, or would be with what is not applied yet (`pin`); a pin delays that by four times the limit at most.
 //!
 //! Runs wherever its owner runs: pure memory.
 
@@ -87,6 +87,14 @@ impl History {
         self.bytes += record.len();
         self.last = zxid;
         self.shrink();
+    }
+
+    /// Adds a leader's next record on a server that has applied everything up to `applied`. What is not applied yet stays: if
+    /// this server leads next, a snapshot of its tree is of use only with all that follows it, and without a quorum the tree
+    /// stays where it is, so no later snapshot would be better.
+    pub fn push_behind(&mut self, zxid: Zxid, record: &[u8], applied: Zxid) {
+        self.pin(Some(applied));
+        self.push(zxid, record);
     }
 
     fn shrink(&mut self) {

@@ -774,3 +774,13 @@ fn a_leader_whose_disk_took_long_does_not_take_that_for_its_learners_silence() {
     lab.run();
     assert!(lab.leader.is_established(), "{:?}", lab.events);
 }
+
+#[test]
+fn what_is_not_applied_yet_stays_in_a_learners_memory_beyond_the_limit() {
+    let mut history = History::new(z(1, 0), 1 << 20);
+    let record = vec![0; 100_000];
+    (1..=30).for_each(|counter| history.push_behind(z(1, counter), &record, z(1, counter.min(3))));
+    assert!(history.contains(z(1, 3)), "a snapshot of the tree could be sent, and what follows it");
+    (31..=60).for_each(|counter| history.push_behind(z(1, counter), &record, z(1, counter - 1)));
+    assert!(history.bytes() <= 1 << 20, "what is applied goes");
+}

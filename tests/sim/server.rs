@@ -426,7 +426,10 @@ impl Server {
     }
 
     pub fn append(&mut self, zxid: Zxid, record: &[u8], ctx: &mut Ctx<'_>) {
-        self.history.push(zxid, record);
+        match &self.role {
+            Role::Learning { .. } => self.history.push_behind(zxid, record, self.tree.zxid()),
+            Role::Leading(_) | Role::Looking => self.history.push(zxid, record),
+        }
         self.line.insert(zxid, record.to_vec());
         let mut batch = Batch::new();
         batch.push(zxid, record);

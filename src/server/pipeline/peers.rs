@@ -415,7 +415,7 @@ impl Pipeline {
             return learner.fail(format!("the leader's proposal {zxid} begins session 0"));
         }
         self.batch.push(zxid, record);
-        member.peer.history.push(zxid, record);
+        member.peer.history.push_behind(zxid, record, self.tree.peek().zxid());
         learner.appended(zxid);
         let tells = tells_of_its_client(&txn);
         let (effect, reply) = member.forwards.claim(header, txn, digest);
