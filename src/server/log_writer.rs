@@ -27,7 +27,6 @@ struct Mail {
 }
 
 /// How the pipeline talks with the log writer.
-#[derive(Default)]
 pub struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Condvar,
@@ -38,7 +37,9 @@ pub struct Mailbox {
 
 impl Mailbox {
     pub fn new(durable: Zxid) -> Mailbox {
-        Mailbox { durable: AtomicU64::new(durable.0), ..Mailbox::default() }
+        // Nothing is known of the disk yet, so the first write is the thread's.
+        let last_write_us = AtomicU64::new(QUICK_US);
+        Mailbox { durable: AtomicU64::new(durable.0), last_write_us, mail: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Puts records behind those that wait. The pipeline bounds how many can wait.
@@ -249,6 +250,11 @@ mod tests {
     use crate::log::{Recovery, Sizes};
     use crate::metrics::Metrics;
     use crate::server::helper::helper;
+
+    #[test]
+    fn nothing_is_waited_for_on_a_disk_that_nothing_is_known_of() {
+        assert!(!Mailbox::new(Zxid::ZERO).is_quick());
+    }
 
     #[test]
     fn a_purge_again_and_again_for_one_snapshot_begins_one_segment() {
