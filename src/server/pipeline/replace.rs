@@ -421,12 +421,8 @@ mod tests {
             apply(&mut leaders, create(path, "12345"));
         }
         // As it was before the last znode, which the state has already.
-        let before = Txn::SetData {
-            op: OpCode::SetData,
-            path: stats.into(),
-            data: Some("count=1,bytes=5".into()),
-            version: 1,
-        };
+        let before =
+            Txn::SetData { op: OpCode::SetData, path: stats.into(), data: Some("count=1,bytes=5".into()), version: 1 };
         apply(&mut leaders, before);
         let mut sent = Vec::new();
         write_snap(&leaders, &[], &mut sent).unwrap();
