@@ -4,6 +4,7 @@
 //! what it prints; it needs Java and the jars that `tools/peers.sh` brings. Another hands thousands of generated files to
 //! Java's own reader of the format and compares. The last one holds the documentation to the table of keys.
 
+use ostler::config::keys::Does;
 use ostler::config::{self, Sources, keys, properties};
 use ostler::random::Rng;
 use std::collections::BTreeMap;
@@ -344,7 +345,10 @@ fn javas_own_reader_reads_the_same_from_generated_files() {
 #[test]
 fn every_digest_algorithm_that_may_be_configured_can_be_computed() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["MD5", "SHA1", "SHA-1", "SHA", "SHA-224", "sha-256", "SHA-384", "SHA-512", "SHA3-224", "SHA3-256"] {
+    for name in [
+        "MD5", "SHA1", "SHA-1", "SHA", "SHA-224", "sha-256", "SHA-384", "SHA-512", "SHA3-224", "SHA3-256", "SHA3-384",
+        "SHA3-512",
+    ] {
         let line = format!("dataDir=DIR\nclientPort=2181\nDigestAuthenticationProvider.digestAlg={name}\n");
         let file = Some(write(dir.path(), &line));
         let loaded = config::load(&Sources { file, ..Sources::default() }).unwrap();
@@ -353,7 +357,7 @@ fn every_digest_algorithm_that_may_be_configured_can_be_computed() {
 }
 
 #[test]
-fn the_documentation_has_every_key_and_no_other() {
+fn the_documentation_has_every_key_and_no_other_and_says_which_are_inert() {
     let text = include_str!("../docs/operations.md");
     let documented = |name: &str| text.contains(&format!("`{name}`"));
     for name in keys::names() {
@@ -363,9 +367,13 @@ fn the_documentation_has_every_key_and_no_other() {
     let section = text.split("## Keys").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section Keys");
     for line in section.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cell = line.split('|').next().unwrap_or_default();
+        let marked = line.contains("**inert**");
         for name in cell.split('`').step_by(2).filter(|name| !name.is_empty()) {
             let known = keys::find(name).is_some() || keys::names().any(|known| known == name);
             assert!(known, "docs/operations.md names {name}, which is no key");
+            // Whoever sets one relies on what its row says: it has to say so where nothing comes of it.
+            let inert = keys::find(name).is_some_and(|key| key.does == Does::Used) && !keys::is_acted_on(name);
+            assert_eq!(marked, inert, "{name}: marked as inert in docs/operations.md, and inert");
         }
     }
 }

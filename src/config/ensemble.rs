@@ -40,9 +40,10 @@ pub struct Ensemble {
     /// `multiAddress.enabled`: a line may have several addresses. `false`: none has.
     pub multi_address: bool,
 
-    /// `cnxTimeout`: for a connection to another server's election port. 5000. 0: until the system gives up.
+    /// `cnxTimeout`: for a connection to another server's election port. 5000. 0, or below: until the system gives up.
     pub cnx_timeout_ms: u64,
-    /// `quorumCnxnTimeoutMs`: of silence on a connection of the election port. `None`, the default: `syncLimit`.
+    /// `quorumCnxnTimeoutMs`: for who calls the election port to say who it is; then it may be silent, as in ZooKeeper.
+    /// `None`, the default: `syncLimit`.
     pub quorum_cnxn_timeout_ms: Option<u64>,
     /// `electionPortBindRetry`: attempts to take the election port and the quorum port after the first, a second apart. 3. 0: for ever.
     pub election_bind_retries: u32,
@@ -50,7 +51,8 @@ pub struct Ensemble {
     pub tcp_keep_alive: bool,
     /// `fastleader.minNotificationInterval`: the first wait for votes. 200.
     pub min_notification_interval_ms: u64,
-    /// `fastleader.maxNotificationInterval`: waits are doubled up to this. 60000. Not below the one above.
+    /// `fastleader.maxNotificationInterval`: waits are doubled up to this. Not below the one above. 2000, where ZooKeeper has
+    /// a minute: a lost message should not cost that.
     pub max_notification_interval_ms: u64,
     /// `observer.election.DelayMs`: an observer's wait for the election to settle. 200.
     pub observer_election_delay_ms: u64,
@@ -154,8 +156,7 @@ pub(super) fn read(
             .unwrap_or(init_limit),
         cnx_timeout_ms: ms("cnxTimeout", 5_000),
         min_notification_interval_ms,
-        max_notification_interval_ms: ms("fastleader.maxNotificationInterval", 60_000)
-            .max(min_notification_interval_ms),
+        max_notification_interval_ms: ms("fastleader.maxNotificationInterval", 2_000).max(min_notification_interval_ms),
         observer_election_delay_ms: ms("observer.election.DelayMs", 200),
         observer_reconnect_delay_ms: ms("observer.reconnectDelayMs", 0),
         leader_connect_delay_ms: ms("leaderConnectDelayDuringRetryMs", 100),

@@ -175,7 +175,6 @@ const NOT_ACTED_ON: &[&str] = &[
     "commitLogCount",
     "connection_throttle_",
     "db.autocreate",
-    "fastleader.",
     "flushDelay",
     "forceSnapshotSync",
     "forceSync",

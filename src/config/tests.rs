@@ -431,7 +431,7 @@ fn three_servers_are_an_ensemble_with_zookeepers_defaults() {
         election_bind_retries: 3,
         tcp_keep_alive: false,
         min_notification_interval_ms: 200,
-        max_notification_interval_ms: 60_000,
+        max_notification_interval_ms: 2_000,
         observer_election_delay_ms: 200,
         observer_reconnect_delay_ms: 0,
         max_time_to_wait_for_epoch_ms: None,
@@ -470,6 +470,7 @@ fn every_key_of_an_ensemble_reaches_its_field() {
         ("fastleader.minNotificationInterval=100\nfastleader.maxNotificationInterval=50", |of| {
             (of.min_notification_interval_ms, of.max_notification_interval_ms) == (100, 100)
         }),
+        ("fastleader.maxNotificationInterval=60000", |of| of.max_notification_interval_ms == 60_000),
         ("observer.election.DelayMs=1\nobserver.reconnectDelayMs=2", |of| {
             (of.observer_election_delay_ms, of.observer_reconnect_delay_ms) == (1, 2)
         }),

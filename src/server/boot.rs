@@ -414,11 +414,7 @@ fn member(
     let own = members.server(me).expect("the configuration has a line for this server");
     let role = own.role;
 
-    let timing = Timing {
-        tick_ms: u64::from(config.tick_time_ms),
-        init_limit: ensemble.init_limit,
-        sync_limit: ensemble.sync_limit,
-    };
+    let timing = quorum_timing(config, ensemble);
     let settings = PeerSettings {
         me,
         config: members.clone(),
@@ -435,28 +431,47 @@ fn member(
     let net = QuorumNet::new(registry()?, ports.quorum, resolver(), packet_max);
 
     let configs = Configs::new(members.clone(), None);
-    let repeat = election::Timing {
-        repeat_min_ms: ensemble.min_notification_interval_ms,
-        repeat_max_ms: ensemble.max_notification_interval_ms.min(election::Timing::default().repeat_max_ms),
-        ..election::Timing::default()
-    };
     let all = members.servers().iter().map(|line| ServerId(line.id as u8)).collect();
-    let link_limits = LinkLimits {
-        dial_ms: ensemble.cnx_timeout_ms.max(1),
-        introduction_ms: ensemble.quorum_cnxn_timeout_ms.unwrap_or(timing.sync().as_millis() as u64),
-        ..LinkLimits::default()
-    };
     let elections = ElectionNet::new(
         registry()?,
         ports.election.into_iter().map(|port| port.listen(0)).collect::<Result<_, _>>()?,
         resolver(),
         me,
         own.addresses.clone(),
-        Election::new(me, role, configs, repeat),
-        ElectionLinks::new(me, all, link_limits),
+        Election::new(me, role, configs, election_timing(ensemble)),
+        ElectionLinks::new(me, all, link_limits(ensemble, &timing)),
     )?;
     tracing::info!("server {} of an ensemble of {}", me.0, members.servers().len());
     Ok(Box::new(Member::new(peer, net, elections, now)))
+}
+
+/// The ensemble's waits, as its servers' roles know them.
+fn quorum_timing(config: &Config, ensemble: &Ensemble) -> Timing {
+    Timing {
+        tick_ms: u64::from(config.tick_time_ms),
+        connect_limit: ensemble.connect_to_learner_master_limit,
+        init_limit: ensemble.init_limit,
+        sync_limit: ensemble.sync_limit,
+    }
+}
+
+fn election_timing(ensemble: &Ensemble) -> election::Timing {
+    election::Timing {
+        repeat_min_ms: ensemble.min_notification_interval_ms,
+        repeat_max_ms: ensemble.max_notification_interval_ms,
+        ..election::Timing::default()
+    }
+}
+
+/// The system ends any attempt to connect long before this.
+const DIAL_MAX_MS: u64 = 24 * 3600 * 1000;
+
+fn link_limits(ensemble: &Ensemble, timing: &Timing) -> LinkLimits {
+    LinkLimits {
+        dial_ms: if ensemble.cnx_timeout_ms == 0 { DIAL_MAX_MS } else { ensemble.cnx_timeout_ms },
+        introduction_ms: ensemble.quorum_cnxn_timeout_ms.unwrap_or(timing.sync().as_millis() as u64),
+        ..LinkLimits::default()
+    }
 }
 
 fn pipeline_settings(config: &Config) -> PipelineSettings {
@@ -524,5 +539,46 @@ impl Running {
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Sources};
+
+    /// The waits of a member whose file has these lines too.
+    fn waits(lines: &str) -> (Timing, election::Timing, LinkLimits) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("myid"), "1").unwrap();
+        let servers = "clientPort=2181\ntickTime=1000\ninitLimit=10\nsyncLimit=5\nserver.1=a:1:2\nserver.2=b:1:2\n";
+        let file = dir.path().join("zoo.cfg");
+        std::fs::write(&file, format!("dataDir={}\n{servers}{lines}", dir.path().display())).unwrap();
+        let config = config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap().config;
+        let ensemble = config.ensemble.as_ref().unwrap();
+        let timing = quorum_timing(&config, ensemble);
+        (timing, election_timing(ensemble), link_limits(ensemble, &timing))
+    }
+
+    #[test]
+    fn the_waits_that_a_file_asks_for_are_those_that_count() {
+        let (timing, election, links) = waits("");
+        assert_eq!(timing, Timing { tick_ms: 1_000, connect_limit: 10, init_limit: 10, sync_limit: 5 });
+        assert_eq!(election, election::Timing::default());
+        assert_eq!((links.dial_ms, links.introduction_ms), (5_000, 5_000));
+
+        let (timing, election, links) = waits(
+            "connectToLearnerMasterLimit=3\nfastleader.minNotificationInterval=300\n\
+             fastleader.maxNotificationInterval=60000\ncnxTimeout=7\nquorumCnxnTimeoutMs=8\n",
+        );
+        assert_eq!(timing.connect_limit, 3);
+        assert_eq!((election.repeat_min_ms, election.repeat_max_ms), (300, 60_000));
+        assert_eq!((links.dial_ms, links.introduction_ms), (7, 8));
+
+        // A first wait beyond the longest one: nothing falls behind it.
+        let (_, election, _) = waits("fastleader.minNotificationInterval=5000\n");
+        assert_eq!((election.repeat_min_ms, election.repeat_max_ms), (5_000, 5_000));
+        // Java's 0 is no deadline, and not one that has passed.
+        assert!(waits("cnxTimeout=0\n").2.dial_ms > 3_600_000);
     }
 }

@@ -75,7 +75,7 @@ pub struct Timing {
     pub finalize_wait_ms: u64,
     /// After how long without a leader votes are repeated (`fastleader.minNotificationInterval`); each time it doubles,
     pub repeat_min_ms: u64,
-    /// until this (`fastleader.maxNotificationInterval`). A minute in ZooKeeper; a lost message should not cost that.
+    /// until this (`fastleader.maxNotificationInterval`).
     pub repeat_max_ms: u64,
 }
 

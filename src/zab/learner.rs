@@ -448,8 +448,12 @@ impl Learner {
 
     /// When `tick` has something to do if nothing is heard until then.
     pub fn deadline(&self) -> Now {
-        let limit = if self.phase >= Phase::Synced { self.start.timing.sync() } else { self.start.timing.init() };
-        self.heard.plus(limit)
+        let timing = &self.start.timing;
+        self.heard.plus(match self.phase {
+            Phase::Connecting => timing.connect(),
+            phase if phase >= Phase::Synced => timing.sync(),
+            _ => timing.init(),
+        })
     }
 
     /// Time has passed.

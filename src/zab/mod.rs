@@ -24,13 +24,19 @@ use std::time::Duration;
 pub struct Timing {
     /// `tickTime`, milliseconds: the leader pings every half tick.
     pub tick_ms: u64,
-    /// `initLimit`, ticks: for connecting, and for each phase until a learner is synchronised.
+    /// `connectToLearnerMasterLimit`, ticks: for a learner to connect.
+    pub connect_limit: u32,
+    /// `initLimit`, ticks: for each phase from then on until a learner is synchronised.
     pub init_limit: u32,
     /// `syncLimit`, ticks: for everything afterwards.
     pub sync_limit: u32,
 }
 
 impl Timing {
+    pub fn connect(&self) -> Duration {
+        Duration::from_millis(self.tick_ms.saturating_mul(u64::from(self.connect_limit)))
+    }
+
     pub fn init(&self) -> Duration {
         Duration::from_millis(self.tick_ms.saturating_mul(u64::from(self.init_limit)))
     }

@@ -11,7 +11,7 @@ use crate::ids::{Epoch, ServerId, SessionId, Zxid};
 use crate::wire::quorum::{PacketType, QuorumPacket, SessionValid};
 use std::sync::Arc;
 
-const TIMING: Timing = Timing { tick_ms: 1000, init_limit: 10, sync_limit: 5 };
+const TIMING: Timing = Timing { tick_ms: 1000, connect_limit: 7, init_limit: 10, sync_limit: 5 };
 
 fn z(epoch: u32, counter: u32) -> Zxid {
     Zxid::new(Epoch(epoch), counter)
@@ -783,4 +783,13 @@ fn what_is_not_applied_yet_stays_in_a_learners_memory_beyond_the_limit() {
     assert!(history.contains(z(1, 3)), "a snapshot of the tree could be sent, and what follows it");
     (31..=60).for_each(|counter| history.push_behind(z(1, counter), &record, z(1, counter - 1)));
     assert!(history.bytes() <= 1 << 20, "what is applied goes");
+}
+
+#[test]
+fn a_learner_connects_within_its_own_limit_and_is_synchronised_within_another() {
+    let begun = Now::START;
+    let mut learner = Learner::new(learner_start(2, 0), &history(&[]), begun);
+    assert_eq!(learner.deadline(), begun.plus(TIMING.connect()));
+    learner.connected(begun);
+    assert_eq!(learner.deadline(), begun.plus(TIMING.init()));
 }

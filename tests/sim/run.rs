@@ -69,7 +69,7 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
     let clients = 2 + rng.below(4) as usize;
     let slow = pick(rng, &[1, 4, 20, 100]);
     let mut knobs = Knobs {
-        timing: Timing { tick_ms: pick(rng, &[400, 1_000]), init_limit: 10, sync_limit: 5 },
+        timing: Timing { tick_ms: pick(rng, &[400, 1_000]), connect_limit: 10, init_limit: 10, sync_limit: 5 },
         disk: (crate::storage::DISK_LEAST, MS * slow),
         snap_count: pick(rng, &[10, 40, 200, 100_000]),
         forget_history_per_mille: pick(rng, &[0, 300, 1000]),

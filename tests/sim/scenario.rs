@@ -49,7 +49,7 @@ fn setup(text: &str) -> Setup {
         observers,
         clients: voters + observers,
         knobs: Knobs {
-            timing: Timing { tick_ms: 400, init_limit: 10, sync_limit: 5 },
+            timing: Timing { tick_ms: 400, connect_limit: 10, init_limit: 10, sync_limit: 5 },
             disk: (MS / 5, MS),
             snap_count: 1_000_000,
             forget_history_per_mille: if forgets { 1000 } else { 0 },
