@@ -67,7 +67,8 @@ pub fn run(args: &ImportArgs) -> Result<(), Fatal> {
             ..DecodeLimits::default()
         },
         up_to: args.up_to,
-        check_digests: !args.accept_digests,
+        // As the server's first start with this file.
+        check_digests: config.digest_enabled && !args.accept_digests,
         member: config.ensemble.is_some(),
     };
     let (snapshots, log) = (config.snapshot_dir(), config.log_dir());

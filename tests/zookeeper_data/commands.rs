@@ -1,8 +1,12 @@
 //! `ostler import`, `export` and `inspect` as an operator types them.
 
-use super::made::seal;
+use super::made::{Made, seal};
 use super::support::servers::{java_options, ostler};
 use super::{DIGEST, LAST, LOG, SNAPSHOT, places};
+use ostler::ids::{SessionId, Zxid};
+use ostler::random::Rng;
+use ostler::snapshot::zookeeper::{write_log_header, write_log_record};
+use ostler::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -143,6 +147,33 @@ fn a_directory_is_listed_with_what_is_wrong_in_it() {
         &place.version_2().join("snap.000000000000016a"),
     );
     assert!(text.contains("31 znodes are the same"), "{text}");
+}
+
+#[test]
+fn an_import_takes_what_a_server_with_the_same_file_takes_where_digests_are_not_compared() {
+    let mut made = Made::new();
+    let mut log = Vec::new();
+    write_log_header(&mut log).unwrap();
+    for entry in made.grow(&mut Rng::new(3), 29) {
+        write_log_record(&entry, &mut log).unwrap();
+    }
+    let header = TxnHeader { session: SessionId(1), cxid: 1, zxid: Zxid(30), time: 5 };
+    let digest = TxnDigest { version: TxnDigest::VERSION, tree: made.tree.digest() ^ 1 };
+    let mut entry = Vec::new();
+    write_txn(&header, &Txn::CreateSession { timeout_ms: 5 }, Some(digest), &mut entry);
+    write_log_record(&entry, &mut log).unwrap();
+
+    let place = Place::with(&[("log.1", &log)]);
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    for words in [&["server"][..], &["import", "--check"], &["import"]] {
+        let (status, text) = refused(words, &place.config());
+        assert!(status == 11 && text.contains("digest"), "{words:?}: {status} {text}");
+    }
+    std::fs::write(place.config(), config + "digest.enabled=false\n").unwrap();
+    for words in [&["import", "--check"][..], &["import"]] {
+        let text = said(words, &place.config());
+        assert!(text.contains("zxid       0x1e\n") && text.contains("note: "), "{words:?}: {text}");
+    }
 }
 
 /// ZooKeeper writes such when a transaction was on its way into its tree at the end, and 3.8.0 of its first state always.

@@ -83,7 +83,7 @@ struct Choice {
 
 impl Choice {
     fn of(options: &ImportOptions) -> Choice {
-        // Without digests in the tree there is nothing to compare, nor to accept.
+        // Where `digest.enabled` is false nobody compares them, a server neither: it goes on with what was begun.
         Choice { up_to: options.up_to, accept_digests: options.tree.digest && !options.check_digests }
     }
 }
