@@ -86,7 +86,7 @@ impl Fatal {
         match self {
             Fatal::Config { .. } => "Correct the file and start again.",
             Fatal::Usage { .. } => "See `ostler help`.",
-            Fatal::Listen { .. } => "Stop what listens there, or set another clientPort.",
+            Fatal::Listen { .. } => "Stop what listens there, or set another port.",
             Fatal::DataDirLocked { .. } => "Stop the other process, or give this server its own dataDir.",
             Fatal::DataDir { .. } => "Create the directory, or make it writable for this user.",
             Fatal::DiskFull { .. } => "Free space on this file system and start again; nothing acknowledged was lost.",

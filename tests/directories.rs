@@ -8,7 +8,10 @@ use ostler::fatal::Fatal;
 use ostler::server::boot;
 use raw::{Raw, create, data, get};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// Folders for one server's data.
@@ -160,4 +163,81 @@ fn a_member_whose_log_is_lost_for_good_does_not_vote_and_a_lone_server_does_not_
     boot::start(place.config(Some("l"), &(types.to_owned() + &member()))).unwrap().stop().unwrap();
     assert!(place.file("l/quarantine").exists());
     boot::start(place.config(Some("l"), &(types.to_owned() + &member()))).unwrap().stop().unwrap();
+}
+
+/// Exit status, standard output and error of the program with these words.
+fn run(command: &mut Command, words: &[&str]) -> std::io::Result<(i32, String, String)> {
+    let command = command.args(words).env_remove("SERVER_JVMFLAGS").env_remove("JVMFLAGS");
+    let output = command.output()?;
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ok((output.status.code().unwrap(), text(output.stdout), text(output.stderr)))
+}
+
+fn ostler() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ostler"))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_log_is_shown_by_its_data_directory_and_where_there_is_none_nothing_is_left() {
+    let place = Place::new();
+    place.write(None, "/a");
+    let data = place.at("d");
+    let show = |dir: &Path| run(&mut ostler(), &["log", dir.to_str().unwrap()]).unwrap();
+    let (status, text, _) = show(&data);
+    assert!(status == 0 && text.contains("known to be durable: up to 0x"), "{text}");
+    assert_eq!(show(&data.join("version-2")).1, text);
+
+    // A log whose end nobody knows: no server starts on it.
+    std::fs::remove_file(place.file("d/watermark")).unwrap();
+    let (status, text, error) = show(&data);
+    assert!(status == 11 && text.contains("there is no watermark") && error.contains("watermark"), "{text}{error}");
+
+    let apart = Place::new();
+    apart.write(Some("l"), "/a");
+    for (place, says) in [(&apart, "log-directory"), (&Place::new(), "no log of ostler's")] {
+        let before = names(&place.at("d"));
+        let (status, text, error) = show(&place.at("d"));
+        assert!(status == 2 && text.is_empty() && error.contains(says), "{status}: {text}{error}");
+        assert_eq!(names(&place.at("d")), before);
+    }
+    assert_eq!(show(&apart.at("l")).0, 0);
+    assert_eq!(show(&apart.at("nowhere")).0, 2);
+}
+
+#[test]
+fn a_data_directory_that_can_not_be_written_is_told_from_a_broken_disk() {
+    let place = Place::new();
+    place.config(None, "");
+    let file = place.at("zoo.cfg");
+    let refused = |command: &mut Command| run(command, &["server", file.to_str().unwrap()]);
+    // A file in its place.
+    let inside = place.at("d").join("version-2");
+    std::fs::write(&inside, "").unwrap();
+    let (status, _, error) = refused(&mut ostler()).unwrap();
+    assert!(status == 3 && error.contains("Unable to access datadir"), "{status}: {error}");
+    std::fs::remove_file(&inside).unwrap();
+
+    // One that is there and another user's. Root may write anywhere, so it becomes somebody else.
+    std::fs::create_dir(&inside).unwrap();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    mode(&inside, 0o555);
+    mode(place.0.path(), 0o755);
+    let mut command = ostler();
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    match refused(&mut command) {
+        Err(error) => eprintln!("skipped: the program can't be started as another user: {error}"),
+        Ok((status, _, error)) => {
+            assert!(status == 3 && error.contains("Unable to access datadir"), "{status}: {error}");
+        }
+    }
+    mode(&inside, 0o755);
 }

@@ -4,27 +4,29 @@
 
 use super::output::say;
 use super::zxid;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::log::inspect::{self, State, Survey};
+use crate::log::is_log_file;
+use crate::storage::LOG_DIRECTORY;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  ostler log data/log
+  ostler log /var/lib/zookeeper
       each segment: its zxids, where its records end, and what is wrong with it
-  ostler log --records data/log
+  ostler log --records /var/lib/zookeeper
       each record, too
-  ostler log --cut 0x1f3 data/log
+  ostler log --cut 0x1f3 /var/lib/zookeeper
       give up everything after transaction 0x1f3; the files are kept under names that begin with cut.";
 
 /// Show what a log directory holds (of a server that is not running), or cut it
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct LogArgs {
-    /// The directory with the log's segments
+    /// The server's dataLogDir (its dataDir, if it has none), or version-2 in it, where the log's segments are
     pub dir: PathBuf,
     /// List every record: zxid and bytes
     #[arg(long)]
@@ -37,17 +39,18 @@ pub struct LogArgs {
 /// Runs the command. Damage is shown and is an error, so that scripts see it.
 pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     let disk = RealDisk;
-    let _lock = lock(&disk, args)?;
+    let dir = &log_dir(&disk, &args.dir)?;
+    let _lock = lock(&disk, dir, args.cut.is_none())?;
     if let Some(up_to) = args.cut {
-        let unread = inspect::cut(&disk, &args.dir, up_to)?;
-        say!("Everything after {up_to} has been set aside (files cut.* in {}).", args.dir.display())?;
+        let unread = inspect::cut(&disk, dir, up_to)?;
+        say!("Everything after {up_to} has been set aside (files cut.* in {}).", dir.display())?;
         if unread > 0 {
             say!("{unread} bytes of that could not be read, and are zeros there.")?;
         }
     }
     let mut records = Vec::new();
     let list = args.records;
-    let (surveys, watermark) = inspect::walk(&disk, &args.dir, |zxid, bytes| {
+    let (surveys, watermark) = inspect::walk(&disk, dir, |zxid, bytes| {
         // Printed with its segment, which is known only when it has been read.
         if list {
             records.push((zxid, bytes));
@@ -69,17 +72,39 @@ pub fn run(args: &LogArgs) -> Result<(), Fatal> {
     }
     match surveys.iter().find_map(Survey::damage) {
         Some(fatal) => Err(fatal),
-        None => watermark.map(|_| ()),
+        None => match watermark? {
+            // No server starts on it: what is the log's end is not known.
+            None if surveys.iter().any(|survey| survey.state != State::Prepared) => {
+                Err(inspect::no_watermark(dir, &surveys))
+            }
+            _ => Ok(()),
+        },
     }
+}
+
+/// Where the log is: what was given, or `version-2` in it. Where there is none nothing is locked, as that would leave a file.
+fn log_dir<D: Disk>(disk: &D, given: &Path) -> Result<PathBuf, Fatal> {
+    let inside = given.join("version-2");
+    let dir = if inside.is_dir() { inside } else { given.to_owned() };
+    let usage = |problem: String| Fatal::Usage { problem: format!("{}: {problem}", dir.display()) };
+    let names = disk.list(&dir).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => usage(error.to_string()),
+        _ => disk::fatal(&dir, 0, error),
+    })?;
+    if names.iter().any(|name| is_log_file(name)) {
+        return Ok(dir);
+    }
+    let elsewhere = names.iter().any(|name| name == LOG_DIRECTORY);
+    let hint = if elsewhere { "; it is in dataLogDir, which the file log-directory names" } else { "" };
+    Err(usage(format!("there is no log of ostler's in it{hint}")))
 }
 
 /// The directory's lock. Who only looks does without where no lock file can be written: on a mounted backup, or in a directory
 /// of another user, whose server may be running, so that what is shown may be half of a change.
-fn lock<D: Disk>(disk: &D, args: &LogArgs) -> Result<Option<D::Lock>, Fatal> {
-    match disk.lock(&args.dir) {
-        Err(Fatal::Io { source, .. })
-            if args.cut.is_none()
-                && matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+fn lock<D: Disk>(disk: &D, dir: &Path, only_looks: bool) -> Result<Option<D::Lock>, Fatal> {
+    match disk.lock(dir) {
+        Err(Fatal::DataDir { source, .. })
+            if only_looks && matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
         {
             Ok(None)
         }
@@ -111,15 +136,14 @@ mod tests {
 
     #[test]
     fn who_only_looks_does_without_a_lock_where_nothing_can_be_written() {
-        let args = |cut| LogArgs { dir: "/log".into(), records: false, cut };
-        let disk = SimDisk::new();
-        disk.create_dir("/log".as_ref()).unwrap();
-        let held = lock(&disk, &args(None)).unwrap();
+        let (dir, disk) = (Path::new("/log"), SimDisk::new());
+        disk.create_dir(dir).unwrap();
+        let held = lock(&disk, dir, true).unwrap();
         assert!(held.is_some());
-        assert!(matches!(lock(&disk, &args(None)), Err(Fatal::DataDirLocked { .. })));
+        assert!(matches!(lock(&disk, dir, true), Err(Fatal::DataDirLocked { .. })));
         drop(held);
         disk.mount_read_only();
-        assert!(lock(&disk, &args(None)).unwrap().is_none());
-        assert!(matches!(lock(&disk, &args(Some(Zxid(1)))), Err(Fatal::Io { .. })));
+        assert!(lock(&disk, dir, true).unwrap().is_none());
+        assert!(matches!(lock(&disk, dir, false), Err(Fatal::DataDir { .. })));
     }
 }

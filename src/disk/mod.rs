@@ -79,7 +79,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Makes every create, rename and remove in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Locks a directory for this process; `Fatal::DataDirLocked` with the holder's pid if someone else has it.
+    /// Locks a directory for this process; `Fatal::DataDirLocked` with the holder's pid if someone else has it, `Fatal::DataDir`
+    /// where it can't be written or is none.
     fn lock(&self, dir: &Path) -> Result<Self::Lock, Fatal>;
 }
 

@@ -148,8 +148,15 @@ impl Disk for RealDisk {
     fn lock(&self, dir: &Path) -> Result<DirLock, Fatal> {
         let path = dir.join(LOCK_FILE);
         let io = |source| fatal(&path, 0, source);
-        let mut file =
-            open_regular(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false)).map_err(io)?;
+        // A directory in which no file can be made is of no use, whatever the disk is like.
+        let mut file = open_regular(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory => Fatal::DataDir { dir: dir.to_owned(), source },
+                _ => io(source),
+            })?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {

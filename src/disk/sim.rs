@@ -343,7 +343,7 @@ impl Disk for SimDisk {
     fn lock(&self, dir: &Path) -> Result<SimLock, Fatal> {
         if self.lock_world().read_only {
             let source = io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error());
-            return Err(Fatal::Io { file: dir.to_owned(), source });
+            return Err(Fatal::DataDir { dir: dir.to_owned(), source });
         }
         if !self.lock_world().locked.insert(dir.to_owned()) {
             return Err(Fatal::DataDirLocked { dir: dir.to_owned(), holder_pid: LOCK_PID });

@@ -8,7 +8,7 @@
 //!
 //! Runs on: the command's thread; the caller holds the lock of the directory, but where it only reads and the file system takes no lock.
 
-use super::recover::remove_leftover;
+use super::recover::{self, remove_leftover};
 use super::salvage::{copy_good_part, refuse_other_versions};
 use super::scan::{Reader, Scanner, Step, Tail, Why};
 use super::segment::{FirstSector, PREPARING, RECORDS_START, other_version, segment_number, segment_path};
@@ -74,6 +74,12 @@ pub enum State {
 
 /// The watermark of a log: `Ok(None)` where there is none, an error where it is damaged or can't be read.
 pub type Durable = Result<Option<Watermark>, Fatal>;
+
+/// The reason not to go on that a log with these segments and no watermark is, as for a server.
+pub fn no_watermark(dir: &Path, surveys: &[Survey]) -> Fatal {
+    let last = surveys.iter().filter_map(|survey| survey.zxids).next_back();
+    recover::no_watermark(dir, last.map_or(Zxid::ZERO, |(_, last)| last))
+}
 
 /// All segments of a log, in order, and the watermark. Damage is part of the answer; an error is only a directory that
 /// can't be read at all.

@@ -510,7 +510,7 @@ pub(super) fn begins_epoch(zxid: Zxid) -> bool {
     zxid.counter() == 0
 }
 
-fn no_watermark(dir: &Path, last_good: Zxid) -> Fatal {
+pub(super) fn no_watermark(dir: &Path, last_good: Zxid) -> Fatal {
     let problem = "the file is not there, but segments are".to_owned();
     Fatal::LogCorrupt { file: dir.join(WATERMARK), offset: 0, last_good, problem }
 }
