@@ -176,3 +176,17 @@ fn every_bench_of_the_manifest_exists() {
         assert!(root().join(format!("benches/{name}.rs")).exists(), "benches/{name}.rs is named in Cargo.toml");
     }
 }
+
+#[test]
+fn bugs_that_the_documentation_says_are_caught_can_be_put_back() {
+    let known = include_str!("sim/broken.rs");
+    let mut named = 0;
+    for caught in include_str!("../docs/disasters.md").split("(caught: ").skip(1) {
+        let names = caught.split(')').next().unwrap_or_default();
+        for name in names.split('`').skip(1).step_by(2) {
+            assert!(known.contains(&format!("    {name},\n")), "docs/disasters.md names {name}, which broken.rs lacks");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named}");
+}
