@@ -2,7 +2,7 @@
 //! client session go through all of it, so that the session has to survive as well.
 
 use super::made;
-use super::support::servers::{Kind, Options, Server, java_options, old_java_options, ostler};
+use super::support::servers::{Kind, Options, Server, java_options, old_java_options, ostler, wait_for};
 use super::support::setting;
 use ostler::client::{Acl, Client, CreateMode, Error, Op, Options as ClientOptions, Watch, open_acl, perms};
 use ostler::disk::Disk;
@@ -67,14 +67,17 @@ fn everything(client: &Client) -> BTreeMap<String, Seen> {
 /// The server comes back meanwhile.
 fn patiently<T>(mut ask: impl FnMut() -> Result<T, Error>) -> T {
     let mut last = None;
-    for _ in 0..50 {
-        match ask() {
-            Ok(answer) => return answer,
-            Err(error) => last = Some(error),
+    wait_for("an answer", WAIT, || match ask() {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            // Each kind once, for whoever reads why it was in vain.
+            if last.as_ref() != Some(&error) {
+                eprintln!("not answered: {error:?}");
+                last = Some(error);
+            }
+            None
         }
-        super::support::servers::pause(Duration::from_millis(200));
-    }
-    panic!("{last:?}");
+    })
 }
 
 /// The access lists that `write` uses.
