@@ -1,7 +1,7 @@
 //! What a server is told before it starts, checked, typed and with units: the only form in which settings travel.
 //!
-//! Each field names its key. A field exists when something in this build acts on it; keys without a field are in
-//! `keys.rs` with the reason.
+//! Each field names its key. Keys without a field are in `keys.rs` with the reason, and so is which of the fields nothing acts
+//! on yet.
 //!
 //! Runs on: the starting thread; read by all.
 
