@@ -26,8 +26,9 @@ impl ConnId {
 
     pub fn new(core: usize, slot: usize, generation: u32) -> ConnId {
         assert!((core as u64) < Self::LINKS && slot < 1 << 28);
-        // The generation is never 0, so neither is the whole.
-        ConnId((core as u64) << 54 | (slot as u64) << 26 | (generation as u64 & 0x3ff_ffff).max(1))
+        // Never 0, so neither is the whole; and never as the one before, or a late reply would be taken for another client's.
+        let generation = u64::from(generation) % Self::GENERATIONS + 1;
+        ConnId((core as u64) << 54 | (slot as u64) << 26 | generation)
     }
 
     /// Not a connection of this server's: a session that a learner's clients use, on the other side of that link.
@@ -42,6 +43,9 @@ impl ConnId {
     pub fn is_link(self) -> bool {
         self.0 >> 54 == Self::LINKS
     }
+
+    /// As many as 26 bits can tell apart without 0.
+    const GENERATIONS: u64 = (1 << 26) - 1;
 
     /// In place of a core's number, which is smaller.
     const LINKS: u64 = (1 << 10) - 1;
@@ -221,7 +225,19 @@ mod tests {
         let conn = ConnId::new(3, 70_000, 0);
         assert_ne!(conn, ConnId::NONE);
         assert_eq!((conn.core(), conn.slot()), (3, 70_000));
-        assert_ne!(ConnId::new(3, 70_000, 1), ConnId::new(3, 70_000, 2));
+    }
+
+    /// Also where the count goes beyond what is kept of it, and where it begins again.
+    #[test]
+    fn connections_that_follow_one_another_in_a_place_are_not_taken_for_one_another() {
+        for around in [1u32, 1 << 26, 2 << 26, 0] {
+            let ids: Vec<ConnId> =
+                (0..6).map(|at| ConnId::new(3, 70_000, around.wrapping_add(at).wrapping_sub(3))).collect();
+            for (at, id) in ids.iter().enumerate() {
+                assert!(*id != ConnId::NONE && (id.core(), id.slot()) == (3, 70_000));
+                assert!(!ids[..at].contains(id), "generations around {around}: {ids:?}");
+            }
+        }
     }
 
     #[test]
