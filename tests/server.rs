@@ -110,6 +110,16 @@ fn a_session_moves_to_the_new_connection_and_the_old_one_is_closed() {
     assert_eq!(second.frame(), None);
     let mut fourth = Raw::open(server.address).handshake(first.session, &first.password, 0);
     assert_eq!(fourth.session, first.session);
+    // One of another length is as wrong, also where it begins with the right one.
+    for len in [0, 15, 17, 1_000_000] {
+        let password: Vec<u8> = first.password.iter().copied().chain(std::iter::repeat(0)).take(len).collect();
+        let mut other = Raw::open(server.address).handshake(first.session, &password, 0);
+        assert_eq!((other.session, other.timeout_ms, other.password), (SessionId::NONE, 0, [0; 16]), "{len} bytes");
+        assert_eq!(other.frame(), None);
+        assert_eq!(fourth.frame(), None, "{len} bytes");
+        fourth = Raw::open(server.address).handshake(first.session, &first.password, 0);
+        assert_eq!(fourth.session, first.session);
+    }
     assert_eq!(fourth.call(&close(2)).err, 0);
     assert_eq!(fourth.frame(), None);
     let gone = Raw::open(server.address).handshake(first.session, &first.password, 0);

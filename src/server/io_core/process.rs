@@ -11,7 +11,7 @@ use crate::server::queue::Item;
 use crate::server::shared::Shared;
 use crate::session;
 use crate::tree::Tree;
-use crate::wire::client::{AuthPacket, ConnectRequest, ReplyHeader, RequestHeader, xid};
+use crate::wire::client::{AuthPacket, ConnectRequest, PASSWORD_BYTES, ReplyHeader, RequestHeader, xid};
 use crate::wire::writer::{Frame, Jute};
 use crate::wire::{ErrorCode, OpCode, Reader};
 use std::borrow::Cow;
@@ -243,7 +243,9 @@ impl Parts {
             session::negotiate(request.timeout_ms, settings.session_timeout_min_ms, settings.session_timeout_max_ms);
         connection.state = State::Connecting;
         connection.session = request.session;
-        let password = self.outgoing.keep(request.password.unwrap_or_default());
+        // One of another length is wrong whatever it says. It is looked at later, and would wait there in all its length.
+        let password = request.password.filter(|password| password.len() == PASSWORD_BYTES);
+        let password = self.outgoing.keep(password.unwrap_or_default());
         self.outgoing.items.push_back(Item::Connect {
             conn: connection.id,
             session: request.session,
