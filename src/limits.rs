@@ -12,9 +12,6 @@ pub const CONNECTION_OUTPUT_PAUSE: usize = 256 << 10;
 /// Unsent bytes after which a connection is closed (its session lives on): watch events can't be held back.
 pub const CONNECTION_OUTPUT_MAX: usize = 64 << 20;
 
-/// Bytes of a reply's body: a frame's length is an i32.
-pub const REPLY_MAX: usize = i32::MAX as usize - 1024;
-
 /// Writes that one connection may have in the pipeline before no more are taken from it.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
 
@@ -47,6 +44,11 @@ pub const READ_GUARD_BYTES: usize = 64 << 10;
 pub const MULTI_READ_BYTES: usize = 64 << 20;
 /// Entries of access lists that one multiRead goes through, each some 100 ns; the tree is held all the time.
 pub const MULTI_READ_WORK: usize = 500_000;
+/// Bytes of the reply to one getEphemerals, which has whole paths: far more than any client takes.
+pub const EPHEMERALS_BYTES: usize = 64 << 20;
+/// What going through them may take, in units of some 100 ns (`Asker::work`): a reply of that many bytes, or some millions of
+/// znodes, or fewer far down.
+pub const EPHEMERALS_WORK: usize = 4_000_000;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
 /// Requests, or as much work, after which a core looks at its sockets and its feed again, and sends what it has: some

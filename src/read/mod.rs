@@ -97,8 +97,6 @@ pub fn answer<'a>(
     let frame = Frame::reply(out, xid, zxid);
     let body_start = frame.bytes.len();
     let (code, keep_body) = match record(op, body, tree, watches, asker, frame.bytes) {
-        // Whole paths of ephemerals, of which the tree has only the names. No client could read so much.
-        Ok(()) if frame.bytes.len() - body_start > limits::REPLY_MAX => (ErrorCode::MARSHALLING_ERROR, false),
         Ok(()) => (ErrorCode::OK, true),
         Err(Refusal::Code(code)) => (code, false),
         Err(Refusal::CodeWithBody(code)) => (code, true),
@@ -208,17 +206,7 @@ fn record<'a>(
             let prefix = read_path(r)?.unwrap_or_default();
             // As Java's trim has it: without what is not above the space character.
             let all = matches!(prefix.trim_matches(|c| c <= ' '), "" | "/");
-            let start = out.len();
-            out.put_int(0);
-            let mut count = 0i32;
-            for path in tree.ephemerals(asker.session) {
-                asker.worked(1);
-                if all || path.starts_with(&*prefix) {
-                    out.put_text(&path);
-                    count += 1;
-                }
-            }
-            out[start..start + 4].copy_from_slice(&count.to_be_bytes());
+            ephemerals(tree, asker, (!all).then_some(&*prefix), out)?;
         }
         OpCode::MultiRead => multi_read(r, tree, asker, out)?,
         OpCode::WhoAmI => {
@@ -273,6 +261,30 @@ fn children(node: NodeRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     out.put_int(node.num_children() as i32);
     // No frame can hold more. ZooKeeper fails to serialise it and answers so.
     if node.encode_children(out, i32::MAX as usize - (1 << 20)) { Ok(()) } else { Err(NULL) }
+}
+
+/// The tree has only the names of these paths: one of a megabyte is in the path of each znode below it.
+fn ephemerals(tree: &Tree, asker: &Asker<'_>, prefix: Option<&str>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let start = out.len();
+    out.put_int(0);
+    let mut count = 0i32;
+    for node in tree.ephemeral_nodes(asker.session) {
+        let (len, names) = node.path_size();
+        asker.worked(1 + names / 4 + prefix.map_or(0, str::len) / 32);
+        if prefix.is_none_or(|prefix| node.path_starts_with(len, prefix)) {
+            if out.len() - start + len > limits::EPHEMERALS_BYTES {
+                return Err(NULL);
+            }
+            asker.worked(len / 32);
+            out.put_text(&node.path());
+            count += 1;
+        }
+        if asker.work() > limits::EPHEMERALS_WORK {
+            return Err(NULL);
+        }
+    }
+    out[start..start + 4].copy_from_slice(&count.to_be_bytes());
+    Ok(())
 }
 
 /// Each part is answered by itself; a watch that it asks for is not set (upstream ignores it). A reply that no client

@@ -4,7 +4,6 @@
 //! Whether a slot is the right one is settled by comparing names up to the root. The table is in parts, so that it grows
 //! a part at a time: no stop of seconds for a hundred million znodes at once.
 
-use super::node::NO_SLOT;
 use super::nodes::Nodes;
 use crate::random::{self, PARTS, fold, part_of};
 use hashbrown::HashTable;
@@ -263,13 +262,39 @@ fn has_path(nodes: &Nodes, slot: u32, path: &[u8]) -> bool {
     rest.is_empty()
 }
 
+/// Bytes of the path of a slot that is not the root, and the names in it.
+pub(super) fn path_size(nodes: &Nodes, slot: u32) -> (usize, usize) {
+    let up = |slot: &u32| Some(nodes[*slot as usize].parent).filter(|&parent| parent != ROOT);
+    let names = std::iter::successors(Some(slot), up).map(|slot| nodes[slot as usize].name_len() + 1);
+    names.fold((0, 0), |(bytes, names), name| (bytes + name, names + 1))
+}
+
+/// Whether the path of a slot, which has `len` bytes and is not the root's, begins with this.
+pub(super) fn path_starts_with(nodes: &Nodes, slot: u32, len: usize, prefix: &[u8]) -> bool {
+    let (mut slot, mut end) = (slot, len);
+    if prefix.len() > len {
+        return false;
+    }
+    while slot != ROOT {
+        let node = &nodes[slot as usize];
+        let name = nodes.name(node);
+        let start = end - name.len();
+        let differs = prefix.get(start..prefix.len().min(end)).is_some_and(|there| !name.starts_with(there));
+        if differs || prefix.get(start - 1).is_some_and(|&slash| slash != b'/') {
+            return false;
+        }
+        end = start - 1;
+        slot = node.parent;
+    }
+    true
+}
+
 /// The path of a slot; "/" for the root.
 pub(super) fn path_of(nodes: &Nodes, slot: u32) -> String {
     if slot == ROOT {
         return "/".into();
     }
-    let up = |slot: &u32| Some(nodes[*slot as usize].parent).filter(|&parent| parent != NO_SLOT);
-    let len = std::iter::successors(Some(slot), up).map(|slot| nodes[slot as usize].name_len() + 1).sum::<usize>() - 1;
+    let (len, _) = path_size(nodes, slot);
     let mut path = vec![0u8; len];
     let mut end = len;
     let mut slot = slot;

@@ -192,7 +192,12 @@ impl Tree {
 
     /// Paths of a session's ephemerals, in no order.
     pub fn ephemerals(&self, session: SessionId) -> impl Iterator<Item = String> {
-        self.owned.of_session(session).iter().map(|&slot| index::path_of(&self.nodes, slot))
+        self.ephemeral_nodes(session).map(|node| node.path())
+    }
+
+    /// In the same order.
+    pub fn ephemeral_nodes(&self, session: SessionId) -> impl Iterator<Item = NodeRef<'_>> {
+        self.owned.of_session(session).iter().map(|&slot| self.node_ref(slot))
     }
 
     /// Sessions that own a znode, in no order.
@@ -344,6 +349,16 @@ impl<'a> NodeRef<'a> {
     /// Its path; the root's is "/". Allocates.
     pub fn path(&self) -> String {
         index::path_of(&self.tree.nodes, self.slot)
+    }
+
+    /// Bytes of its path, and names in it: what it takes to put it together. Not of the root.
+    pub fn path_size(&self) -> (usize, usize) {
+        index::path_size(&self.tree.nodes, self.slot)
+    }
+
+    /// Whether its path, whose length `path_size` says, begins with this; without putting it together. Not of the root.
+    pub fn path_starts_with(&self, len: usize, prefix: &str) -> bool {
+        index::path_starts_with(&self.tree.nodes, self.slot, len, prefix.as_bytes())
     }
 
     /// Its number in this tree for as long as it lives. Another znode may have it afterwards.

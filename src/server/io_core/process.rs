@@ -300,6 +300,9 @@ impl Parts {
                 if self.has_much_output(slot) {
                     return Step::Wait(Wait::Output);
                 }
+                // It is held against each that is there already, and digested.
+                let work = self.connections[slot].auth.count() + body.len() / 32;
+                budget.requests += 1 + work / WORK_OF_A_REQUEST;
                 self.note_request(slot);
                 self.authenticate(slot, header.xid, body, shared)
             }
@@ -307,6 +310,7 @@ impl Parts {
                 if self.has_much_output(slot) {
                     return Step::Wait(Wait::Output);
                 }
+                budget.requests += 1;
                 self.note_request(slot);
                 self.sasl(slot, header.xid, body)
             }
