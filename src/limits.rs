@@ -6,7 +6,8 @@ pub const JUTE_MAXBUFFER: usize = 0xf_ffff;
 /// Bytes that a connection's input buffer holds beyond one frame before its socket is no longer read.
 pub const CONNECTION_INPUT_SLACK: usize = 64 << 10;
 
-/// Unsent bytes after which no more requests are read from a connection; its socket has to drain first.
+/// Unsent bytes after which no more requests are read from a connection; its socket has to drain first. That it sends something
+/// is noticed all the same: its session lives while it pings.
 pub const CONNECTION_OUTPUT_PAUSE: usize = 256 << 10;
 
 /// Unsent bytes after which a connection is closed (its session lives on): watch events can't be held back.

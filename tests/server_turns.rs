@@ -4,11 +4,15 @@
 mod raw;
 
 use ostler::clock;
+use ostler::ids::SessionId;
 use ostler::server::boot;
+use ostler::wire::client::ConnectRequest;
 use ostler::wire::client::xid::AUTH;
 use ostler::wire::writer::Jute;
 use ostler::wire::{OpCode, Reader};
-use raw::{Raw, config, create, ping, request};
+use raw::{Raw, config, create, get, ping, read, request};
+use std::io::{ErrorKind, Read};
+use std::time::Duration;
 
 const EPHEMERAL: i32 = 1;
 
@@ -152,6 +156,75 @@ fn identities_that_are_added_again_and_again_leave_room_for_others() {
         for _ in 0..AGAIN {
             assert_eq!(one.reply().err, 0);
         }
+    }
+    server.stop().unwrap();
+}
+
+fn connect_for(address: std::net::SocketAddr, timeout_ms: i32) -> Raw {
+    let mut raw = Raw::open(address);
+    let mut out = Vec::new();
+    let request = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: 0,
+        timeout_ms,
+        session: SessionId::NONE,
+        password: None,
+        read_only: None,
+    };
+    request.write(&mut out);
+    raw.send(&out);
+    assert!(raw.frame().is_some());
+    raw
+}
+
+/// More than sockets hold is on its way to both. One of them goes on to ping, the other says and takes nothing.
+#[test]
+fn who_reads_slowly_keeps_its_session_while_it_pings_and_who_is_silent_does_not() {
+    const TIMEOUT_MS: i32 = 3_000;
+    const READS: i32 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = config(dir.path(), 1);
+    quick.tick_time_ms = 50;
+    quick.min_session_timeout_ms = 100;
+    quick.max_session_timeout_ms = 1_000_000;
+    let server = boot::start(quick).unwrap();
+    let mut watcher = Raw::connect(server.address);
+    assert_eq!(watcher.call(&create(1, "/big", &vec![7; 1_000_000], 0)).err, 0);
+    let mut asks: Vec<u8> = (0..READS).flat_map(|xid| get(xid, "/big", false)).collect();
+    asks.extend(ping());
+    let mut slow = connect_for(server.address, TIMEOUT_MS);
+    assert_eq!(slow.call(&create(1, "/slow", b"", EPHEMERAL)).err, 0);
+    slow.send(&asks);
+    let mut pings = 1;
+    // Two silent ones in turn, for a time that the slow one does not outlive by chance.
+    for round in 0..2 {
+        let path = format!("/silent{round}");
+        let mut silent = connect_for(server.address, TIMEOUT_MS);
+        assert_eq!(silent.call(&create(1, &path, b"", EPHEMERAL)).err, 0);
+        assert_eq!(watcher.call(&read(1, OpCode::Exists, &path, true)).err, 0);
+        silent.send(&asks);
+        // The watcher's patience is the rhythm of the pings.
+        watcher.socket.set_read_timeout(Some(Duration::from_millis(TIMEOUT_MS as u64 / 6))).unwrap();
+        let started = clock::now();
+        while watcher.socket.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+            slow.send(&ping());
+            pings += 1;
+            assert!(clock::now().since(started).as_secs() < 60, "who takes nothing and says nothing lives for ever");
+        }
+        watcher.socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert_eq!(watcher.reply().xid, -1);
+        let taken = std::io::copy(&mut (&silent.socket).take(u64::MAX), &mut std::io::sink());
+        assert!(
+            taken.is_err() || taken.is_ok_and(|len| len < READS as u64 * 1_000_000),
+            "it was let go before its end"
+        );
+    }
+    assert_eq!(watcher.call(&read(2, OpCode::Exists, "/slow", false)).err, 0, "its session has expired");
+    for xid in 0..READS {
+        assert_eq!(slow.reply().xid, xid);
+    }
+    for _ in 0..pings {
+        assert_eq!(slow.reply().xid, -2);
     }
     server.stop().unwrap();
 }

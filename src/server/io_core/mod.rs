@@ -274,6 +274,16 @@ impl IoCore {
         }
         let connection = &mut self.parts.connections[slot];
         connection.half_closed |= event.is_read_closed();
+        let is_left = connection.readable || connection.wait == Wait::Output;
+        if event.is_readable() && is_left && !connection.half_closed && connection.state == State::Open {
+            // Something has come, and is left in its socket, perhaps since it reads slowly: all the same it is there, and
+            // pings. Who is gone sends nothing, and its system soon takes nothing more either.
+            if connection.is_forsaken(self.parts.now) {
+                return self.parts.doom(slot, process::FORSAKEN);
+            }
+            self.parts.heard_from(slot);
+        }
+        let connection = &mut self.parts.connections[slot];
         if (event.is_readable() || event.is_read_closed() || event.is_error()) && !connection.readable {
             connection.readable = true;
             self.readable.push(slot);

@@ -440,6 +440,8 @@ impl Parts {
     fn has_much_output(&mut self, slot: usize) -> bool {
         let has_much = self.connections[slot].output.len() > limits::CONNECTION_OUTPUT_PAUSE;
         if has_much {
+            // What it asks has to wait; that it says something counts at once.
+            self.heard_from(slot);
             self.wants_flush(slot);
         }
         has_much
