@@ -10,4 +10,4 @@ pub mod stream;
 pub use alarm::Alarm;
 pub use buffers::{Input, Output, Pool};
 pub use listener::{Port, listen, take_port};
-pub use stream::{BufferedStream, Lent, Readiness};
+pub use stream::{BufferedStream, INTERESTS, Lent, Readiness};

@@ -4,8 +4,10 @@
 //!
 //! The poll is edge-triggered: whoever is told that there is something to read reads until there is nothing more, or
 //! remembers that there is. That memory is here. A short read is the last of what was there, and costs no second one that
-//! would only say so (epoll(7)), unless the poll has told of the connection's end: it will not tell again.
+//! would only say so (epoll(7)), unless the poll has told of the connection's end: it will not tell again. Nor will it of what
+//! is behind urgent data, before which a read ends early; that byte itself the kernel passes over, as ZooKeeper's does.
 
+use mio::Interest;
 use mio::event::Event;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,22 +15,27 @@ use std::io::{self, ErrorKind, Read, Write};
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
+/// What the poll is asked about.
+pub const INTERESTS: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
 /// What the poll has said of a socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Readiness {
     pub readable: bool,
     pub writable: bool,
-    /// The other side sends no more: what is left to be read ends with that, or with an error.
-    pub ended: bool,
+    /// A short read is not the last of what was there. Either the other side sends no more, and what is left to be read ends
+    /// with that, or with an error; or there is urgent data on the way.
+    pub to_the_end: bool,
 }
 
 impl From<&Event> for Readiness {
     fn from(event: &Event) -> Readiness {
         let ended = event.is_read_closed() || event.is_error();
+        let to_the_end = ended || event.is_priority();
         Readiness {
-            readable: event.is_readable() || ended,
+            readable: event.is_readable() || to_the_end,
             writable: event.is_writable() || event.is_write_closed() || event.is_error(),
-            ended,
+            to_the_end,
         }
     }
 }
@@ -45,7 +52,7 @@ pub struct BufferedStream {
     sent: usize,
     readable: bool,
     writable: bool,
-    ended: bool,
+    to_the_end: bool,
     /// What has arrived was not decoded to its end.
     unfinished: bool,
 }
@@ -77,7 +84,7 @@ impl BufferedStream {
             sent: 0,
             readable: connected,
             writable: connected,
-            ended: false,
+            to_the_end: false,
             unfinished: false,
         }
     }
@@ -91,7 +98,7 @@ impl BufferedStream {
     pub fn note(&mut self, readiness: Readiness) {
         self.readable |= readiness.readable;
         self.writable |= readiness.writable;
-        self.ended |= readiness.ended;
+        self.to_the_end |= readiness.to_the_end;
     }
 
     /// Whether a connection that was begun is there; an error if it was refused.
@@ -126,7 +133,7 @@ impl BufferedStream {
             self.end += *read.as_ref().unwrap_or(&0);
             match read {
                 Ok(0) => return Ok(false),
-                Ok(count) => self.readable = self.ended || count == READ_BYTES,
+                Ok(count) => self.readable = self.to_the_end || count == READ_BYTES,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -225,7 +232,7 @@ impl BufferedStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mio::{Events, Interest, Poll, Token};
+    use mio::{Events, Poll, Token};
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -246,7 +253,7 @@ mod tests {
             accepted.set_nonblocking(true).unwrap();
             let poll = Poll::new().unwrap();
             let mut stream = BufferedStream::new(TcpStream::from_std(accepted), true);
-            poll.registry().register(stream.source(), Token(0), Interest::READABLE | Interest::WRITABLE).unwrap();
+            poll.registry().register(stream.source(), Token(0), INTERESTS).unwrap();
             Watched { poll, stream }
         }
 
@@ -276,6 +283,19 @@ mod tests {
         let mut watched = Watched::new(accepted);
         assert!(!watched.fill_until(|stream, alive| !stream.input().is_empty() || !alive));
         assert_eq!(watched.stream.input(), b"half a packet");
+    }
+
+    #[test]
+    fn what_is_behind_urgent_data_is_read_though_the_poll_says_nothing_more() {
+        let (mut peer, accepted) = connected();
+        peer.set_nodelay(true).unwrap();
+        peer.write_all(b"before").unwrap();
+        assert_eq!(socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap(), 1);
+        peer.write_all(b"behind").unwrap();
+        // On this machine it is there at once. If it were not, the poll would tell of it, and the test would show less.
+        let mut watched = Watched::new(accepted);
+        assert!(watched.fill_until(|stream, _| stream.input().len() == 12));
+        assert_eq!(watched.stream.input(), b"beforebehind");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId};
-use crate::net::{BufferedStream, Readiness};
+use crate::net::{BufferedStream, INTERESTS, Readiness};
 use crate::server::ensemble::quorum_net::ACCEPT_PAUSE_MS;
 use crate::server::ensemble::resolver::Resolver;
 use crate::server::log_rate::LogRate;
@@ -239,7 +239,7 @@ impl ElectionNet {
 
     fn register(&self, stream: &mut TcpStream, conn: ConnId) -> bool {
         let token = Token(CONNS + conn.0 as usize);
-        self.registry.register(stream, token, Interest::READABLE | Interest::WRITABLE).is_ok()
+        self.registry.register(stream, token, INTERESTS).is_ok()
     }
 
     fn resolved(&mut self, conn: ConnId, answer: Result<Vec<SocketAddr>, String>, now: Now) {

@@ -10,7 +10,7 @@
 use crate::clock::Now;
 use crate::config::servers::ServerLine;
 use crate::fatal::Fatal;
-use crate::net::{BufferedStream, Port, Readiness};
+use crate::net::{BufferedStream, INTERESTS, Port, Readiness};
 use crate::server::ensemble::resolver::Resolver;
 use crate::zab::leader::Link;
 use mio::net::{TcpListener, TcpStream};
@@ -195,7 +195,7 @@ impl QuorumNet {
                     let link = Link(self.next_link);
                     self.next_link += 1;
                     let token = Token(LINKS + link.0 as usize);
-                    if self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_ok() {
+                    if self.registry.register(&mut stream, token, INTERESTS).is_ok() {
                         self.links.insert(link, BufferedStream::new(stream, true));
                         new.push(link);
                     }
@@ -260,15 +260,13 @@ impl QuorumNet {
         let round = self.attempts as usize / self.target.as_ref().map_or(1, |target| target.addresses.len());
         let address = self.addresses[round % count];
         match TcpStream::connect(address) {
-            Ok(mut stream) => {
-                match self.registry.register(&mut stream, LEADER, Interest::READABLE | Interest::WRITABLE) {
-                    Ok(()) => {
-                        let until = now.plus_ms(CONNECT_MS);
-                        self.dial = Dial::Connecting(BufferedStream::new(stream, false), until);
-                    }
-                    Err(_) => self.wait(now),
+            Ok(mut stream) => match self.registry.register(&mut stream, LEADER, INTERESTS) {
+                Ok(()) => {
+                    let until = now.plus_ms(CONNECT_MS);
+                    self.dial = Dial::Connecting(BufferedStream::new(stream, false), until);
                 }
-            }
+                Err(_) => self.wait(now),
+            },
             Err(_) => self.wait(now),
         }
     }
