@@ -291,6 +291,47 @@ fn two_histories_in_one_directory_are_refused() {
     foreign(&disk, "zookeeper.imported");
 }
 
+/// ZooKeeper makes a log as long as it will get and writes into it: neither its length nor its beginning tell.
+#[test]
+fn what_zookeeper_appends_to_a_log_that_was_taken_over_is_noticed() {
+    let padded = [LOG, &[0; 8192]].concat();
+    let places = places(LOG);
+    let record = LOG[places[places.len() - 2]..].to_vec();
+    let append = |disk: &SimDisk| {
+        disk.damage(&dir().join("log.1"), |bytes| bytes[LOG.len()..][..record.len()].copy_from_slice(&record));
+    };
+    let refused = |taken: Result<TakeOver, Fatal>| match taken {
+        Err(Fatal::ForeignData { file, problem }) => {
+            assert_eq!(file, dir().join("log.1"));
+            problem
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("taken"),
+    };
+    for snapshot in [None, Some(("snapshot.16a", SNAPSHOT))] {
+        let disk = disk_with(&[("log.1", &*padded)]);
+        if let Some((name, bytes)) = snapshot {
+            disk.put(&dir().join(name), bytes.to_vec());
+        }
+        assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+        assert!(matches!(take(&disk), Ok(TakeOver::Before)));
+        append(&disk);
+        assert!(refused(take(&disk)).contains("after its data had been taken over"));
+    }
+
+    // While it is read: nothing is made of it.
+    let disk = disk_with(&[("log.1", &padded)]);
+    let mut has_appended = false;
+    let taken = take_over(&disk, dirs(), options(), false, &mut |_, _| {
+        if !std::mem::replace(&mut has_appended, true) {
+            append(&disk);
+        }
+    });
+    assert!(refused(taken).contains("while"));
+    assert_eq!(our_files(&disk, dirs()).unwrap(), [Path::new(""); 0]);
+    assert!(matches!(take(&disk), Ok(TakeOver::Done(_))));
+}
+
 #[test]
 fn a_crash_at_any_step_of_a_take_over_leaves_one_that_can_be_done_again() {
     let files = [("snapshot.16a", SNAPSHOT), ("log.1", LOG)];

@@ -14,7 +14,9 @@
 //!
 //! A ZooKeeper server that is started again on such a directory sees only its own files, and goes on from where it was:
 //! two histories. So the file also says what ZooKeeper's files looked like, and a server that finds one that has changed
-//! or is new refuses to start. (That ZooKeeper does not notice, we can't help; `ostler export` is the way back.)
+//! or is new refuses to start. (That ZooKeeper does not notice, we can't help; `ostler export` is the way back.) Logs that
+//! ZooKeeper may write into are summed up whole: it makes them as long as they will get, so neither their length nor their
+//! beginning tells. The looks are taken before anything is read and compared afterwards: a server that is running still writes.
 //!
 //! Where files of another directory are taken over (`import_from`), the file is there only as long as that is not finished.
 //!
@@ -42,6 +44,8 @@ const FIRST_LINE: &str = "ostler: data of Apache ZooKeeper, taken over";
 const QUARANTINE: &str = "quarantine";
 /// Bytes at the beginning of a file of ZooKeeper's by which it is known again.
 const HEAD: usize = 4096;
+/// In front of a checksum of all bytes.
+const WHOLE: &str = "whole:";
 /// Records that are copied in one group.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -62,8 +66,16 @@ pub enum TakeOver {
     Done(Report),
 }
 
-/// What ZooKeeper's files look like: lengths and checksums of their beginnings, by name.
-type Looks = BTreeMap<String, (u64, u32)>;
+/// What ZooKeeper's files look like, by name.
+type Looks = BTreeMap<String, Look>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Look {
+    len: u64,
+    /// Of all bytes, or of the first `HEAD`.
+    crc: u32,
+    whole: bool,
+}
 
 #[derive(PartialEq, Eq, Debug)]
 struct Marker {
@@ -161,23 +173,20 @@ pub fn take_over<D: Disk>(
             return Err(Fatal::ForeignData { file: marker_path, problem });
         }
         (Some(marker), Some(_)) => {
-            let looks = look(disk, dirs, &files)?;
-            let changed = looks.iter().find(|(name, look)| marker.looks.get(*name) != Some(look));
-            return match changed {
-                None => Ok(TakeOver::Before),
-                Some((name, _)) => {
-                    let problem =
-                        format!("ZooKeeper has written it after its data had been taken over at zxid {}", marker.zxid);
-                    Err(Fatal::ForeignData { file: place(dirs, name), problem })
-                }
-            };
+            let problem =
+                format!("ZooKeeper has written it after its data had been taken over at zxid {}", marker.zxid);
+            refuse_changed(disk, dirs, &files, &marker.looks, problem)?;
+            return Ok(TakeOver::Before);
         }
     }
+    let looks = look(disk, dirs, &files, None)?;
     let Some(imported) = import(disk, dirs.snapshots, dirs.log, options, progress)? else {
         return Ok(TakeOver::Nothing);
     };
+    let problem = "it was written while it was read; stop the ZooKeeper server first";
+    refuse_changed(disk, dirs, &Files::list(disk, dirs.snapshots, dirs.log)?, &looks, problem.into())?;
     let (choice, zxid) = (Choice::of(&options), imported.tree.zxid());
-    let mut marker = Marker { done: false, choice, zxid, looks: look(disk, dirs, &files)? };
+    let mut marker = Marker { done: false, choice, zxid, looks };
     marker.store(disk, &marker_path)?;
     remove_ours(disk, dirs)?;
     let report = import_into(disk, dirs, dirs, options, imported)?;
@@ -326,9 +335,29 @@ fn place(dirs: Dirs<'_>, name: &str) -> PathBuf {
     if name.starts_with("log.") { dirs.log.join(name) } else { dirs.snapshots.join(name) }
 }
 
-fn look<D: Disk>(disk: &D, dirs: Dirs<'_>, files: &Files) -> Result<Looks, Fatal> {
+/// An error with this `problem` if a file is new or does not look any more as it did. One that is gone is none.
+fn refuse_changed<D: Disk>(
+    disk: &D,
+    dirs: Dirs<'_>,
+    files: &Files,
+    before: &Looks,
+    problem: String,
+) -> Result<(), Fatal> {
+    let looks = look(disk, dirs, files, Some(before))?;
+    match looks.iter().find(|(name, look)| before.get(*name) != Some(look)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Fatal::ForeignData { file: place(dirs, name), problem }),
+    }
+}
+
+/// What the files look like, as far as each was looked at `before`. For the first time that is whole for the logs behind the
+/// newest snapshot, which are read at an import anyway and are all that ZooKeeper may go on writing into.
+fn look<D: Disk>(disk: &D, dirs: Dirs<'_>, files: &Files, before: Option<&Looks>) -> Result<Looks, Fatal> {
     let mut looks = Looks::new();
+    let newest = files.snapshots.first().map_or(Zxid::ZERO, |snapshot| snapshot.zxid);
+    let appended = &files.logs[first_log(files, newest)..];
     let epochs = [CURRENT_EPOCH, ACCEPTED_EPOCH].map(|name| dirs.snapshots.join(name));
+    let mut piece = vec![0; D::PIECE_BYTES];
     for path in files.paths().chain(epochs.iter().map(PathBuf::as_path)) {
         let io = |error| disk::fatal(path, 0, error);
         let file = match disk.open_to_read(path) {
@@ -336,11 +365,22 @@ fn look<D: Disk>(disk: &D, dirs: Dirs<'_>, files: &Files) -> Result<Looks, Fatal
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(io(error)),
         };
-        let len = file.len().map_err(io)?;
-        let mut head = vec![0; len.min(HEAD as u64) as usize];
-        file.read_at(0, &mut head).map_err(io)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        looks.insert(name, (len, crc32c::crc32c(&head)));
+        let whole = match before {
+            // A new file is an error whatever is in it.
+            Some(before) => before.get(&name).is_some_and(|look| look.whole),
+            None => appended.iter().any(|log| log.path == path),
+        };
+        let len = file.len().map_err(io)?;
+        let (mut at, mut crc) = (0, 0);
+        let end = if whole { len } else { len.min(HEAD as u64) };
+        while at < end {
+            let count = (end - at).min(piece.len() as u64) as usize;
+            file.read_at(at, &mut piece[..count]).map_err(io)?;
+            crc = crc32c::crc32c_append(crc, &piece[..count]);
+            at += count as u64;
+        }
+        looks.insert(name, Look { len, crc, whole });
     }
     Ok(looks)
 }
@@ -357,8 +397,8 @@ impl Marker {
             state += " accept-digests";
         }
         let _ = writeln!(text, "{state} zxid {:#x}", self.zxid.0);
-        for (name, (len, crc)) in &self.looks {
-            let _ = writeln!(text, "{len} {crc:08x} {name}");
+        for (name, Look { len, crc, whole }) in &self.looks {
+            let _ = writeln!(text, "{len} {}{crc:08x} {name}", if *whole { WHOLE } else { "" });
         }
         let _ = writeln!(text, "crc32c {:08x}", crc32c::crc32c(text.as_bytes()));
         disk::replace_file(disk, path, text.as_bytes())
@@ -390,8 +430,11 @@ impl Marker {
         let mut looks = Looks::new();
         for line in lines {
             let mut words = line.splitn(3, ' ');
-            let (len, crc) = (words.next()?.parse().ok()?, u32::from_str_radix(words.next()?, 16).ok()?);
-            looks.insert(words.next()?.to_owned(), (len, crc));
+            let (len, crc) = (words.next()?.parse().ok()?, words.next()?);
+            // A file of an earlier version has none of these; then a log's beginning has to do.
+            let (whole, crc) = crc.strip_prefix(WHOLE).map_or((false, crc), |crc| (true, crc));
+            let crc = u32::from_str_radix(crc, 16).ok()?;
+            looks.insert(words.next()?.to_owned(), Look { len, crc, whole });
         }
         let number = |digits: &str| u64::from_str_radix(digits, 16).ok().map(Zxid);
         let mut words = state.split(' ');
@@ -417,7 +460,10 @@ mod tests {
         let disk = crate::disk::sim::SimDisk::new();
         let path = Path::new("/d/zookeeper.imported");
         disk.create_dir(Path::new("/d")).unwrap();
-        let looks = [("snapshot.16a".to_owned(), (3665, 7)), ("log.1 ".to_owned(), (0, u32::MAX))].into();
+        let look = |len, crc, whole| Look { len, crc, whole };
+        let looks =
+            [("snapshot.16a", look(3665, 7, false)), ("log.1 ", look(0, u32::MAX, false)), ("log.2", look(9, 1, true))];
+        let looks = looks.map(|(name, look)| (name.to_owned(), look)).into();
         let mut marker = Marker { done: true, choice: Choice::default(), zxid: Zxid(0x1_0000_0000), looks };
         for (done, up_to, accept_digests) in [
             (false, None, false),
@@ -436,5 +482,24 @@ mod tests {
             assert_eq!(Marker::parse(&changed), None, "{at}");
             assert_eq!(Marker::parse(&bytes[..at]), None, "{at}");
         }
+    }
+
+    #[test]
+    fn a_note_of_an_earlier_version_still_counts() {
+        let dir = Path::new("/d");
+        let dirs = Dirs { snapshots: dir, log: dir };
+        let disk = crate::disk::sim::SimDisk::new();
+        disk.create_dir(dir).unwrap();
+        let mut bytes = vec![7; 9000];
+        disk.put(&dir.join("log.1"), bytes.clone());
+        let mut text = format!("{FIRST_LINE}\ndone zxid 0x5\n9000 {:08x} log.1\n", crc32c::crc32c(&bytes[..HEAD]));
+        let _ = writeln!(text, "crc32c {:08x}", crc32c::crc32c(text.as_bytes()));
+        let marker = Marker::parse(text.as_bytes()).unwrap();
+        let files = Files::list(&disk, dir, dir).unwrap();
+        let refuse = || refuse_changed(&disk, dirs, &files, &marker.looks, "changed".into());
+        refuse().unwrap();
+        bytes[HEAD - 1] = 8;
+        disk.put(&dir.join("log.1"), bytes);
+        assert!(matches!(refuse(), Err(Fatal::ForeignData { .. })));
     }
 }
