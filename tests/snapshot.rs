@@ -345,6 +345,23 @@ fn a_purge_counts_sound_snapshots_and_not_names() {
 }
 
 #[test]
+fn a_snapshot_that_somebody_else_removes_during_a_purge_is_no_error_and_not_damaged() {
+    let trees: Vec<Tree> = (1..=4).map(|count| grown(9, count * 40)).collect();
+    let path = |at: usize| snapshot_path(dir(), trees[at].zxid());
+    // One that was to go; and one that was to be read, instead of which an older one is kept.
+    for (opened, gone, oldest, removed) in [(2, 0, 2, 1), (2, 2, 1, 1)] {
+        let disk = disk();
+        for tree in &trees {
+            snapshot(&disk, tree, &SESSIONS).unwrap();
+        }
+        disk.lose_at_open(&path(opened), &path(gone));
+        let kept = Keeper::new(disk.clone(), dir()).purge(2).unwrap();
+        assert_eq!((kept.oldest, kept.removed, kept.damaged), (Some(trees[oldest].zxid()), removed, vec![]), "{gone}");
+        assert_eq!(ostler::snapshot::list(&disk, dir()).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn a_full_disk_is_an_error_that_gives_the_room_back_and_thaws_the_tree() {
     let disk = disk();
     let tree = grown(2, 300);

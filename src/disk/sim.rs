@@ -67,6 +67,12 @@ struct World {
     capacity: Option<u64>,
     read_only: bool,
     bad_sectors: BTreeSet<(usize, u64)>,
+    /// Files of somebody else's, which may be read.
+    foreign: BTreeSet<usize>,
+    /// Files of somebody else's, which may not.
+    forbidden: BTreeSet<usize>,
+    /// When a file of the first name is opened next, the second name goes.
+    lose_at_open: Option<(PathBuf, PathBuf)>,
 }
 
 #[derive(Clone, Default)]
@@ -144,6 +150,8 @@ impl SimDisk {
         };
         found.durable_names = found.names.clone();
         found.bad_sectors = world.bad_sectors.clone();
+        found.foreign = world.foreign.clone();
+        found.forbidden = world.forbidden.clone();
         SimDisk { world: Arc::new(Mutex::new(found)) }
     }
 
@@ -194,6 +202,26 @@ impl SimDisk {
         let mut world = self.lock_world();
         let inode = world.names[path];
         world.bad_sectors.insert((inode, sector));
+    }
+
+    /// Makes a file somebody else's: it can be read, renamed and removed; opened to be changed it can't (EACCES).
+    pub fn give_away(&self, path: &Path) {
+        let mut world = self.lock_world();
+        let inode = world.names[path];
+        world.foreign.insert(inode);
+    }
+
+    /// Makes a file somebody else's that can't be read either.
+    pub fn forbid(&self, path: &Path) {
+        self.give_away(path);
+        let mut world = self.lock_world();
+        let inode = world.names[path];
+        world.forbidden.insert(inode);
+    }
+
+    /// Lets somebody else remove the file `gone`, durably, right before `opened` is opened for reading next.
+    pub fn lose_at_open(&self, opened: &Path, gone: &Path) {
+        self.lock_world().lose_at_open = Some((opened.to_owned(), gone.to_owned()));
     }
 
     /// Changes a file behind everyone's back, on the disk and in memory: flipped bits, zeroed sectors, sectors that were
@@ -280,12 +308,22 @@ impl Disk for SimDisk {
         let missing = !self.lock_world().names.contains_key(path);
         let world = if missing { self.operate()? } else { self.operate_to_write()? };
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if world.foreign.contains(&inode) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()));
+        }
         Ok(SimFile { disk: self.clone(), inode })
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<SimFile> {
-        let world = self.operate()?;
+        let mut world = self.operate()?;
+        if let Some((_, gone)) = world.lose_at_open.take_if(|(opened, _)| opened == path) {
+            world.names.remove(&gone);
+            world.durable_names.remove(&gone);
+        }
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if world.forbidden.contains(&inode) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()));
+        }
         Ok(SimFile { disk: self.clone(), inode })
     }
 

@@ -23,6 +23,7 @@ use crate::disk::{self, Disk};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A snapshot that isn't finished. Whatever it holds, it is no snapshot.
@@ -96,9 +97,13 @@ impl<D: Disk> Keeper<D> {
         let (mut sound, mut damaged) = (0, Vec::new());
         let mut oldest = None;
         for (at, &zxid) in all.iter().enumerate() {
-            if !self.is_sound(zxid)? {
-                damaged.push(zxid);
-                continue;
+            match self.is_sound(zxid)? {
+                Some(true) => {}
+                Some(false) => {
+                    damaged.push(zxid);
+                    continue;
+                }
+                None => continue,
             }
             sound += 1;
             if sound == keep {
@@ -107,28 +112,35 @@ impl<D: Disk> Keeper<D> {
             }
         }
         let Some((at, oldest)) = oldest else { return Ok(Kept { oldest: None, removed: 0, damaged }) };
-        let gone = &all[at + 1..];
+        let (gone, mut removed) = (&all[at + 1..], 0);
         for &zxid in gone.iter().rev() {
             let path = snapshot_path(&self.dir, zxid);
-            self.disk.remove(&path).map_err(|error| disk::fatal(&path, 0, error))?;
+            match self.disk.remove(&path) {
+                // Reading the newer ones takes long, and an operator may have wanted the room sooner.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(disk::fatal(&path, 0, error)),
+                Ok(()) => removed += 1,
+            }
             self.verified.remove(&zxid);
         }
         if !gone.is_empty() {
             self.disk.sync_dir(&self.dir).map_err(|error| disk::sync_failed(&self.dir, error))?;
         }
-        Ok(Kept { oldest: Some(oldest), removed: gone.len(), damaged })
+        Ok(Kept { oldest: Some(oldest), removed, damaged })
     }
 
-    fn is_sound(&mut self, zxid: Zxid) -> Result<bool, Fatal> {
+    /// `None` if somebody else has taken it away.
+    fn is_sound(&mut self, zxid: Zxid) -> Result<Option<bool>, Fatal> {
         if self.verified.contains(&zxid) {
-            return Ok(true);
+            return Ok(Some(true));
         }
         match verify(&self.disk, &snapshot_path(&self.dir, zxid)) {
             Ok(_) => {
                 self.verified.insert(zxid);
-                Ok(true)
+                Ok(Some(true))
             }
-            Err(Fatal::SnapshotCorrupt { .. } | Fatal::OtherVersion { .. } | Fatal::Io { .. }) => Ok(false),
+            Err(Fatal::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(Fatal::SnapshotCorrupt { .. } | Fatal::OtherVersion { .. } | Fatal::Io { .. }) => Ok(Some(false)),
             Err(fatal) => Err(fatal),
         }
     }
