@@ -10,8 +10,8 @@ use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
 use ostler::ids::{Epoch, Zxid};
-use ostler::log::Log;
 use ostler::log::epochs::Epochs;
+use ostler::log::Log;
 use ostler::random::Rng;
 use ostler::snapshot::snapshot_path;
 use ostler::storage::{self, Install, Quarantine};
@@ -175,6 +175,29 @@ fn s19_a_sector_that_can_not_be_read_quarantines() {
             assert_eq!((found.last(), quarantine), (model.last(), None), "{}", path.display());
         }
     }
+}
+
+/// A segment that may only be read is as good as any other.
+#[test]
+fn segments_of_somebody_else_are_not_set_aside() {
+    let (disk, ..) = filled();
+    let newest = live(&disk);
+    disk.damage(&segment(newest), |bytes| bytes[600] ^= 1);
+    let set_aside = |disk: &SimDisk| {
+        let ((_, found, _), quarantine) = start(disk).unwrap();
+        assert!(quarantine.is_some());
+        let names = disk.list(dir()).unwrap();
+        (found.last(), names.into_iter().filter(|name| name.starts_with("damaged.")).collect::<Vec<_>>())
+    };
+    let foreign = copy(&disk);
+    for number in 1..newest {
+        if foreign.contents(&segment(number)).is_some() {
+            foreign.give_away(&segment(number));
+        }
+    }
+    let (last, aside) = set_aside(&foreign);
+    assert!(last > Zxid::ZERO);
+    assert_eq!((last, aside), set_aside(&disk));
 }
 
 #[test]

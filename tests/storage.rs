@@ -10,7 +10,7 @@ use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
 use ostler::fatal::Fatal;
 use ostler::ids::Zxid;
-use ostler::log::{Log, TruncateError};
+use ostler::log::{Batch, Log, TruncateError};
 use ostler::random::Rng;
 use ostler::snapshot::snapshot_path;
 use ostler::storage::{self, Install};
@@ -190,6 +190,40 @@ fn a_purge_that_comes_late_does_not_harm_the_new_log() {
 }
 
 /// Takes the history back to `to`.
+/// As after a start by another user: readable, and not to be written to.
+#[test]
+fn segments_of_somebody_else_are_purged_and_read_and_not_used_again() {
+    let (disk, _, snapshots) = with_snapshots(false);
+    let (mut log, _) = started(&disk);
+    let place = |kind: &str, number: u64| dir().join(format!("{kind}.{number:016x}"));
+    for number in 1..log.segments() as u64 {
+        disk.give_away(&place("segment", number));
+    }
+    let mut cursor = log.view().read_after(Zxid::ZERO).unwrap();
+    let mut batch = Batch::new();
+    while cursor.position() < log.durable() {
+        cursor.read(log.durable(), 1000, &mut batch).unwrap();
+    }
+    drop(cursor);
+    let purge = log.purge(snapshots[0]);
+    let gone = purge.len() as u64;
+    assert!(gone > 2);
+    purge.run().unwrap();
+    for number in 1..=gone {
+        assert_eq!(disk.contents(&place("segment", number)), None);
+        assert_eq!(disk.contents(&place("recycled", number)), None);
+    }
+    // An earlier version has kept one all the same.
+    disk.put(&place("recycled", 2), vec![7; SIZES.segment as usize]);
+    disk.give_away(&place("recycled", 2));
+    let mut model = Model { records: vec![(log.durable(), Vec::new())], ..Model::default() };
+    for _ in 0..40 {
+        model.append(&mut log, 4, 4).unwrap();
+        log.prepare_next().unwrap();
+    }
+    assert_eq!(disk.contents(&place("recycled", 2)), None);
+}
+
 fn truncate(disk: &SimDisk, to: Zxid, told: &mut bool) -> Result<(), Fatal> {
     let (mut log, _) = start(disk)?;
     match storage::truncate(disk, &dirs(), &mut log, to) {

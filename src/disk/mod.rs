@@ -111,6 +111,11 @@ pub trait File: Send + Sync {
         Ok(())
     }
 
+    /// Whether somebody else would see what is written: the file has another name, or is open elsewhere, as far as can be told.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Makes the next reads come from the disk and not from memory, as far as that can be had: after a failed sync of
     /// an earlier process the memory may hold what the disk never got. Dirty pages stay.
     fn forget_cached(&self);

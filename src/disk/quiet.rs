@@ -185,6 +185,10 @@ impl File for QuietFile {
         self.then_rest(done)
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     fn forget_cached(&self) {
         self.inner.forget_cached();
     }

@@ -213,6 +213,10 @@ impl File for RealFile {
         zero(&self.file, from, to)
     }
 
+    fn is_shared(&self) -> bool {
+        removal::is_shared(&self.file)
+    }
+
     fn forget_cached(&self) {
         let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
     }

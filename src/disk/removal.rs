@@ -9,7 +9,8 @@
 #![allow(unsafe_code)]
 
 use super::real::open_regular;
-use nix::libc::{F_GETLEASE, F_SETLEASE, F_WRLCK, SIGURG, c_int, fcntl};
+use nix::errno::Errno;
+use nix::libc::{F_GETLEASE, F_SETLEASE, F_UNLCK, F_WRLCK, SIGURG, c_int, fcntl};
 use std::fs::{File, OpenOptions, remove_file};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -48,6 +49,25 @@ fn shrink(file: &File, rest: impl Fn()) {
         }
         rest();
     }
+}
+
+/// Whether a file that is open here has another name, or is open elsewhere as far as the kernel says.
+pub fn is_shared(file: &File) -> bool {
+    if file.metadata().is_ok_and(|found| found.nlink() > 1) {
+        return true;
+    }
+    if !tells_all_openers(file) {
+        return false;
+    }
+    // Who has no right to a lease learns nothing.
+    let taken = take_lease(file);
+    let shared = !taken && Errno::last() == Errno::EAGAIN;
+    if taken {
+        // Who opens it from here on finds a name of ours.
+        // SAFETY: the call has a number for an argument, and the descriptor is open as long as `file` is borrowed.
+        unsafe { fcntl(file.as_raw_fd(), F_SETLEASE, F_UNLCK) };
+    }
+    shared
 }
 
 /// Whether the kernel knows of everyone who has the file open. It doesn't where the files are another kernel's, or another
@@ -138,6 +158,24 @@ mod tests {
         drop(file);
         remove(&path, || ()).unwrap();
         assert!(map[..] == bytes[..]);
+    }
+
+    #[test]
+    fn a_file_with_another_name_or_a_reader_is_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("file"), folder.path().join("backup"));
+        large(&path);
+        let file = open_regular(&path, OpenOptions::new().read(true).write(true)).unwrap();
+        // Twice: nothing of the question stays.
+        assert!(!is_shared(&file) && !is_shared(&file));
+        fs::hard_link(&path, &other).unwrap();
+        assert!(is_shared(&file));
+        fs::remove_file(&other).unwrap();
+        assert!(!is_shared(&file));
+        let reader = File::open(&path).unwrap();
+        assert!(is_shared(&file) || !tells_all_openers(&file));
+        drop(reader);
+        assert!(!is_shared(&file));
     }
 
     #[test]

@@ -158,7 +158,18 @@ impl<D: Disk> Shared<D> {
         for number in names.iter().filter_map(|name| recycled_number(name)) {
             let path = recycled_path(&self.dir, number);
             let io = |e| disk::fatal(&path, bytes, e);
-            let mut file = self.disk.open(&path).map_err(io)?;
+            let mut file = match self.disk.open(&path) {
+                // Somebody's who keeps us from writing to it, or a copy's: a file that nothing needs is no reason to stop.
+                Err(_) => {
+                    self.discard(&path);
+                    continue;
+                }
+                Ok(file) if file.is_shared() => {
+                    self.discard(&path);
+                    continue;
+                }
+                Ok(file) => file,
+            };
             if file.len().map_err(io)? != bytes {
                 continue;
             }
@@ -167,6 +178,13 @@ impl<D: Disk> Shared<D> {
             return Ok(Some(file));
         }
         Ok(None)
+    }
+
+    /// Takes a purged segment away that can't be used again.
+    fn discard(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path) {
+            tracing::warn!("{}: can neither be used again nor removed: {error}", path.display());
+        }
     }
 }
 
@@ -181,7 +199,7 @@ impl<D: Disk> Purge<D> {
     }
 
     /// Takes the files away, oldest first, so that a crash on the way leaves a log without a gap: a few are renamed for
-    /// reuse, the others removed, and those that a cursor is reading.
+    /// reuse, the others removed, and those that a cursor is reading or that somebody else has or owns.
     pub fn run(self) -> Result<(), Fatal> {
         let Shared { disk, dir, sizes, slot, index } = &*self.shared;
         // Not at the same time as `prepare`, which takes from the same names.
@@ -191,7 +209,7 @@ impl<D: Disk> Purge<D> {
         for &number in &self.numbers {
             let path = segment_path(dir, number);
             let io = |e| disk::fatal(&path, 0, e);
-            let bytes = match disk.open(&path) {
+            let bytes = match disk.open_to_read(&path) {
                 Ok(file) => file.len().map_err(io)?,
                 // A truncation or another history came first.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -200,7 +218,9 @@ impl<D: Disk> Purge<D> {
             let right_size = bytes == sizes.segment;
             // The log has let go of it, so nobody begins to read it now; who has begun goes on in a file without a name.
             let is_read = index.lock().is_read(number);
-            if right_size && kept < RECYCLED_MAX && !is_read {
+            // What is used again is written over: it has to be ours, and nobody else's too. (A copy of a directory may be links.)
+            let is_ours = || disk.open(&path).is_ok_and(|file| !file.is_shared());
+            if right_size && kept < RECYCLED_MAX && !is_read && is_ours() {
                 disk.rename(&path, &recycled_path(dir, number)).map_err(io)?;
                 kept += 1;
             } else {

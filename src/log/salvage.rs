@@ -12,7 +12,7 @@
 
 use super::record::MARK_BYTES;
 use super::recover::begins_epoch;
-use super::scan::{Reader, Scanner, Step};
+use super::scan::{Reader, Scanner, Step, is_damage};
 use super::segment::{
     FirstSector, PREPARING, RECORDS_START, SegmentHeader, other_version, segment_number, segment_path,
 };
@@ -70,7 +70,7 @@ pub fn unused_number<D: Disk>(disk: &D, dir: &Path) -> Result<u64, Fatal> {
 /// `None` if not even `from` can be reached: then nothing of the log is of use. Changes nothing.
 pub fn plan<D: Disk>(disk: &D, dir: &Path, from: Zxid, below: Option<Zxid>) -> Result<Option<Salvage>, Fatal> {
     let numbers = numbers(disk, dir)?;
-    let headers: Vec<_> = numbers.iter().map(|&number| header(disk, dir, number)).collect();
+    let headers = numbers.iter().map(|&number| header(disk, dir, number)).collect::<Result<Vec<_>, _>>()?;
     let begins = |index: usize| headers[index].map(|(header, _)| header.after);
     let Some(start) = (0..numbers.len()).rev().find(|&index| begins(index).is_some_and(|after| after <= from)) else {
         return Ok(None);
@@ -84,11 +84,12 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path, from: Zxid, below: Option<Zxid>) -> R
         first -= 1;
     }
     let mut index = start;
-    let Some(mut scanner) = open(disk, dir, headers[start]) else { return Ok(None) };
+    let Some(mut scanner) = open(disk, dir, headers[start])? else { return Ok(None) };
     let (end, last, stopped) = loop {
         let (end, before) = (scanner.offset, scanner.last);
         match scanner.step() {
-            Err(_) => break (end, before, true),
+            Err(error) if is_damage(&error) => break (end, before, true),
+            Err(error) => return Err(disk::fatal(&segment_path(dir, numbers[index]), 0, error)),
             Ok(Step::Record { zxid, .. }) if below.is_some_and(|below| zxid >= below) => break (end, before, true),
             Ok(Step::Record { zxid, .. }) if before < from && from < zxid && !begins_epoch(from) => return Ok(None),
             Ok(Step::Record { .. } | Step::Mark) => {}
@@ -99,7 +100,7 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path, from: Zxid, below: Option<Zxid>) -> R
                         && (next.previous_end, next.previous, next.after) == ends
                         && !scanner.in_group()
                 });
-                match next.and_then(|next| open(disk, dir, Some(next))) {
+                match open(disk, dir, next)? {
                     Some(next) => (scanner, index) = (next, index + 1),
                     None => break (end, before, false),
                 }
@@ -194,27 +195,39 @@ pub(super) fn copy_good_part<D: Disk>(disk: &D, from: &Path, to: &Path, end: u64
 
 type Head = (SegmentHeader, u32);
 
-fn header<D: Disk>(disk: &D, dir: &Path, number: u64) -> Option<Head> {
-    let reader = disk.open(&segment_path(dir, number)).and_then(Reader::new).ok()?;
+fn header<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<Option<Head>, Fatal> {
+    let Some(reader) = reader(disk, dir, number)? else { return Ok(None) };
     match reader.first_sector(number) {
-        Ok(FirstSector::Header(header, identity)) => Some((header, identity)),
-        _ => None,
+        Ok(FirstSector::Header(header, identity)) => Ok(Some((header, identity))),
+        Ok(_) => Ok(None),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(disk::fatal(&segment_path(dir, number), 0, error)),
     }
 }
 
-fn open<D: Disk>(disk: &D, dir: &Path, head: Option<Head>) -> Option<Scanner<D::File>> {
-    let (header, identity) = head?;
-    let reader = disk.open(&segment_path(dir, header.number)).and_then(Reader::new).ok()?;
-    Some(Scanner::new(reader, header, identity))
+fn open<D: Disk>(disk: &D, dir: &Path, head: Option<Head>) -> Result<Option<Scanner<D::File>>, Fatal> {
+    let Some((header, identity)) = head else { return Ok(None) };
+    Ok(reader(disk, dir, header.number)?.map(|reader| Scanner::new(reader, header, identity)))
+}
+
+/// `None` for what is no segment. One that we may not open may be good, and stops the server instead.
+fn reader<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<Option<Reader<D::File>>, Fatal> {
+    let path = segment_path(dir, number);
+    match disk.open_to_read(&path).and_then(Reader::new) {
+        Ok(reader) => Ok(Some(reader)),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(disk::fatal(&path, 0, error)),
+    }
 }
 
 fn is_blank<D: Disk>(disk: &D, dir: &Path, number: u64) -> bool {
-    let Ok(mut reader) = disk.open(&segment_path(dir, number)).and_then(Reader::new) else { return false };
+    let opened = disk.open_to_read(&segment_path(dir, number)).and_then(Reader::new);
+    let Ok(mut reader) = opened else { return false };
     reader.len >= RECORDS_START as u64 && matches!(reader.last_nonzero(0), Ok(None))
 }
 
 fn exists<D: Disk>(disk: &D, path: &Path) -> Result<bool, Fatal> {
-    match disk.open(path) {
+    match disk.open_to_read(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         // Something of this name that is no regular file, or that can't be opened.

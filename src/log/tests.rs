@@ -185,6 +185,37 @@ fn purged_segments_are_used_again_and_history_reaches_back_to_the_oldest_left() 
     assert!(matches!(open(dir.path(), Zxid(500)), Err(Fatal::HistoryGap { .. })), "the log does not reach back");
 }
 
+/// As `cp -al` makes a copy.
+#[test]
+fn a_purged_segment_that_has_another_name_keeps_its_bytes_under_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), Zxid::ZERO).unwrap();
+    for first in (1..1000).step_by(10) {
+        log.append(&batch(first..first + 10, 100)).unwrap();
+        log.sync().unwrap();
+    }
+    let link = |path: &Path, name: &str| {
+        let link = dir.path().join(name);
+        std::fs::hard_link(path, &link).unwrap();
+        (std::fs::read(&link).unwrap(), link)
+    };
+    let mut links = vec![link(&segment_path(dir.path(), 3), "copy")];
+    assert_eq!(links[0].0.len() as u64, SMALL.segment);
+    log.purge(Zxid(900)).run().unwrap();
+    // One that is purged already can get one, too.
+    let names = RealDisk.list(dir.path()).unwrap();
+    let recycled: Vec<_> = names.iter().filter(|name| name.starts_with("recycled.")).collect();
+    assert_eq!(recycled.len(), 2, "{names:?}");
+    links.push(link(&dir.path().join(recycled[0]), "copy of a recycled one"));
+    for _ in 0..4 {
+        log.roll().unwrap();
+        log.prepare_next().unwrap();
+    }
+    for (bytes, link) in links {
+        assert!(std::fs::read(&link).unwrap() == bytes, "{}", link.display());
+    }
+}
+
 #[test]
 fn a_directory_is_locked_by_one_process_and_the_second_is_told_by_whom() {
     let dir = tempfile::tempdir().unwrap();

@@ -117,7 +117,7 @@ impl<D: Disk> Log<D> {
         let (number, _) = segments.rfind(|&(_, after)| after < to).expect("the oldest begins before it");
         let path = segment_path(self.housekeeper.dir(), number);
         let io = |e| disk::fatal(&path, 0, e);
-        let reader = self.housekeeper.disk().open(&path).and_then(Reader::new).map_err(io)?;
+        let reader = self.housekeeper.disk().open_to_read(&path).and_then(Reader::new).map_err(io)?;
         let (header, identity) = match reader.first_sector(number).map_err(io)? {
             FirstSector::Header(header, identity) => (header, identity),
             FirstSector::OtherVersion(version) => return Err(other_version(&path, version)),

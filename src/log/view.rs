@@ -297,7 +297,7 @@ impl<D: Disk> LogCursor<D> {
         let kept = Kept { shared: self.shared.clone(), number };
         let path = segment_path(&self.shared.dir, number);
         let io = |e| disk::fatal(&path, 0, e);
-        let file = match self.shared.disk.open(&path) {
+        let file = match self.shared.disk.open_to_read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let purged = self.index(|index| index.segments.iter().all(|segment| segment.0 != number))?;
                 return Err(if purged { self.gone() } else { io(error).into() });
