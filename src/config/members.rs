@@ -239,7 +239,7 @@ pub(super) fn client_address(
     };
     if let Some(static_port) = reader.strict_port("clientPort")? {
         let address = match reader.gathered.get("clientPortAddress") {
-            Some(address) => reader.resolve(address)?.filter(|address| !address.is_unspecified()),
+            Some(address) => reader.resolve(address)?,
             None => None,
         };
         if static_port != *port || address.is_some() && address != host {

@@ -205,7 +205,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A bind address belongs to this host, so unlike a peer's it may be resolved once.
+    /// A bind address belongs to this host, so unlike a peer's it may be resolved once. `None`: all of them, whichever
+    /// family's way of saying it.
     pub fn resolve(&self, given: &Given) -> Result<Option<IpAddr>, Fatal> {
         let inside = given.value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = inside.unwrap_or(&given.value);
@@ -215,7 +216,7 @@ impl Reader<'_> {
             Err(_) => hosts::look_up(host, 0).map(|found| found.first().map(SocketAddr::ip)),
         };
         match found {
-            Ok(Some(ip)) => Ok((!ip.is_unspecified() || ip.is_ipv4()).then_some(ip)),
+            Ok(Some(ip)) => Ok((!ip.is_unspecified()).then_some(ip)),
             Ok(None) => {
                 Err(self.fatal(given, format!("{}: not an address, and no address for this name", given.value)))
             }

@@ -107,6 +107,8 @@ fn every_key_reaches_its_field() {
     let table: &[(&str, Check)] = &[
         ("clientPortAddress=127.0.0.1", |config| config.client_port_address == Some([127, 0, 0, 1].into())),
         ("clientPortAddress=::", |config| config.client_port_address.is_none()),
+        // IPv6 too: Java binds it as `::` on a machine that has both.
+        ("clientPortAddress=0.0.0.0", |config| config.client_port_address.is_none()),
         ("clientPortListenBacklog=7", |config| config.client_port_listen_backlog == Some(7)),
         ("clientPortListenBacklog=-1", |config| config.client_port_listen_backlog.is_none()),
         ("maxClientCnxns=-5", |config| config.max_client_cnxns == 0),
