@@ -92,7 +92,7 @@ pub enum Owner {
     Nobody,
     Session(SessionId),
     Container,
-    /// Time to live in milliseconds, 1..=2^40-1.
+    /// Time to live in milliseconds, 1..=2^40-1; 0 for ever, only from a disk.
     Ttl(i64),
 }
 
@@ -121,7 +121,8 @@ impl Owner {
         }
         if rules.extended_types {
             if rules.emulate_353_ttl && raw < 0 {
-                return Owner::Ttl(raw & i64::MAX);
+                // A later one's own mark is above the bits that count.
+                return Owner::Ttl(raw & TTL_MAX_MS);
             }
             let bits = raw as u64;
             if bits & TTL_MARK == TTL_MARK && bits & TTL_RESERVED == 0 {
@@ -169,6 +170,11 @@ mod tests {
             [Owner::Nobody, Owner::Container, Owner::Ttl(1), Owner::Ttl(TTL_MAX_MS), Owner::Session(SessionId(77))];
         for owner in owners {
             assert_eq!(Owner::from_stored(owner.to_stored(), rules), owner);
+        }
+        // What this server writes itself, and what 3.5.3 wrote.
+        let emulating = OwnerRules { emulate_353_ttl: true, ..rules };
+        for stored in [Owner::Ttl(5).to_stored(), i64::MIN | 5] {
+            assert_eq!(Owner::from_stored(stored, emulating), Owner::Ttl(5));
         }
         let ttl = Owner::Ttl(5).to_stored();
         assert!(matches!(Owner::from_stored(ttl, OwnerRules::default()), Owner::Session(_)), "as 3.9.5 reads it");

@@ -106,7 +106,7 @@ fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<St
         node.num_children() == 0 && (used || forgotten)
     });
     let ttl = tree.ttl_nodes().filter(|node| match node.owner() {
-        Owner::Ttl(ttl) => node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
+        Owner::Ttl(ttl) => ttl != 0 && node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
         _ => false,
     });
     let mut bytes = 0;
@@ -121,7 +121,7 @@ fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{SessionId, Zxid};
+    use crate::ids::{OwnerRules, SessionId, Zxid};
     use crate::tree::{Applied, TreeOptions};
     use crate::wire::OpCode;
     use crate::wire::txn::{Acl, NodeKind, Txn, TxnHeader};
@@ -156,5 +156,20 @@ mod tests {
             assert_eq!(found, reaped, "at {wall}");
         }
         assert!(reapable(&tree, i64::MAX, 0, 10).is_empty(), "unless it is asked for");
+    }
+
+    #[test]
+    fn a_ttl_is_over_too_where_those_of_3_5_3_are_read() {
+        let owner_rules = OwnerRules { extended_types: true, emulate_353_ttl: true };
+        let mut tree = Tree::new(TreeOptions { owner_rules, ..TreeOptions::default() });
+        // A time to live of 0 comes from the disk only, and there it means for ever.
+        for (path, ttl) in [("/short", 100), ("/forever", 0)] {
+            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(tree.zxid().0 + 1), time: 1_000 };
+            let (op, path, acl) = (OpCode::CreateTtl, path.to_owned(), Acl::open().clone());
+            let txn = Txn::Create { op, path, data: None, acl, kind: NodeKind::Ttl(ttl), parent_cversion: -1 };
+            tree.apply(&header, txn, &mut Applied::default());
+        }
+        assert!(reapable(&tree, 1_100, 0, 10).is_empty());
+        assert_eq!(reapable(&tree, 1_101, 0, 10), ["/short"]);
     }
 }
