@@ -332,6 +332,10 @@ fn a_server_that_never_runs_for_long_has_its_snapshot_all_the_same() {
             }
             client.call(&ping());
         }
+        let mut words = Raw::open(server.address);
+        words.send(b"mntr");
+        let counted = String::from_utf8(words.rest()).unwrap();
+        assert!(counted.contains("zk_snap_count\t0\n"), "those are learners that got all of it: {counted}");
         server.stop().unwrap();
     }
     assert!(!snapshots().is_empty(), "180 transactions and more, and no snapshot at every 100");

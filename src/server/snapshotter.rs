@@ -250,7 +250,6 @@ impl Snapshotter {
                 *self.mail.outcome.lock() = Some(Outcome::Written(zxid));
                 let took = clock::now().since(started).as_millis() as u64;
                 self.recorder.observe(Summary::Snapshottime, took, 1);
-                self.recorder.count(Counter::SnapCount, 1);
                 tracing::info!("snapshot of {} znodes at zxid {zxid}: {} bytes in {took} ms", info.nodes, info.bytes);
                 if self.purge.when == PurgeWhen::AfterSnapshot {
                     self.remove_old()?;

@@ -12,6 +12,7 @@ use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::log::{Batch, TruncateError};
+use crate::metrics::Counter;
 use crate::server::ensemble::outflow::{self, Outflow, Problem};
 use crate::server::recovery;
 use crate::server::snapshotter::Outcome;
@@ -305,6 +306,7 @@ impl Pipeline {
                 tracing::info!("the whole state, at zxid {zxid}, is sent to {learners} learners that need it");
                 for sender in member.sending.iter_mut().filter(|sender| waits(sender)) {
                     leader.snapshot_begins(sender.link, zxid);
+                    self.recorder.count(Counter::SnapCount, 1);
                     let path = snapshot_path(&self.dirs.snapshots, zxid);
                     sender.sending = Sending::Tree(outflow::of_snapshot(zxid, path, &self.shared));
                 }
