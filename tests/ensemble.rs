@@ -363,6 +363,8 @@ fn a_follower_that_was_away_catches_up_from_memory_from_the_log_and_from_a_snaps
         assert!(!ensemble.whole_log(follower).contains(away));
     }
     // Everything lost: a snapshot.
+    let snapshots_sent = ensemble.measured(ensemble.leader(), "snap_count");
+    assert!(ensemble.measured(ensemble.leader(), "diff_count") > 0);
     ensemble.kill(follower);
     for entry in std::fs::read_dir(ensemble.data(follower)).unwrap() {
         let path = entry.unwrap().path();
@@ -379,10 +381,38 @@ fn a_follower_that_was_away_catches_up_from_memory_from_the_log_and_from_a_snaps
     }
     let (tree, _) = trees::compare(&ensemble, &[ensemble.leader(), follower]);
     assert!(tree.len() > 940, "{}", tree.len());
+    assert_eq!(ensemble.measured(ensemble.leader(), "snap_count"), snapshots_sent + 1);
     // What it got is durable there: it comes back from it.
     ensemble.kill(follower);
     ensemble.restart(follower);
     trees::compare(&ensemble, &all(&ensemble));
+}
+
+#[test]
+fn the_death_of_a_leader_shows_in_what_the_others_count() {
+    let mut ensemble = ensemble(3);
+    let old = ensemble.leader();
+    ensemble.kill(old);
+    let leader = ensemble.leader();
+    let follower = *ensemble.followers().first().expect("the third server follows");
+    // One election at the start, and one now.
+    for at in [leader, follower] {
+        for name in ["cnt_election_time", "looking_count", "cnt_unavailable_time"] {
+            assert!(ensemble.measured(at, name) >= 2, "{name} of server {}", at + 1);
+        }
+    }
+    assert_eq!(ensemble.measured(leader, "cnt_leader_unavailable_time"), 1);
+    assert_eq!(ensemble.measured(follower, "cnt_leader_unavailable_time"), 0);
+    let mut client = ensemble.client(leader, 30_000);
+    client.create("/counted", b"", 0).unwrap().unwrap();
+    ensemble.moved(client, follower).close();
+    for name in ["proposal_count", "commit_count", "revalidate_count", "diff_count"] {
+        assert!(ensemble.measured(leader, name) > 0, "{name}");
+    }
+    assert!(ensemble.measured(follower, "connection_revalidate_count") > 0);
+    for name in ["proposal_count", "commit_count"] {
+        assert_eq!(ensemble.measured(follower, name), 0, "{name} is the leader's");
+    }
 }
 
 #[test]

@@ -36,6 +36,22 @@ fn mntr(address: SocketAddr) -> impl Fn(&str) -> String {
     }
 }
 
+#[test]
+fn a_start_and_clients_that_come_back_or_just_go_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let first = Raw::connect(server.address);
+    let again = Raw::open(server.address).handshake(first.session, &first.password, 0);
+    let before = mntr(server.address);
+    assert_eq!((before("connection_revalidate_count"), before("connection_drop_count")), ("1".into(), "0".into()));
+    assert_eq!((before("cnt_dbinittime"), before("cnt_startup_txns_loaded")), ("1".into(), "1".into()));
+    drop(again);
+    // The end of a connection is seen whenever its core looks.
+    let dropped = (0..10_000).any(|_| mntr(server.address)("connection_drop_count") == "1");
+    assert!(dropped);
+    server.stop().unwrap();
+}
+
 /// Paths of znodes that are not there, of 900 KB each: the limit is reached soon, in words that a client has and an operator sees.
 #[test]
 fn a_client_watches_no_more_than_the_limit_and_one_that_comes_back_with_more_is_let_go() {

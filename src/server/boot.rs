@@ -15,7 +15,7 @@ use crate::disk::{Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::{ServerId, Zxid};
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Summary};
 use crate::net::{self, Alarm, descriptors};
 use crate::prepare::{Prepare, PrepareRules};
 use crate::random::{self, Rng};
@@ -99,10 +99,12 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
     refuse_other_directories(&disk, &dirs)?;
     take_over_zookeeper(&disk, &config)?;
     let tick_ms = u64::from(config.tick_time_ms);
+    let recovering = clock::now();
     let recovered = match &config.ensemble {
         None => recovery::recover_alone(&disk, &dirs, options, tick_ms)?,
         Some(_) => recovery::recover_member(&disk, &dirs, options, tick_ms)?,
     };
+    let recovery_ms = clock::now().since(recovering).as_millis() as u64;
     // Now there is a log, and nobody has been promised anything in it yet.
     storage::note_log_directory(&disk, &dirs)?;
     let zxid = recovered.tree.zxid();
@@ -113,7 +115,7 @@ pub fn start(config: Config) -> Result<Running, Fatal> {
         clock::now().since(began).as_millis()
     );
     let listener = port.listen(backlog)?;
-    let running = spawn(config, recovered, (listener, address), own_ports, lock, log_lock)?;
+    let running = spawn(config, recovered, recovery_ms, (listener, address), own_ports, lock, log_lock)?;
     tracing::info!("serving clients on {address} ({} ms after the start)", clock::now().since(began).as_millis());
     Ok(running)
 }
@@ -178,6 +180,7 @@ fn take_over_zookeeper(disk: &RealDisk, config: &Config) -> Result<(), Fatal> {
 fn spawn(
     config: Config,
     recovered: Recovered,
+    recovery_ms: u64,
     (listener, address): (std::net::TcpListener, SocketAddr),
     own_ports: Option<OwnPorts>,
     lock: <RealDisk as Disk>::Lock,
@@ -249,6 +252,9 @@ fn spawn(
         shared: shared.clone(),
         recorder: recorder(),
     };
+    let pipeline_recorder = recorder();
+    pipeline_recorder.observe(Summary::Dbinittime, recovery_ms, 1);
+    pipeline_recorder.observe(Summary::StartupTxnsLoaded, replayed.0, 1);
     let pipeline = Pipeline::new(Ingredients {
         poll: pipeline_poll,
         alarm: pipeline_alarm,
@@ -265,7 +271,7 @@ fn spawn(
         snapshots: snapshots.clone(),
         replayed,
         rng: Rng::new(random::seed()),
-        recorder: recorder(),
+        recorder: pipeline_recorder,
     });
     let mut io_cores = Vec::new();
     let mut listener = Some(listener);

@@ -29,7 +29,7 @@ use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId, SessionId, Zxid};
 use crate::limits;
 use crate::log::{self, LogView};
-use crate::metrics::Recorder;
+use crate::metrics::{Counter, Recorder};
 use crate::net::Alarm;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, WriteRequest};
@@ -573,6 +573,7 @@ impl Pipeline {
                 };
                 leader.propose(header.zxid, &self.scratch);
                 member.proposal_sizes.observe(self.scratch.len() as u64);
+                self.recorder.count(Counter::ProposalCount, 1);
                 self.scratch.len()
             }
         };

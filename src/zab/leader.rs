@@ -183,6 +183,8 @@ pub struct Leader {
     /// End of the history that this server began with.
     initial: Zxid,
     learners: BTreeMap<Link, Learner>,
+    /// Learners that did not need all of this server's state, to be counted.
+    continued: u64,
     /// Newest epoch that anyone has accepted.
     newest_accepted: Epoch,
     from: ServerSet,
@@ -215,6 +217,7 @@ impl Leader {
             epoch: Epoch(0),
             initial,
             learners: BTreeMap::new(),
+            continued: 0,
             newest_accepted,
             from: ServerSet::EMPTY,
             strayed: ServerSet::EMPTY,

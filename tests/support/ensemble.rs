@@ -296,6 +296,13 @@ impl Ensemble {
         conn::word_at(Duration::from_millis(500), self.address(at), word).ok()
     }
 
+    /// One number of its `mntr`, without `zk_`.
+    pub fn measured(&self, at: usize, name: &str) -> u64 {
+        let text = wait_for("what it counts", SOON, || self.word(at, "mntr").filter(|text| text.starts_with("zk_")));
+        let value = text.lines().find_map(|line| line.strip_prefix("zk_")?.strip_prefix(name)?.strip_prefix('\t'));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+    }
+
     /// leader, follower or observer; `None` while it doesn't serve.
     pub fn mode(&self, at: usize) -> Option<String> {
         let answer = self.word(at, "srvr")?;

@@ -345,6 +345,8 @@ impl IoCore {
                 }
                 Received::Gone => {
                     connection.readable = false;
+                    // Those that are closed from here are not read from any more.
+                    self.parts.tally.connection_drop();
                     self.parts.doomed.push(slot);
                     continue;
                 }

@@ -3,7 +3,7 @@
 use super::Parts;
 use super::connection::{State, Wait};
 use crate::admin::{self, Word};
-use crate::ids::Zxid;
+use crate::ids::{SessionId, Zxid};
 use crate::limits;
 use crate::read::{self, Asker};
 use crate::server::admin_thread::FourLetterRequest;
@@ -246,6 +246,9 @@ impl Parts {
         // One of another length is wrong whatever it says. It is looked at later, and would wait there in all its length.
         let password = request.password.filter(|password| password.len() == PASSWORD_BYTES);
         let password = self.outgoing.keep(password.unwrap_or_default());
+        if request.session != SessionId::NONE {
+            self.tally.connection_revalidate();
+        }
         self.outgoing.items.push_back(Item::Connect {
             conn: connection.id,
             session: request.session,

@@ -89,6 +89,16 @@ impl Tally {
         self.recorder.count(Counter::ConnectionRequestCount, 1);
     }
 
+    /// A client wants a session back that it has.
+    pub fn connection_revalidate(&self) {
+        self.recorder.count(Counter::ConnectionRevalidateCount, 1);
+    }
+
+    /// A client went without waiting for this server to close the connection.
+    pub fn connection_drop(&self) {
+        self.recorder.count(Counter::ConnectionDropCount, 1);
+    }
+
     pub fn rejected(&self) {
         self.recorder.count(Counter::ConnectionRejected, 1);
     }

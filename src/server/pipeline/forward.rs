@@ -15,6 +15,7 @@ use crate::auth::{AuthId, AuthIds};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
+use crate::metrics::Counter;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Prepare, Prepared, SessionCheck, WriteRequest};
 use crate::random::FastMap;
@@ -404,6 +405,7 @@ impl Pipeline {
     /// A learner asks for a client of its whether a session lives, on the leader: it has it from now on.
     pub(super) fn revalidate_for(&mut self, link: Link, asked: SessionTimeout, now: Now) {
         let SessionTimeout { session, timeout_ms } = asked;
+        self.recorder.count(Counter::RevalidateCount, 1);
         let serving = self.member.as_ref().is_some_and(|member| member.leads());
         let owner = ConnId::of_link(link.0);
         if let Some(old) = self.local_owner(session) {

@@ -18,6 +18,7 @@ use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::ids::{Epoch, ServerId, SessionId, Zxid};
 use crate::log::epochs::Epochs;
+use crate::metrics::{Counter, Summary};
 use crate::net::Readiness;
 use crate::random::FastSet;
 use crate::server::ensemble::election_net::ElectionNet;
@@ -76,6 +77,10 @@ pub struct Member {
     pub has_looked_again: bool,
     /// An election is under way.
     pub looking: bool,
+    /// When it began to look for the leader whose role it has not begun yet.
+    pub looking_since: Option<Now>,
+    /// While clients are not served, or not since a leader was lost: since when.
+    pub unavailable_since: Option<Now>,
     pub role_began: Now,
 }
 
@@ -86,6 +91,8 @@ impl Member {
             net,
             elections,
             looking: false,
+            looking_since: None,
+            unavailable_since: Some(now),
             committed: Zxid::ZERO,
             serve_at: None,
             serving: false,
@@ -222,7 +229,10 @@ impl Pipeline {
         // Only now: what has been said lies in the sockets, however long this thread was kept from looking.
         let Some(member) = &mut self.member else { return Ok(()) };
         match &mut member.peer.role {
-            Role::Leading(leader) => leader.tick(&mut member.peer.history, now),
+            Role::Leading(leader) => {
+                self.recorder.count(Counter::DiffCount, leader.take_continued());
+                leader.tick(&mut member.peer.history, now);
+            }
             Role::Learning { learner, .. } => learner.tick(now),
             Role::Looking => {}
         }
@@ -260,6 +270,8 @@ impl Pipeline {
                 return Ok(());
             }
             member.looking = true;
+            member.looking_since.get_or_insert(now);
+            self.recorder.count(Counter::LookingCount, 1);
             member.elections.look(candidacy, now);
         }
         if let Some(vote) = member.elections.decided() {
@@ -316,6 +328,12 @@ impl Pipeline {
         member.has_looked_again = false;
         let settings = member.peer.settings().clone();
         member.role_began = now;
+        // An observer only hears of it (upstream counts in `Leader` and `Follower`).
+        if let Some(since) = member.looking_since.take()
+            && member.peer.is_voter()
+        {
+            self.recorder.observe(Summary::ElectionTime, now.since(since).as_millis() as u64, 1);
+        }
         member.peer.elected(leader, now);
         match &member.peer.role {
             Role::Leading(_) => {
@@ -350,6 +368,7 @@ impl Pipeline {
             // Who leads has to be there when the others come.
             Role::Leading(_) | Role::Looking => {}
         }
+        member.unavailable_since.get_or_insert(now);
         let kept = match &member.peer.role {
             Role::Learning { learner, .. } => Some(Kept { until: learner.deadline(), epoch: learner.epoch() }),
             // It may have been cut off for as long as that already.
@@ -424,7 +443,13 @@ impl Pipeline {
                 member.elections.established(epoch, now);
                 self.look_at_kept(epoch);
             }
-            LeaderOutput::Commit { up_to } => member.committed = up_to,
+            LeaderOutput::Commit { up_to } => {
+                // A leader's zxids have no holes; what its epoch began with is committed by then.
+                let same_epoch = member.committed.epoch() == up_to.epoch();
+                let before = if same_epoch { member.committed.counter() } else { 0 };
+                self.recorder.count(Counter::CommitCount, u64::from(up_to.counter().saturating_sub(before)));
+                member.committed = up_to;
+            }
             LeaderOutput::SyncsDone { count } => member.syncs_confirmed += count,
             LeaderOutput::Resign { why } => self.leave_role(&why, now),
         }
@@ -478,6 +503,13 @@ impl Pipeline {
         if member.serve_at.is_some_and(|at| applied >= at) {
             member.serve_at = None;
             member.serving = true;
+            if let Some(since) = member.unavailable_since.take() {
+                let took = now.since(since).as_millis() as u64;
+                self.recorder.observe(Summary::UnavailableTime, took, 1);
+                if matches!(member.peer.role, Role::Leading(_)) {
+                    self.recorder.observe(Summary::LeaderUnavailableTime, took, 1);
+                }
+            }
             self.prepare.clear();
             self.forget_owners(now);
             let Some(member) = &mut self.member else { return };

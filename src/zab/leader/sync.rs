@@ -51,11 +51,13 @@ impl Leader {
             Plan::Diff => {
                 learner.sent = learner.last.expect("a DIFF begins where the learner's history ends");
                 learner.send(PacketType::Diff, committed.to_wire(), None);
+                self.continued += 1;
                 self.forward_from_memory(link, history);
             }
             Plan::Trunc(entry) => {
                 learner.sent = entry;
                 learner.send(PacketType::Trunc, entry.to_wire(), None);
+                self.continued += 1;
                 self.forward_from_memory(link, history);
             }
             Plan::Log => {
@@ -82,6 +84,12 @@ impl Leader {
         let committed = self.committed;
         let Some(learner) = self.learners.get_mut(&link) else { return };
         learner.send(PacketType::Diff, committed.to_wire(), None);
+        self.continued += 1;
+    }
+
+    /// How many learners have had their history continued, cut or not, since this was last asked.
+    pub fn take_continued(&mut self) -> u64 {
+        std::mem::take(&mut self.continued)
     }
 
     /// The log does not reach back so far, or has not that record.
