@@ -260,6 +260,15 @@ impl Election {
         }
     }
 
+    /// Servers that the last attempt to connect has not reached, and that have not called since.
+    pub fn unreachable(&self) -> ServerSet {
+        self.unreachable
+    }
+
+    pub fn is_connected(&self, peer: ServerId) -> bool {
+        self.connected.contains(peer)
+    }
+
     /// The settled vote, or the one proposed at this time.
     pub fn vote(&self) -> Option<Vote> {
         match &self.phase {

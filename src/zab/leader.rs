@@ -351,13 +351,16 @@ impl Leader {
     }
 
     /// A voter is looking for a leader, and not for this one, or follows another: it will not be heard from before it has found one. Without a
-    /// quorum of others there is nothing to wait for (C-34).
-    pub fn strays(&mut self, voter: ServerId) {
+    /// quorum of others there is nothing to wait for (C-34). Nor are those waited for that the election can't reach, unless they
+    /// have found the way here: the voter that strays is answered, but the word of this server alone brings it back to none.
+    pub fn strays(&mut self, voter: ServerId, unreachable: ServerSet) {
         if !self.start.quorum.is_voter(voter) || voter == self.start.me {
             return;
         }
         self.strayed.insert(voter);
-        let others = self.start.quorum.voters().without(self.strayed);
+        let known = self.learners.values().filter(|learner| learner.stage > Stage::Hello);
+        let absent = unreachable.without(known.map(|learner| learner.server).collect());
+        let others = self.start.quorum.voters().without(self.strayed).without(absent);
         if self.phase < Phase::Broadcast && !self.start.quorum.contains_quorum(others) {
             self.resign("the voters that it was elected by look for a leader again, or follow another".to_owned());
         }

@@ -435,27 +435,50 @@ fn a_leader_without_an_epoch_gives_up_when_its_voters_look_for_a_leader_again() 
     let others: [(&[Zxid], u32); 4] = [(&[], 0); 4];
     let mut lab = Lab::new(&[z(1, 1)], 1, &others);
     for stray in [2, 3] {
-        lab.leader.strays(ServerId(stray));
+        lab.leader.strays(ServerId(stray), ServerSet::EMPTY);
         lab.run();
         assert!(!resigned(&lab), "three of five may yet come");
     }
     // One of them has found the way here.
     lab.connect(0);
-    lab.leader.strays(ServerId(4));
-    lab.leader.strays(ServerId(9));
+    lab.leader.strays(ServerId(4), ServerSet::EMPTY);
+    lab.leader.strays(ServerId(9), ServerSet::EMPTY);
     lab.run();
     assert!(!resigned(&lab), "three of five may yet come, and a stranger says nothing");
-    lab.leader.strays(ServerId(5));
+    lab.leader.strays(ServerId(5), ServerSet::EMPTY);
     lab.run();
     assert!(resigned(&lab));
 
     // With a quorum there is nothing to give up for: whoever looks is about to find it.
     let mut lab = Lab::new(&[z(1, 1)], 1, &others[..2]);
     lab.connect(0);
-    lab.leader.strays(ServerId(2));
-    lab.leader.strays(ServerId(3));
+    lab.leader.strays(ServerId(2), ServerSet::EMPTY);
+    lab.leader.strays(ServerId(3), ServerSet::EMPTY);
     lab.run();
     assert!(lab.leader.is_established() && !resigned(&lab));
+}
+
+#[test]
+fn a_leader_without_an_epoch_does_not_wait_for_a_voter_that_nobody_reaches() {
+    let resigned = |lab: &Lab| lab.events.iter().any(|event| matches!(event, LeaderOutput::Resign { .. }));
+    let down: ServerSet = [ServerId(3)].into_iter().collect();
+    let others: [(&[Zxid], u32); 4] = [(&[], 0); 4];
+    let mut lab = Lab::new(&[z(1, 1)], 1, &others[..2]);
+    lab.leader.strays(ServerId(2), down);
+    lab.run();
+    assert!(resigned(&lab), "the one voter that is there looks, and finds no quorum that names a leader");
+
+    // The way to its election port says nothing of one that is here.
+    let mut lab = Lab::new(&[z(1, 1)], 1, &others);
+    lab.connect(1);
+    lab.leader.strays(ServerId(2), down);
+    lab.leader.strays(ServerId(4), down);
+    lab.run();
+    assert!(!resigned(&lab), "three of five may yet come");
+    lab.leader.closed(Link(1));
+    lab.leader.strays(ServerId(4), down);
+    lab.run();
+    assert!(resigned(&lab));
 }
 
 #[test]

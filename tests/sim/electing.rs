@@ -190,7 +190,10 @@ impl Server {
     pub fn take_role(&mut self, ctx: &mut Ctx<'_>) {
         let lookers = std::mem::take(&mut self.electing.lookers);
         match &mut self.role {
-            Role::Leading(leader) => lookers.iter().for_each(|voter| leader.strays(voter)),
+            Role::Leading(leader) => {
+                let unreachable = self.electing.election.unreachable();
+                lookers.iter().for_each(|voter| leader.strays(voter, unreachable));
+            }
             Role::Learning { leader, learner } if !learner.is_serving() && lookers.contains(*leader) => {
                 learner.fail("the elected leader is looking for one itself");
             }

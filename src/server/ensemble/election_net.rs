@@ -20,6 +20,7 @@ use crate::zab::Candidacy;
 use crate::zab::election::{Election, Output, Vote};
 use crate::zab::election_links::{ConnId, ElectionLinks, LinkOutput, Target};
 use crate::zab::ensemble::EnsembleConfig;
+use crate::zab::quorum::ServerSet;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::{BTreeMap, VecDeque};
@@ -151,6 +152,15 @@ impl ElectionNet {
     /// Voters that have been looking for a leader since the last call, while this server had one, or followed another.
     pub fn lookers(&mut self) -> Vec<ServerId> {
         std::mem::take(&mut self.lookers)
+    }
+
+    /// Servers whose election port can't be reached (`Election::unreachable`).
+    pub fn unreachable(&self) -> ServerSet {
+        self.election.unreachable()
+    }
+
+    pub fn is_connected(&self, peer: ServerId) -> bool {
+        self.election.is_connected(peer)
     }
 
     /// This server's leader (or itself) is established.

@@ -67,8 +67,13 @@ pub struct QuorumNet {
     packet_max: usize,
 }
 
-/// Attempts to connect to a leader, which take a little more than half a second where they are refused.
+/// Attempts to connect to a leader that has gone from the election too, which take a little more than half a second where they
+/// are refused.
 const ATTEMPTS_MAX: u32 = 12;
+
+/// To one that is still there, which take five seconds: a ZooKeeper server may need so long before it listens, as upstream's
+/// learners expect, and in an ensemble without anyone to spare it waits in vain for a follower that leaves it sooner.
+const ATTEMPTS_HEARD_MAX: u32 = 40;
 
 /// For an address to answer; a name server that gives several, or a line that has several, is tried further then.
 const CONNECT_MS: u64 = 2_000;
@@ -276,9 +281,9 @@ impl QuorumNet {
         self.attempts += 1;
     }
 
-    /// The leader was refused so often that it will not come. Upstream's learners try five times.
-    pub fn gave_up(&self) -> bool {
-        self.attempts >= ATTEMPTS_MAX
+    /// The leader has refused so often that it will not come. `is_heard`: its election port is still connected.
+    pub fn gave_up(&self, is_heard: bool) -> bool {
+        self.attempts >= if is_heard { ATTEMPTS_HEARD_MAX } else { ATTEMPTS_MAX }
     }
 
     /// When `progress` has something to do without an event.

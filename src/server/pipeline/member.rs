@@ -308,7 +308,8 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return Ok(()) };
         match &mut member.peer.role {
             Role::Leading(leader) => {
-                member.elections.lookers().into_iter().for_each(|voter| leader.strays(voter));
+                let unreachable = member.elections.unreachable();
+                member.elections.lookers().into_iter().for_each(|voter| leader.strays(voter, unreachable));
                 self.do_outputs(now)?;
             }
             Role::Learning { leader, learner } => {

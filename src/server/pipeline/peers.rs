@@ -278,7 +278,7 @@ impl Pipeline {
         let Role::Learning { leader, learner } = &mut member.peer.role else { return Ok(()) };
         if member.net.progress(now) {
             learner.connected(now);
-        } else if member.net.gave_up() {
+        } else if member.net.gave_up(member.elections.is_connected(*leader)) {
             member.elections.pass_over(*leader, now);
             self.leave_role("the elected leader does not take connections", now);
             return Ok(());

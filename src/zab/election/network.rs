@@ -242,7 +242,10 @@ impl World {
         let server = self.servers.get_mut(&id).unwrap();
         server.strayed.insert(from);
         let gone = server.decided.is_some_and(|(vote, state)| match state {
-            PeerState::Leading => !self.configs.contains_quorum(voters.without(server.strayed)),
+            PeerState::Leading => {
+                let absent = server.strayed.union(server.election.unreachable());
+                !self.configs.contains_quorum(voters.without(absent))
+            }
             _ => vote.leader == from,
         });
         if gone && server.established.is_none() {
