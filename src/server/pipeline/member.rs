@@ -11,7 +11,7 @@ use super::forward::Forwards;
 use super::kept::Kept;
 use super::peers::PutAside;
 use super::replace::{FailedSnapshot, SnapReceiver, SnapSender, Unreadable};
-use super::retries::{Paused, Retries};
+use super::retries::{Retries, Step};
 use crate::admin::status::{LeaderStatus, Mode, ProposalSizes};
 use crate::clock::{self, Now};
 use crate::disk::RealDisk;
@@ -71,10 +71,6 @@ pub struct Member {
     /// Of lines about roles in which this server did not come to serve.
     pub role_rate: LogRate,
     pub retries: Retries,
-    /// It has been decided who leads, and this server does not follow yet.
-    pub paused: Option<Paused>,
-    /// Since the last role it has looked for a leader once more during a pause.
-    pub has_looked_again: bool,
     /// An election is under way.
     pub looking: bool,
     /// When it began to look for the leader whose role it has not begun yet.
@@ -86,6 +82,7 @@ pub struct Member {
 
 impl Member {
     pub fn new(peer: Peer, net: QuorumNet, elections: ElectionNet, now: Now) -> Member {
+        let retries = Retries::new(peer.settings().timing.init());
         Member {
             peer,
             net,
@@ -111,9 +108,7 @@ impl Member {
             proposal_sizes: ProposalSizes::default(),
             log_rate: LogRate::default(),
             role_rate: LogRate::default(),
-            retries: Retries::default(),
-            paused: None,
-            has_looked_again: false,
+            retries,
             role_began: now,
         }
     }
@@ -171,14 +166,18 @@ impl Member {
             Role::Learning { learner, .. } => Some(learner.deadline()),
         };
         let kept = self.kept.map(|kept| kept.until);
-        let paused = self.paused.as_ref().map(|paused| paused.until);
-        [role, self.net.deadline(), self.elections.deadline(), kept, paused].into_iter().flatten().min()
+        [role, self.net.deadline(), self.elections.deadline(), kept, self.retries.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether there is anything to do now, without waiting for an event. What has arrived from peers is asked for apart.
     pub fn has_work(&self, applied: Zxid) -> bool {
-        let may_look = !self.looking && self.paused.is_none() && self.peer.candidacy().is_some();
-        let may_look = may_look || (self.paused.is_some() && self.may_look_again());
+        let may_look = match self.retries.is_paused() {
+            true => self.elections.has_lookers(),
+            false => !self.looking && self.peer.candidacy().is_some(),
+        };
         let may_serve = self.serve_at.is_some_and(|at| applied >= at);
         may_look
             || may_serve
@@ -186,12 +185,6 @@ impl Member {
             || self.net.has_work()
             || self.elections.has_work()
             || self.has_more_to_send()
-    }
-
-    /// Whether a pause before a role ends since others look for a leader: they may have lost that one, and need this server's
-    /// vote. Once only, or two that are both let go by one leader would keep each other looking.
-    fn may_look_again(&self) -> bool {
-        !self.has_looked_again && self.elections.has_lookers()
     }
 
     /// Whether there is something for a learner that catches up, and room for it in its connection.
@@ -253,14 +246,13 @@ impl Pipeline {
         if let Some(leader) = member.peer.wants_all_of() {
             return self.begin_role(leader, now);
         }
-        if let Some(Paused { leader, until }) = member.paused {
-            if member.may_look_again() {
-                member.has_looked_again = true;
-                member.paused = None;
-            } else if until > now {
-                return Ok(());
-            } else {
-                return self.begin_decided(leader, now);
+        if member.retries.is_paused() {
+            // Taken, whatever comes of them: they are of this pause, and say nothing of the role behind it.
+            let lookers = member.elections.lookers();
+            match member.retries.step(&lookers, now) {
+                Step::Wait => return Ok(()),
+                Step::Begin(leader) => return self.begin_decided(leader, now),
+                Step::Look => {}
             }
         }
         let Some(member) = &mut self.member else { return Ok(()) };
@@ -282,12 +274,9 @@ impl Pipeline {
                 tracing::warn!("others would follow this server, which must not lead; it looks again");
                 return Ok(());
             }
-            let until = member.retries.not_before(vote.leader);
-            if until > now {
-                member.paused = Some(Paused { leader: vote.leader, until });
-                return Ok(());
+            if let Step::Begin(leader) = member.retries.decided(vote.leader, now) {
+                self.begin_decided(leader, now)?;
             }
-            self.begin_decided(vote.leader, now)?;
         }
         Ok(())
     }
@@ -325,8 +314,7 @@ impl Pipeline {
     /// An election has been decided.
     pub(super) fn begin_role(&mut self, leader: ServerId, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
-        member.paused = None;
-        member.has_looked_again = false;
+        member.retries.begun();
         let settings = member.peer.settings().clone();
         member.role_began = now;
         // An observer only hears of it (upstream counts in `Leader` and `Follower`).
