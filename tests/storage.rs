@@ -189,7 +189,6 @@ fn a_purge_that_comes_late_does_not_harm_the_new_log() {
     assert_eq!(started(&disk.after_crash(Keep::Nothing)).1.records, model.records[1..]);
 }
 
-/// Takes the history back to `to`.
 /// As after a start by another user: readable, and not to be written to.
 #[test]
 fn segments_of_somebody_else_are_purged_and_read_and_not_used_again() {
@@ -205,9 +204,10 @@ fn segments_of_somebody_else_are_purged_and_read_and_not_used_again() {
         cursor.read(log.durable(), 1000, &mut batch).unwrap();
     }
     drop(cursor);
-    let purge = log.purge(snapshots[0]);
+    let purge = log.purge(snapshots[1]);
     let gone = purge.len() as u64;
-    assert!(gone > 2);
+    // The second is of the size that is used again.
+    assert!(gone >= 2, "{gone}");
     purge.run().unwrap();
     for number in 1..=gone {
         assert_eq!(disk.contents(&place("segment", number)), None);
@@ -224,6 +224,7 @@ fn segments_of_somebody_else_are_purged_and_read_and_not_used_again() {
     assert_eq!(disk.contents(&place("recycled", 2)), None);
 }
 
+/// Takes the history back to `to`.
 fn truncate(disk: &SimDisk, to: Zxid, told: &mut bool) -> Result<(), Fatal> {
     let (mut log, _) = start(disk)?;
     match storage::truncate(disk, &dirs(), &mut log, to) {
