@@ -333,7 +333,7 @@ impl Pipeline {
             None => self.leading.committed(),
         };
         (room && self.may_take_requests() && self.has_requests())
-            || (!self.closings.is_empty() && self.line_has_room())
+            || self.may_go_on_closing()
             || self.log_writer.mailbox.durable() > durable
             || self.member.as_ref().is_some_and(|member| member.has_work(self.tree.peek().zxid()))
             || self.peers_have_work()
@@ -626,7 +626,7 @@ impl Pipeline {
                 None => {}
             }
         }
-        self.closings.push_back(Closing { session, xid, time_ms, reply });
+        self.closings.push_back(Closing { session, xid, time_ms, reply, goes_on: false });
         self.go_on_closing();
     }
 

@@ -19,16 +19,28 @@ pub(super) struct Closing {
     pub xid: i32,
     pub time_ms: i64,
     pub reply: Option<ReplyTo>,
+    /// Some of its ephemerals have been deleted; it has more.
+    pub goes_on: bool,
 }
 
+/// A session with more ephemerals than one transaction can list goes on when no more than so many bytes are under way: each step
+/// asks of all paths that are whether they are pending, and learners have to keep up with transactions of this size.
+const CLOSING_BYTES: usize = 4 << 20;
+
 impl Pipeline {
+    /// Whether `go_on_closing` has something to do.
+    pub(super) fn may_go_on_closing(&self) -> bool {
+        let may = |closing: &Closing| self.line_has_room() && (!closing.goes_on || self.pending_bytes < CLOSING_BYTES);
+        self.closings.front().is_some_and(may)
+    }
+
     /// Proposes what ends the sessions of `closings`, as far as there is room: one transaction each, or several where a
     /// session has more ephemerals than one can list; the last of them closes it and is answered.
     pub(super) fn go_on_closing(&mut self) {
-        while self.line_has_room()
-            && let Some(Closing { session, xid, time_ms, .. }) = self.closings.front()
+        while self.may_go_on_closing()
+            && let Some(&mut Closing { session, xid, time_ms, ref mut goes_on, .. }) = self.closings.front_mut()
         {
-            let (session, xid, time_ms) = (*session, *xid, *time_ms);
+            *goes_on = true;
             let Some(zxid) = self.next_zxid() else {
                 // The role is about to end, and the connections with it; who leads next closes them when their time is over.
                 return self.closings.clear();
