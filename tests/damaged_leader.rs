@@ -99,30 +99,61 @@ fn a_learner_gets_a_new_snapshot_where_the_newest_can_not_be_read() {
     assert!(said.contains("loading the snapshot") && !said.contains("damaged"), "{said}");
 }
 
-#[test]
-fn a_learner_gets_a_snapshot_where_the_log_with_what_it_lacks_can_not_be_read() {
-    // All that there ever were are kept, and so is the log.
-    let layout = Layout::of(3).with("snapCount=200").with("autopurge.snapRetainCount=100");
-    let mut ensemble = Ensemble::start(layout);
-    let down = ensemble.followers()[0];
-    let up: Vec<usize> = (0..3).filter(|&at| at != down).collect();
+/// All that there ever were are kept, and so is the log.
+fn keeps_its_log() -> Layout {
+    Layout::of(3).with("snapCount=200").with("autopurge.snapRetainCount=100")
+}
+
+/// Stops a follower, and then the others when it lacks what their memories won't have when they are started again.
+fn stop_with_one_far_behind(ensemble: &mut Ensemble) -> (usize, Vec<usize>) {
+    let behind = ensemble.followers()[0];
+    let others: Vec<usize> = (0..3).filter(|&at| at != behind).collect();
     let mut client = ensemble.client(ensemble.leader(), 30_000);
     fill(&mut client, "a", 100);
-    ensemble.terminate(down);
+    ensemble.terminate(behind);
     fill(&mut client, "b", 300);
-    stop_with_snapshots(&mut ensemble, &up, client);
-    up.iter().for_each(|&at| ensemble.spawn(at));
-    let leader = ensemble.leader();
-    let hit = files(&ensemble, leader, "segment.").into_iter().find_map(|path| {
+    stop_with_snapshots(ensemble, &others, client);
+    (behind, others)
+}
+
+/// A piece of the log that the one behind lacks.
+fn damage_the_log(ensemble: &Ensemble, at: usize) {
+    let hit = files(ensemble, at, "segment.").into_iter().find_map(|path| {
         let bytes = fs::read(&path).unwrap();
         let place = bytes.windows(7).position(|window| window == b"/b00100")?;
         Some((path, place))
     });
     let (path, place) = hit.expect("it is in the log");
     damage(&path, place + 2);
-    ensemble.restart(down);
+}
+
+#[test]
+fn a_learner_gets_a_snapshot_where_the_log_with_what_it_lacks_can_not_be_read() {
+    let mut ensemble = Ensemble::start(keeps_its_log());
+    let (behind, others) = stop_with_one_far_behind(&mut ensemble);
+    others.iter().for_each(|&at| ensemble.spawn(at));
+    let leader = ensemble.leader();
+    damage_the_log(&ensemble, leader);
+    ensemble.restart(behind);
     let said = ensemble.whole_log(leader);
     assert_eq!(said.matches("gets a snapshot instead").count(), 1, "{}", ensemble.log(leader));
-    assert!(ensemble.whole_log(down).contains("the leader sends its whole state"), "{}", ensemble.log(down));
-    trees::compare(&ensemble, &[leader, down]);
+    assert!(ensemble.whole_log(behind).contains("the leader sends its whole state"), "{}", ensemble.log(behind));
+    trees::compare(&ensemble, &[leader, behind]);
+}
+
+#[test]
+fn a_learner_that_the_quorum_needs_gets_a_snapshot_where_the_log_can_not_be_read() {
+    let mut ensemble = Ensemble::start(keeps_its_log());
+    let (behind, others) = stop_with_one_far_behind(&mut ensemble);
+    let leader = others[0];
+    ensemble.spawn(leader);
+    wait_for("an answer", SOON, || ensemble.word(leader, "srvr"));
+    // Only now: it has gone through all of it, and would not stand for election.
+    damage_the_log(&ensemble, leader);
+    ensemble.spawn(behind);
+    wait_for("a leader", SOON, || (ensemble.leading_now() == Some(leader)).then_some(()));
+    assert_eq!(ensemble.followers(), [behind]);
+    let said = ensemble.whole_log(leader);
+    assert_eq!(said.matches("gets a snapshot instead").count(), 1, "{}", ensemble.log(leader));
+    trees::compare(&ensemble, &[leader, behind]);
 }

@@ -56,7 +56,7 @@ pub struct Member {
     pub put_aside: PutAside,
     /// Snapshots on their way to learners.
     pub sending: Vec<SnapSender>,
-    /// As a leader, since it has led.
+    /// Found as a leader; true of its files in any role.
     pub unreadable: Unreadable,
     pub snapshot_failed: Option<FailedSnapshot>,
     /// The leader's, on its way here.
@@ -367,7 +367,6 @@ impl Pipeline {
         member.peer.leave();
         member.net.close_all();
         member.sending.clear();
-        member.unreadable = Unreadable::default();
         member.put_aside.clear();
         member.receiving = None;
         member.serve_at = None;

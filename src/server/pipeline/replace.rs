@@ -54,7 +54,9 @@ impl SnapReceiver {
     }
 }
 
-/// What of a leader's files it has found that it can't read. Whoever is sent it would come back for the same again and again.
+/// What of its files a leader has found that it can't read. Whoever is sent it would come back for the same again and again. It
+/// is known for as long as the files are there: whoever is let go may be one that the quorum needs, and then each attempt to
+/// bring it up is in a role of its own.
 #[derive(Default)]
 pub struct Unreadable {
     snapshot: Option<Zxid>,
@@ -77,6 +79,12 @@ impl Unreadable {
         tracing::error!(
             "{fatal}. A learner that lacks what the log has behind zxid {behind} gets a snapshot instead. {advice}"
         );
+    }
+
+    /// This server's history ends here now; its snapshots behind it are gone.
+    fn cut(&mut self, to: Zxid) {
+        self.snapshot.take_if(|snapshot| *snapshot > to);
+        self.behind.take_if(|behind| *behind >= to);
     }
 
     /// Whether the log can't be read from here on.
@@ -153,6 +161,9 @@ impl Pipeline {
         // (e, 0) is the end of whatever stands before (e, 1).
         let to = self.log_writer.with_log(|log| log.last_zxid());
         self.log_writer.mailbox.set_durable(to);
+        if let Some(member) = &mut self.member {
+            member.unreadable.cut(to);
+        }
         self.cut_the_line(to);
         self.prepare.clear();
         if applied > to {
@@ -214,6 +225,8 @@ impl Pipeline {
         // What was replayed at the start is no part of this server's history any more.
         self.owes_snapshot = false;
         let Some(member) = &mut self.member else { return Ok(()) };
+        // Nothing is left of the files that there were.
+        member.unreadable = Unreadable::default();
         member.committed = member.committed.min(zxid);
         member.digests_from = UNTIL_SYNCHRONISED;
         member.peer.snapshot_installed(zxid);
@@ -436,6 +449,18 @@ mod tests {
         apply(&mut tree, create("/a/b", "12345"));
         apply(&mut tree, create("/a/c", "1"));
         assert_eq!(tree.lookup(stats).and_then(|node| node.data()), Some(&b"count=3,bytes=11"[..]));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_known_until_it_is_cut() {
+        let of = |snapshot: u64, behind: u64| Unreadable { snapshot: Some(Zxid(snapshot)), behind: Some(Zxid(behind)) };
+        let cut = |mut unreadable: Unreadable, to: u64| {
+            unreadable.cut(Zxid(to));
+            (unreadable.snapshot, unreadable.behind)
+        };
+        assert_eq!(cut(of(7, 4), 7), (Some(Zxid(7)), Some(Zxid(4))));
+        assert_eq!(cut(of(7, 4), 5), (None, Some(Zxid(4))));
+        assert_eq!(cut(of(7, 4), 4), (None, None));
     }
 
     #[test]
