@@ -47,9 +47,9 @@ pub const MULTI_READ_BYTES: usize = 64 << 20;
 pub const MULTI_READ_WORK: usize = 500_000;
 /// Bytes of the reply to one getEphemerals, which has whole paths: far more than any client takes.
 pub const EPHEMERALS_BYTES: usize = 64 << 20;
-/// What going through them may take, in units of some 100 ns (`Asker::work`): a reply of that many bytes, or some millions of
-/// znodes, or fewer far down.
-pub const EPHEMERALS_WORK: usize = 4_000_000;
+/// What going through them may take, in units of some 100 ns (`Asker::work`): half a million znodes, or fewer far down. The tree
+/// is held all the time.
+pub const EPHEMERALS_WORK: usize = 500_000;
 /// Requests that a core answers before it lets go of the tree: about 100 microseconds' worth.
 pub const READ_GUARD_REQUESTS: usize = 512;
 /// Requests, or as much work, after which a core looks at its sockets and its feed again, and sends what it has: some

@@ -6,8 +6,8 @@ mod histories;
 use histories::{
     Found, Model, SIZES, copy, dir, dirs, keeps, read_history, recover, with_snapshots, write_snapshot, zxid,
 };
-use ostler::disk::Disk;
 use ostler::disk::sim::{Keep, SimDisk};
+use ostler::disk::{Disk, SECTOR};
 use ostler::fatal::Fatal;
 use ostler::ids::{Epoch, Zxid};
 use ostler::log::Log;
@@ -16,6 +16,7 @@ use ostler::random::Rng;
 use ostler::snapshot::snapshot_path;
 use ostler::storage::{self, Install, Quarantine};
 use proptest::prelude::*;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 type Started = ((Log<SimDisk>, Found, Epochs), Option<Quarantine>);
@@ -162,9 +163,11 @@ fn has_name(path: &Path, prefix: &str) -> bool {
 #[test]
 fn s19_a_sector_that_can_not_be_read_quarantines() {
     let (disk, model, snapshots) = filled();
-    for (path, _) in files(&disk) {
+    // What Linux says of one where reads go past the page cache, and file systems of a wrong checksum.
+    let errors = [Errno::IO, Errno::NODATA, Errno::UCLEAN];
+    for ((path, _), errno) in files(&disk).into_iter().flat_map(|file| errors.map(|errno| (file.clone(), errno))) {
         let disk = copy(&disk);
-        disk.break_sector(&path, 0);
+        disk.break_sector_with(&path, 0, errno);
         let needed = !has_name(&path, "recycled.") && path != snapshot_path(&dirs().snapshots, snapshots[0]);
         // The newest snapshot is not needed while the log reaches back to the one before.
         let newest = path == snapshot_path(&dirs().snapshots, snapshots[1]);
@@ -174,6 +177,32 @@ fn s19_a_sector_that_can_not_be_read_quarantines() {
             let ((_, found, _), quarantine) = start(&disk).unwrap();
             assert_eq!((found.last(), quarantine), (model.last(), None), "{}", path.display());
         }
+    }
+}
+
+/// What stops recovery is one thing, and what is found while the good part is looked for another.
+#[test]
+fn a_sector_that_can_not_be_read_behind_other_damage_quarantines_too() {
+    let (disk, model, _) = filled();
+    let segments = files(&disk).into_iter().filter(|(path, _)| has_name(path, "segment."));
+    let sectors: Vec<_> =
+        segments.flat_map(|(path, bytes)| [1, 2, 5].map(|at| (path.clone(), at, bytes.len()))).collect();
+    for (path, sector, len) in sectors {
+        let disk = copy(&disk);
+        if (sector + 1) * SECTOR as u64 > len as u64 {
+            continue;
+        }
+        disk.break_sector_with(&path, sector, Errno::NODATA);
+        storage::quarantine(
+            &disk,
+            &dirs(),
+            SIZES,
+            &Fatal::HistoryGap { dir: dirs().log, from: Zxid(1), to: Zxid(1), problem: "damage elsewhere".into() },
+            true,
+        )
+        .unwrap_or_else(|fatal| panic!("sector {sector} of {}: {fatal}", path.display()));
+        let ((_, found, _), _) = start(&disk).unwrap();
+        assert!(is_prefix(&found, &model), "sector {sector} of {}", path.display());
     }
 }
 

@@ -17,24 +17,36 @@ read -ra more <<<"${OSTLER_MEASURE:-}"
 usage() { sed -n '2,/^set -u/{/^#/s/^# \{0,1\}//p}' "$0"; }
 # A row's line below is its own description.
 list() { sed -n 's/^ \{8\}\([a-z0-9-]*\)) \(.*\) # \(.*\)$/\1\t\3/p' "$0"; }
-start() { "$here/tools/compare.sh" start "$@" || exit 1; }
-stop() { "$here/tools/compare.sh" stop >/dev/null 2>&1; }
+started=()
+# One by one, so that what is stopped is what was started here, and no server of anybody else's.
+start() {
+    local server
+    for server in "$@"; do
+        "$here/tools/compare.sh" start "$server" || exit 1
+        started+=("$server")
+    done
+}
+stop() {
+    [ ${#started[@]} = 0 ] || "$here/tools/compare.sh" stop "${started[@]}" >/dev/null 2>&1
+    started=()
+}
 targets() { "$here/tools/compare.sh" targets "$@"; }
 # load SERVERS WORDS...: the load on these servers in turn.
 load() {
     local servers=$1
     shift
     # shellcheck disable=SC2046,SC2086 # names and words, which are to be split
-    "$OSTLER_BIN" bench "$@" "${more[@]}" $(targets $servers)
+    "$OSTLER_BIN" bench "$@" "${more[@]}" $(targets $servers) || exit 1
 }
 # alone SERVER ROUNDS WORDS...: the load on one server, so many times.
 alone() {
     local server=$1 rounds=$2 address name pids
     shift 2
-    IFS='= ' read -r _ address name pids <<<"$(targets "$server")"
     for ((; rounds > 0; rounds--)); do
+        # Anew: a load may restart the server.
+        IFS='= ' read -r _ address name pids <<<"$(targets "$server")"
         echo "$name:"
-        "$OSTLER_BIN" bench "$@" "${more[@]}" --server "$address" --pid "$pids"
+        "$OSTLER_BIN" bench "$@" "${more[@]}" --server "$address" --pid "$pids" || exit 1
     done
 }
 # loaded SERVERS WORDS...: the same, on servers started for it.
@@ -122,7 +134,6 @@ row() {
         three-mix) loaded "ostler3 zookeeper3" mixed --depth 8 --rounds 3 --seconds 3 ;; # the mix, 50 connections, 8 in flight each
         three-get) loaded "ostler3 zookeeper3" get --rounds 3 --seconds 3 ;; # getData, 50 connections, 16 in flight each
         three-fail-over) (cd "$here" && OSTLER_FAIL_OVER_ROUNDS=20 cargo test --release --test fail_over -- --ignored --nocapture) ;; # the gap in writes when the leader goes
-        *) echo "measure: $1: no such row; tools/measure.sh --list has them" >&2; exit 2 ;;
     esac
 }
 
@@ -130,11 +141,13 @@ case ${1:-} in
     "" | -h | --help) usage; exit ;;
     --list) list; exit ;;
 esac
+for name in "$@"; do
+    list | cut -f 1 | grep -qxF -- "$name" && continue
+    echo "measure: $name: no such row; tools/measure.sh --list has them" >&2
+    exit 2
+done
 trap 'stop; exit 130' INT TERM
 trap stop EXIT
-for name in "$@"; do
-    list | grep -q "^$name	" || row "$name"
-done
 for name in "$@"; do
     echo "== $name: $(list | sed -n "s/^$name	//p")"
     row "$name"

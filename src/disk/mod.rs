@@ -25,6 +25,7 @@ pub use quiet::{Hurry, QuietDisk};
 pub use real::RealDisk;
 
 use crate::fatal::Fatal;
+use rustix::io::Errno;
 use std::io;
 use std::path::Path;
 
@@ -34,6 +35,13 @@ pub const SECTOR: usize = 512;
 /// Bytes given to the disk at a time by whoever nobody waits for. A disk works off what it is given in turn, so the log's next
 /// group waits behind one such piece (docs/log-format.md has the times).
 pub const BACKGROUND_BYTES: usize = 128 << 10;
+
+/// Whether an error says that bytes of a file are lost: what file systems and, where reads go past the page cache, block devices
+/// have for sectors that can't be read and for wrong checksums (Linux: `blk_status_to_errno`).
+pub fn says_lost(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::NODATA, Errno::REMOTEIO, Errno::ILSEQ, Errno::UCLEAN, Errno::BADMSG];
+    lost.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
 
 /// A file system, as far as log and snapshots need one.
 pub trait Disk: Clone + Send + Sync + 'static {

@@ -11,7 +11,7 @@ use super::{Disk, File, fatal, removal};
 use crate::fatal::Fatal;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{Access, Advice, FallocateFlags, FlockOperation, OFlags};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -151,6 +151,8 @@ impl Disk for RealDisk {
         // A directory in which no file can be made is of no use, whatever the disk is like.
         let mut file = open_regular(&path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
             .map_err(|source| match source.kind() {
+                // The file may be somebody else's in a directory of our own.
+                io::ErrorKind::PermissionDenied if rustix::fs::access(dir, Access::WRITE_OK).is_ok() => io(source),
                 io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem
                 | io::ErrorKind::NotFound

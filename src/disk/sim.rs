@@ -18,6 +18,7 @@ use super::{Disk, File, Map, SECTOR};
 use crate::fatal::Fatal;
 use crate::random::Rng;
 use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ struct World {
     lose_syncs_of: Option<PathBuf>,
     capacity: Option<u64>,
     read_only: bool,
-    bad_sectors: BTreeSet<(usize, u64)>,
+    bad_sectors: BTreeMap<(usize, u64), Errno>,
     /// Files of somebody else's, which may be read.
     foreign: BTreeSet<usize>,
     /// Files of somebody else's, which may not.
@@ -199,9 +200,14 @@ impl SimDisk {
 
     /// Lets every read of a sector of this file fail with EIO.
     pub fn break_sector(&self, path: &Path, sector: u64) {
+        self.break_sector_with(path, sector, Errno::IO);
+    }
+
+    /// The same with another error.
+    pub fn break_sector_with(&self, path: &Path, sector: u64, errno: Errno) {
         let mut world = self.lock_world();
         let inode = world.names[path];
-        world.bad_sectors.insert((inode, sector));
+        world.bad_sectors.insert((inode, sector), errno);
     }
 
     /// Makes a file somebody else's: it can be read, renamed and removed; opened to be changed it can't (EACCES).
@@ -275,7 +281,7 @@ impl SimDisk {
     fn operate_to_write(&self) -> io::Result<MutexGuard<'_, World>> {
         let world = self.operate()?;
         if world.read_only {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(Errno::ROFS.raw_os_error()));
         }
         Ok(world)
     }
@@ -309,7 +315,7 @@ impl Disk for SimDisk {
         let world = if missing { self.operate()? } else { self.operate_to_write()? };
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         if world.foreign.contains(&inode) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error()));
         }
         Ok(SimFile { disk: self.clone(), inode })
     }
@@ -322,7 +328,7 @@ impl Disk for SimDisk {
         }
         let inode = *world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         if world.forbidden.contains(&inode) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error()));
         }
         Ok(SimFile { disk: self.clone(), inode })
     }
@@ -380,7 +386,7 @@ impl Disk for SimDisk {
 
     fn lock(&self, dir: &Path) -> Result<SimLock, Fatal> {
         if self.lock_world().read_only {
-            let source = io::Error::from_raw_os_error(rustix::io::Errno::ROFS.raw_os_error());
+            let source = io::Error::from_raw_os_error(Errno::ROFS.raw_os_error());
             return Err(Fatal::DataDir { dir: dir.to_owned(), source });
         }
         if !self.lock_world().locked.insert(dir.to_owned()) {
@@ -402,8 +408,10 @@ impl File for SimFile {
             return Ok(());
         }
         let sectors = at / SECTOR as u64..=(at + into.len() as u64 - 1) / SECTOR as u64;
-        if world.bad_sectors.iter().any(|(inode, sector)| *inode == self.inode && sectors.contains(sector)) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        if let Some((_, errno)) =
+            world.bad_sectors.range((self.inode, *sectors.start())..=(self.inode, *sectors.end())).next()
+        {
+            return Err((*errno).into());
         }
         let end = usize::try_from(at).ok().and_then(|at| at.checked_add(into.len()));
         let bytes = end.and_then(|end| world.inodes[self.inode].now.get(at as usize..end));
@@ -484,7 +492,7 @@ impl World {
         let named: BTreeSet<usize> = self.names.values().copied().collect();
         let used: u64 = named.iter().map(|&inode| self.inodes[inode].now.len() as u64).sum();
         if more > 0 && self.capacity.is_some_and(|capacity| used + more > capacity) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error()));
         }
         Ok(())
     }
@@ -492,7 +500,7 @@ impl World {
     fn count_sync(&mut self) -> io::Result<()> {
         self.syncs += 1;
         if self.fail_sync == Some(self.syncs) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+            return Err(io::Error::from_raw_os_error(Errno::IO.raw_os_error()));
         }
         Ok(())
     }

@@ -17,7 +17,6 @@ use super::watermark::{Watermark, WatermarkFile};
 use crate::disk::{self, BACKGROUND_BYTES, Disk, File, SECTOR};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
-use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 /// The file that is there while a cut is under way.
@@ -282,7 +281,7 @@ fn read_what_can_be_read<F: File>(file: &F) -> std::io::Result<(Vec<u8>, u64)> {
             let mut at = at;
             for sector in piece.chunks_mut(SECTOR) {
                 match file.read_at(at, sector) {
-                    Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                    Err(error) if disk::says_lost(&error) => {
                         sector.fill(0);
                         unread += sector.len() as u64;
                     }

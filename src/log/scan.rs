@@ -18,7 +18,7 @@
 
 use super::record::{ALIGN, GUARD, HEADER, Header, Kind, Place, follows, is_unfinished};
 use super::segment::{FirstSector, RECORDS_START, SegmentHeader};
-use crate::disk::{File, SECTOR};
+use crate::disk::{self, File, SECTOR};
 use crate::ids::Zxid;
 use rustix::io::Errno;
 use std::io;
@@ -43,10 +43,10 @@ pub(super) struct Reader<F> {
 /// Whether an error says that a file's bytes are lost. That it can't be opened, or there is no memory for it, says nothing of
 /// them; what is wrong with the file itself does.
 pub(super) fn is_damage(error: &io::Error) -> bool {
-    let raw = error.raw_os_error();
-    // What file systems have for sectors of their own that can't be read, and for wrong checksums; and a link is no segment.
-    let of_disk = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::LOOP].map(|errno| Some(errno.raw_os_error()));
-    of_disk.contains(&raw) || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput)
+    // A link is no segment.
+    disk::says_lost(error)
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+        || matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput)
 }
 
 impl<F: File> Reader<F> {

@@ -357,7 +357,7 @@ fn auth_rules(config: &Config) -> AuthRules {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+pub(super) fn settings(config: &Config) -> Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Settings {
         tick_ms: config.tick_time_ms as u64,

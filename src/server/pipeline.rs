@@ -348,16 +348,14 @@ impl Pipeline {
             || self.shared.cores.iter().any(|core| !core.queue.is_empty())
     }
 
-    /// Everything that the cores had read is answered, or there is nobody who could answer it. In an ensemble others' requests
-    /// may never end.
+    /// Everything that the cores had read is answered, or there is nobody who could answer it. What nobody waits for may never
+    /// end: others' requests in an ensemble, or an expired session of gigabytes.
     fn may_end(&self) -> bool {
         let is_ours = |pending: &Pending| {
             pending.reply.is_some() || matches!(pending.effect, Effect::Open { .. } | Effect::Attach(_))
         };
-        let answers_somebody = || match &self.member {
-            None => !self.pending.is_empty() || !self.closings.is_empty(),
-            Some(_) => self.pending.iter().any(is_ours) || self.closings.iter().any(|closing| closing.reply.is_some()),
-        };
+        let answers_somebody =
+            || self.pending.iter().any(is_ours) || self.closings.iter().any(|closing| closing.reply.is_some());
         self.shared.cores_have_ended() && (!self.shared.is_serving() || !answers_somebody())
     }
 

@@ -16,7 +16,7 @@
 //! Runs on: the starting thread.
 
 use super::{Dirs, resume};
-use crate::disk::{Disk, note};
+use crate::disk::{self, Disk, note};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
 use crate::log::epochs::{EPOCHS, Epochs};
@@ -117,13 +117,10 @@ pub fn is_damage(fatal: &Fatal) -> bool {
         | Fatal::SnapshotCorrupt { .. }
         | Fatal::HistoryGap { .. }
         | Fatal::EpochsDamaged { .. } => true,
-        Fatal::Io { source, .. } => source.raw_os_error() == Some(EIO),
+        Fatal::Io { source, .. } => disk::says_lost(source),
         _ => false,
     }
 }
-
-/// "The medium can't be read", as Linux numbers it.
-const EIO: i32 = 5;
 
 /// Sets aside what is damaged, unless there are files of another version: then that is the error, and nothing is changed. `cause` is what recovery said; without `keep_good` everything goes.
 pub fn quarantine<D: Disk>(

@@ -10,6 +10,7 @@ use super::index;
 use super::node::NO_SLOT;
 use crate::random::FastMap;
 use crate::wire::ErrorCode;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -241,7 +242,10 @@ impl Tree {
     /// Counts the usage of each path with limits anew, as ZooKeeper does when it loads a snapshot of its own. Ours are exact and
     /// don't need it; what a client has put where there are no limits is left alone.
     pub fn recount_quotas(&mut self) {
-        for path in self.below_quota_root(STATS_NAME) {
+        let mut paths = self.below_quota_root(STATS_NAME);
+        // The deepest first: what is above it goes on from there, and no znode is looked at twice.
+        paths.sort_by_key(|path| Reverse(path.matches('/').count()));
+        for path in paths {
             if let Some(counted) = counted_by(&path)
                 && self.quotas.contains(counted)
             {
@@ -356,6 +360,34 @@ mod tests {
         tree.recount_quotas();
         assert_eq!(text(&tree, "/zookeeper/quota/a/zookeeper_stats"), "count=102,bytes=110");
         assert_eq!(text(&tree, "/zookeeper/quota/free/zookeeper_stats"), "hello");
+    }
+
+    #[test]
+    fn however_quotas_are_nested_each_znode_is_looked_at_once_to_count_all_anew() {
+        for limits_last in [true, false] {
+            let mut tree = Tree::new(TreeOptions::default());
+            let mut path = String::new();
+            for _ in 0..50 {
+                path += "/a";
+                apply(&mut tree, create(&path, "x"));
+                apply(&mut tree, create(&format!("/zookeeper/quota{path}"), ""));
+                if !limits_last {
+                    limit(&mut tree, &path);
+                }
+            }
+            (0..200).for_each(|n| apply(&mut tree, create(&format!("{path}/{n}"), "y")));
+            let all = path.len() / 2;
+            (0..all).filter(|_| limits_last).for_each(|at| limit(&mut tree, &path[..2 * (all - at)]));
+            let walked = WALKED.get();
+            tree.recount_quotas();
+            assert!(WALKED.get() - walked <= 250, "{} steps for 250 znodes", WALKED.get() - walked);
+            assert_eq!(text(&tree, "/zookeeper/quota/a/zookeeper_stats"), "count=250,bytes=250");
+        }
+    }
+
+    fn limit(tree: &mut Tree, path: &str) {
+        apply(tree, create(&format!("/zookeeper/quota{path}/zookeeper_limits"), "count=1000"));
+        apply(tree, create(&format!("/zookeeper/quota{path}/zookeeper_stats"), ""));
     }
 
     #[test]

@@ -107,7 +107,7 @@ docs/bench.md has every workload, and the formats of the files.";
 
 /// Put a load on a ZooKeeper-compatible server and report what it did.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_override_self = true)]
 pub struct BenchArgs {
     /// What each request is
     #[arg(value_enum)]

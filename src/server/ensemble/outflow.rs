@@ -13,6 +13,7 @@ use crate::log::{Batch, LogCursor, ReadError};
 use crate::server::shared::Shared;
 use crate::snapshot::zookeeper::{self, StreamError};
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -120,6 +121,17 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Problem
     spawned.map(drop).map_err(|error| Problem::Other(format!("no thread for it: {error}")))
 }
 
+/// Whoever asks again may find what has passed: too many open files, or no memory, says nothing of the file.
+fn unreadable(at: Zxid, fatal: Fatal) -> Problem {
+    const PASSING: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
+    match &fatal {
+        Fatal::Io { source, .. } if PASSING.iter().any(|it| source.raw_os_error() == Some(it.raw_os_error())) => {
+            Problem::Other(fatal.to_string())
+        }
+        _ => Problem::Unreadable { at, fatal },
+    }
+}
+
 /// Sends the snapshot at this zxid, which is in this file, as ZooKeeper writes it.
 pub fn of_snapshot(zxid: Zxid, path: PathBuf, shared: &Arc<Shared>) -> Outflow<Vec<u8>> {
     let (outflow, inlet) = Outflow::pair(shared);
@@ -128,7 +140,7 @@ pub fn of_snapshot(zxid: Zxid, path: PathBuf, shared: &Arc<Shared>) -> Outflow<V
         let mut writer = Writer(inlet);
         let sent = zookeeper::stream_snap(&RealDisk, &path, &mut writer);
         writer.0.end(sent.map(drop).map_err(|error| match error {
-            StreamError::Read(fatal) => Problem::Unreadable { at: zxid, fatal },
+            StreamError::Read(fatal) => unreadable(zxid, fatal),
             StreamError::Write(error) => Problem::Other(error.to_string()),
         }));
     });
@@ -148,7 +160,7 @@ pub fn of_log(mut cursor: LogCursor<RealDisk>, up_to: Zxid, shared: &Arc<Shared>
             if let Err(problem) = cursor.read(up_to, PIPE_BYTES / 2, &mut batch) {
                 return inlet.end(Err(match problem {
                     ReadError::Gone { .. } => Problem::Other(problem.to_string()),
-                    ReadError::Fatal(fatal) => Problem::Unreadable { at: cursor.position(), fatal },
+                    ReadError::Fatal(fatal) => unreadable(cursor.position(), fatal),
                 }));
             }
             if batch.is_empty() {

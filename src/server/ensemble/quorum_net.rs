@@ -59,6 +59,7 @@ pub struct QuorumNet {
     next_link: u32,
     dial: Dial,
     target: Option<ServerLine>,
+    /// Since the leader was last connected, or there was nobody to be connected to.
     attempts: u32,
     addresses: Vec<SocketAddr>,
     /// The last that was asked.
@@ -249,6 +250,7 @@ impl QuorumNet {
                             unreachable!("matched above")
                         };
                         self.dial = Dial::Connected(stream);
+                        self.attempts = 0;
                         return true;
                     }
                     Err(_) => self.wait(now),
@@ -329,5 +331,57 @@ impl QuorumNet {
     /// Whether there is anything to do about connecting, without waiting for an event.
     pub fn has_work(&self) -> bool {
         matches!(self.dial, Dial::Resolving) && self.resolver.has_answers()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::servers::{PeerAddress, Role};
+    use crate::metrics::Metrics;
+    use crate::server::admin_thread::AdminQueue;
+    use crate::server::admission::Admission;
+    use crate::server::helper::helper;
+    use crate::server::queue::Doorbell;
+    use crate::server::shared::Shared;
+    use mio::{Events, Poll};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_leader_that_listens_late_has_not_given_up_once_it_is_connected() {
+        let mut poll = Poll::new().unwrap();
+        let bell = Doorbell::new(&poll, Token(0)).unwrap();
+        let settings = crate::server::boot::settings(&Config::defaults(1));
+        let (metrics, _) = Metrics::new(0);
+        let shared = Shared::new(settings, Vec::new(), bell, Admission::new(1, 1), AdminQueue::default(), metrics);
+        let resolver = Resolver::new(helper().0, Arc::new(shared));
+        let mut net = QuorumNet::new(poll.registry().try_clone().unwrap(), Vec::new(), resolver, 1 << 20);
+        // Bound, so that nobody else gets it, and not listened on: refused.
+        let leader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        leader.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let quorum_port = leader.local_addr().unwrap().as_socket().unwrap().port();
+        let address = PeerAddress { host: "127.0.0.1".into(), quorum_port, election_port: 1 };
+        let line = ServerLine { id: 1, addresses: vec![address], role: Role::Participant, client: None };
+        let mut now = Now(1);
+        net.dial(line, now);
+        let mut events = Events::with_capacity(8);
+        let mut go_on = |net: &mut QuorumNet| {
+            poll.poll(&mut events, Some(Duration::from_millis(1))).unwrap();
+            for event in &events {
+                net.note(event.token(), event.into());
+            }
+            now = now.plus_ms(200);
+            net.progress(now)
+        };
+        while !net.gave_up(false) {
+            assert!(!go_on(&mut net));
+        }
+        assert!(!net.gave_up(true));
+        leader.listen(1).unwrap();
+        while !go_on(&mut net) {
+            assert!(!net.gave_up(true), "never connected");
+        }
+        assert!(!net.gave_up(false), "connected, and given up");
     }
 }
