@@ -11,8 +11,9 @@ pub struct Now(pub u64);
 impl Now {
     pub const START: Now = Now(0);
 
+    /// The end of a wait. One that is too long for this clock (585 years) never ends.
     pub fn plus(self, wait: Duration) -> Now {
-        Now(self.0.saturating_add(wait.as_nanos() as u64))
+        Now(self.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     pub fn plus_ms(self, ms: u64) -> Now {
@@ -51,5 +52,22 @@ pub fn wall_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_millis() as i64,
         Err(before) => -(before.duration().as_millis() as i64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_has_no_end_here_ends_never_and_not_at_once() {
+        let now = Now(5);
+        assert_eq!(now.plus(Duration::from_millis(1)), Now(1_000_005));
+        // 2^64 nanoseconds are 585 years; tickTime and a limit of ticks can be multiplied to more.
+        let longest = Duration::from_nanos(u64::MAX) + Duration::from_nanos(1);
+        for wait in [longest, longest * 3, Duration::MAX, Duration::from_millis(u64::MAX)] {
+            assert_eq!(now.plus(wait), Now(u64::MAX), "{wait:?}");
+        }
+        assert_eq!(now.plus_ms(u64::MAX), Now(u64::MAX));
     }
 }
