@@ -13,8 +13,8 @@
 //!
 //! Without I/O, clock or threads; what is to be sent stands in `output`.
 
-use super::Timing;
 use super::history::{History, follows};
+use super::{Timing, is_plausible};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
 use crate::wire::quorum::{
@@ -269,6 +269,12 @@ impl Learner {
         if epoch < self.start.accepted {
             let accepted = self.start.accepted.0;
             self.fail(format!("the leader's epoch {} is older than {accepted}, which was promised already", epoch.0));
+        } else if !is_plausible(epoch, self.start.accepted) {
+            let accepted = self.start.accepted.0;
+            self.fail(format!(
+                "the leader's epoch {} is one that no election can have reached ({accepted} here)",
+                epoch.0
+            ));
         } else if epoch > self.start.accepted {
             self.phase = Phase::StoringAccepted;
             self.outputs.push(LearnerOutput::StoreEpochs { accepted: epoch, current: self.start.current });

@@ -17,7 +17,24 @@ pub use history::History;
 pub use leading::{Input, Leading, Output};
 pub use peer::{Candidacy, Peer, PeerSettings, Role};
 
+use crate::ids::Epoch;
 use std::time::Duration;
+
+/// The newest epoch there can be. A zxid is a signed number to ZooKeeper, which takes a later epoch for a negative one.
+pub const EPOCH_MAX: Epoch = Epoch(i32::MAX as u32);
+
+/// An accepted epoch so far ahead of all that a server knows is no accident of elections (one after the other they would have
+/// gone on for weeks), and must not use up the epochs there are: what has been accepted is never taken back.
+const EPOCHS_AHEAD_MAX: u32 = 1 << 24;
+
+/// The newest epoch that a server takes from others which knows of none so far: half of them are left.
+const FIRST_EPOCH_MAX: u32 = 1 << 30;
+
+/// Whether this epoch of somebody else's may count, where the newest so far is `known`.
+fn is_plausible(epoch: Epoch, known: Epoch) -> bool {
+    let max = if known == Epoch(0) { FIRST_EPOCH_MAX } else { known.0.saturating_add(EPOCHS_AHEAD_MAX) };
+    epoch.0 <= max.min(EPOCH_MAX.0)
+}
 
 /// How long the servers of an ensemble wait for one another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -816,3 +816,59 @@ fn a_learner_connects_within_its_own_limit_and_is_synchronised_within_another() 
     learner.connected(begun);
     assert_eq!(learner.deadline(), begun.plus(TIMING.init()));
 }
+
+/// What a learner that has accepted an epoch does with a leader's: the reason for which it leaves, if it does.
+fn told_epoch(accepted: u32, epoch: u32) -> Option<String> {
+    let start = LearnerStart { accepted: Epoch(accepted), ..learner_start(2, 0) };
+    let mut learner = Learner::new(start, &history(&[]), Now::START);
+    learner.connected(Now::START);
+    let version = 0x1_0000i32.to_be_bytes();
+    let packet = QuorumPacket::new(PacketType::LeaderInfo, z(epoch, 0).to_wire(), Some(&version));
+    learner.packet(&packet, Now::START);
+    match learner.outputs().pop() {
+        Some(LearnerOutput::Lost { why }) => Some(why),
+        Some(LearnerOutput::StoreEpochs { accepted, .. }) => {
+            assert_eq!(accepted, Epoch(epoch));
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_epoch_that_no_election_can_have_reached_is_not_accepted() {
+    // Below 2^31, since a zxid is signed; and such that there are epochs left behind it.
+    for (accepted, epoch) in [(0, 1 << 31), (5, u32::MAX), (0, i32::MAX as u32), (5, i32::MAX as u32), (5, 1 << 25)] {
+        let why = told_epoch(accepted, epoch).unwrap_or_else(|| panic!("{epoch} is accepted behind {accepted}"));
+        assert!(why.contains(&epoch.to_string()), "{why}");
+    }
+    // A new server knows of none, and one that was away for long of old ones.
+    for (accepted, epoch) in [(0, 1), (0, 1 << 25), (5, 6), (5, 1 << 20), (i32::MAX as u32 - 1, i32::MAX as u32)] {
+        assert_eq!(told_epoch(accepted, epoch), None, "{epoch} behind {accepted}");
+    }
+}
+
+#[test]
+fn a_leader_gives_out_no_epoch_that_zookeeper_takes_for_a_negative_one() {
+    let last = i32::MAX as u32;
+    let voters: ServerSet = [1, 2, 3].map(ServerId).into_iter().collect();
+    let lead_with = |own: u32, theirs: u32| {
+        let mut history = history(&[]);
+        let mut leader = Leader::new(leader_start(voters, own, Epoch(0)), &history, Now::START);
+        let start = LearnerStart { accepted: Epoch(theirs), ..learner_start(2, 0) };
+        let mut learner = Learner::new(start, &history, Now::START);
+        learner.connected(Now::START);
+        leader.connected(Link(1), Now::START);
+        let (hello, _) = QuorumPacket::read(&learner.output, 1 << 20).unwrap().unwrap();
+        let _ = leader.packet(Link(1), hello, &mut history, Now::START);
+        leader.outputs().pop()
+    };
+    let chosen = lead_with(last - 2, last - 1);
+    assert!(
+        matches!(chosen, Some(LeaderOutput::StoreEpochs { accepted, .. }) if accepted == Epoch(last)),
+        "{chosen:?}"
+    );
+    let (used_up, absurd) = (lead_with(last, 5), lead_with(last - 2, last + 1));
+    assert!(matches!(used_up, Some(LeaderOutput::Resign { .. })), "{used_up:?}");
+    assert!(matches!(absurd, Some(LeaderOutput::Close { .. })), "{absurd:?}");
+}

@@ -7,9 +7,7 @@ use crate::wire::quorum::{LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacke
 use crate::wire::writer::Jute;
 use crate::zab::history::History;
 use crate::zab::quorum::ServerSet;
-
-/// An accepted epoch so far ahead is no accident of elections, and must not use up the epochs there are.
-const EPOCHS_AHEAD_MAX: u32 = 1 << 16;
+use crate::zab::{EPOCH_MAX, is_plausible};
 
 impl Leader {
     /// FOLLOWERINFO or OBSERVERINFO: who is it?
@@ -32,8 +30,11 @@ impl Leader {
                 .close(link, format!("server {} has a newer configuration ({theirs:x}, here {ours:x})", server.0));
         }
         let accepted = Zxid::from_wire(packet.zxid).epoch();
-        if accepted.0 > self.newest_accepted.0.saturating_add(EPOCHS_AHEAD_MAX) {
-            return self.close(link, format!("server {} says that it has accepted epoch {}", server.0, accepted.0));
+        // Where nobody knows of an epoch there is one near the beginning: new servers have to take the one behind it.
+        if !is_plausible(accepted, self.newest_accepted.max(Epoch(1))) {
+            let why = "which no election can have reached";
+            return self
+                .close(link, format!("server {} says that it has accepted epoch {}, {why}", server.0, accepted.0));
         }
         // Now that it is known to be valid, it takes the place of an older connection of the same server.
         let older: Vec<Link> = self
@@ -69,10 +70,12 @@ impl Leader {
 
     pub(super) fn look_for_epoch(&mut self, now: Now) {
         if self.phase == Phase::Discovery && self.start.quorum.contains_quorum(self.from) {
-            let Some(epoch) = self.newest_accepted.0.checked_add(1) else {
-                return self.resign("there are no more epochs".to_owned());
-            };
-            self.epoch = Epoch(epoch);
+            if self.newest_accepted >= EPOCH_MAX {
+                let newest = self.newest_accepted.0;
+                return self
+                    .resign(format!("epoch {newest} has been accepted, and behind it there are no more epochs"));
+            }
+            self.epoch = Epoch(self.newest_accepted.0 + 1);
             self.enter(Phase::EpochChosen, now);
             self.outputs.push(LeaderOutput::StoreEpochs { accepted: self.epoch, current: self.start.current });
         }
