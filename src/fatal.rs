@@ -56,6 +56,9 @@ pub enum Fatal {
     OtherVersion { file: PathBuf, version: u32, known: u32 },
     #[error("{}: {problem}", file.display())]
     EpochsDamaged { file: PathBuf, problem: String },
+    /// The ensemble has changed its members while it ran, which this server can't follow.
+    #[error("other servers vote in this ensemble than this server was given: there [{theirs}], here [{ours}]")]
+    OtherMembers { theirs: String, ours: String },
     /// The load generator could not finish, or a server answered wrongly.
     #[error("{problem}")]
     Bench { problem: String },
@@ -65,7 +68,7 @@ impl Fatal {
     pub fn exit_status(&self) -> u8 {
         match self {
             Fatal::Listen { .. } | Fatal::Bench { .. } => 1,
-            Fatal::Config { .. } | Fatal::Usage { .. } => 2,
+            Fatal::Config { .. } | Fatal::Usage { .. } | Fatal::OtherMembers { .. } => 2,
             Fatal::DataDirLocked { .. }
             | Fatal::DataDir { .. }
             | Fatal::ForeignData { .. }
@@ -86,6 +89,9 @@ impl Fatal {
         match self {
             Fatal::Config { .. } => "Correct the file and start again.",
             Fatal::Usage { .. } => "See `ostler help`.",
+            Fatal::OtherMembers { .. } => {
+                "Put the members that are in force (`config` of the command-line client says them) into zoo.cfg and start again: best as ZooKeeper does, in a file that dynamicConfigFile names and whose name ends in their version (zoo.cfg.dynamic.100000007). Leave this server stopped if it is no member any more."
+            }
             Fatal::Listen { .. } => "Stop what listens there, or set another port.",
             Fatal::DataDirLocked { .. } => "Stop the other process, or give this server its own dataDir.",
             Fatal::DataDir { .. } => "Create the directory, or make it writable for this user.",

@@ -20,6 +20,8 @@ mod known;
 mod load;
 #[path = "mixed/migration.rs"]
 mod migration;
+#[path = "mixed/reconfig.rs"]
+mod reconfig;
 #[path = "mixed/scalpel.rs"]
 mod scalpel;
 mod support;

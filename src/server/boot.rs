@@ -428,7 +428,11 @@ fn member(
         output_max: limits::LEARNER_OUTPUT_BYTES,
         counter_max: config.epoch_transactions,
     };
-    let peer = Peer::new(settings, part.history, part.epochs.accepted, part.epochs.current, part.quarantine.is_some());
+    let mut peer =
+        Peer::new(settings, part.history, part.epochs.accepted, part.epochs.current, part.quarantine.is_some());
+    if let Some((zxid, text)) = &part.config {
+        peer.reconfigured(*zxid, text);
+    }
 
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let registry = || poll.registry().try_clone().map_err(io);

@@ -42,6 +42,8 @@ pub struct Part {
     pub history: History,
     pub epochs: Epochs,
     pub quarantine: Option<Quarantine>,
+    /// Which members the history ends with, and as of which zxid (`Tree::config`).
+    pub config: Option<(Zxid, Vec<u8>)>,
 }
 
 /// What a server that is alone has on its disk. Damage stops it.
@@ -80,7 +82,8 @@ pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_m
             quarantine.round
         );
     }
-    Ok(Recovered { part: Some(Part { history, epochs, quarantine }), ..recovered })
+    let config = recovered.tree.config().map(|(zxid, text)| (zxid, text.to_vec()));
+    Ok(Recovered { part: Some(Part { history, epochs, quarantine, config }), ..recovered })
 }
 
 /// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records; it also survives

@@ -249,7 +249,13 @@ impl Tree {
         assert!(self.owned.of_session(at.session).is_empty(), "nothing outlives its session");
     }
 
-    /// What `/zookeeper/config` says: the members of the ensemble, set by each server from its own configuration at the
+    /// What `/zookeeper/config` says, and as of which zxid, unless a client has written it.
+    pub fn config(&self) -> Option<(Zxid, &[u8])> {
+        let node = self.lookup(CONFIG_NODE).filter(|node| node.version() == -1)?;
+        Some((node.mzxid(), node.data()?))
+    }
+
+    /// What `/zookeeper/config` says from now on: the members of the ensemble, set by each server from its own configuration at the
     /// start and after each synchronisation, by no transaction (upstream: `DataTree.initConfigInZKDatabase`). `version`
     /// is that of the configuration.
     pub fn set_config(&mut self, text: &str, version: Zxid, time_ms: i64) {

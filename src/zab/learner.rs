@@ -13,7 +13,9 @@
 //!
 //! Without I/O, clock or threads; what is to be sent stands in `output`.
 
+use super::ensemble::EnsembleConfig;
 use super::history::{History, follows};
+use super::members::OtherMembers;
 use super::{Timing, is_plausible};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
@@ -21,6 +23,7 @@ use crate::wire::quorum::{
     LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket, Request, SessionTimeout, SessionValid, epoch_zxid,
     write_current_epoch,
 };
+use std::sync::Arc;
 
 /// What the surroundings have to do, in the order given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +42,11 @@ pub enum LearnerOutput {
     Serving { epoch: Epoch, up_to: Zxid },
     /// The oldest sync that was forwarded is answered: everything committed before it is in what came before.
     SyncDone,
+    /// The reconfiguration at this zxid, which came with or before this, is in force: if others vote by it, the server must
+    /// stop.
+    Activated { zxid: Zxid },
+    /// By the leader's configuration others vote than by this server's: it must stop. Nothing was acknowledged.
+    OtherMembers(OtherMembers),
     /// The leader is gone, or is none that this server can follow: an election begins.
     Lost { why: String },
 }
@@ -84,7 +92,8 @@ pub struct LearnerStart {
     pub me: ServerId,
     pub observer: bool,
     pub timing: Timing,
-    pub config_version: i64,
+    /// What this server was given.
+    pub config: Arc<EnsembleConfig>,
     pub accepted: Epoch,
     pub current: Epoch,
     /// Its history can't be trusted (it may have lost something that it acknowledged): it asks for all of the leader's.
@@ -162,7 +171,7 @@ impl Learner {
         let info = LearnerInfo {
             server: i64::from(self.start.me.0),
             protocol_version: PROTOCOL_VERSION,
-            config_version: self.start.config_version,
+            config_version: self.start.config.version().to_wire(),
         };
         let mut data = Vec::with_capacity(20);
         info.write(&mut data);
@@ -230,22 +239,40 @@ impl Learner {
             (PacketType::Proposal, Phase::Syncing | Phase::NewLeader | Phase::Synced | Phase::Serving) => {
                 return self.proposal(zxid, data);
             }
-            (PacketType::Inform, Phase::Syncing | Phase::NewLeader | Phase::Synced | Phase::Serving) => {
+            (
+                PacketType::Inform | PacketType::InformAndActivate,
+                Phase::Syncing | Phase::NewLeader | Phase::Synced | Phase::Serving,
+            ) => {
+                // Before the transaction stands who is to lead then; that is found out in an election.
+                let activates = kind == PacketType::InformAndActivate;
+                let Some(record) = data.get(if activates { 8 } else { 0 }..) else {
+                    self.fail("an INFORMANDACTIVATE of the leader that is malformed");
+                    return Brought::Nothing;
+                };
                 // Proposal and commit in one: what has been committed counts when the record is in the log.
-                let brought = self.proposal(zxid, data);
+                let brought = self.proposal(zxid, record);
                 if self.phase != Phase::Lost {
+                    if activates {
+                        self.activated(zxid);
+                    }
                     self.commit_later(zxid);
                 }
                 return brought;
             }
-            (PacketType::Commit, Phase::Syncing | Phase::NewLeader | Phase::Synced | Phase::Serving) => {
+            (
+                PacketType::Commit | PacketType::CommitAndActivate,
+                Phase::Syncing | Phase::NewLeader | Phase::Synced | Phase::Serving,
+            ) => {
                 if zxid > self.appended {
                     self.fail(format!("the leader commits {zxid}, which it has not proposed"));
                 } else {
+                    if kind == PacketType::CommitAndActivate {
+                        self.activated(zxid);
+                    }
                     self.commit_later(zxid);
                 }
             }
-            (PacketType::NewLeader, Phase::Syncing) => self.new_leader(zxid),
+            (PacketType::NewLeader, Phase::Syncing) => self.new_leader(zxid, data),
             (PacketType::UpToDate, Phase::Synced) => self.up_to_date(),
             (PacketType::UpToDate, Phase::Serving) => {}
             (PacketType::Ping, Phase::Serving) => return Brought::Ping,
@@ -256,9 +283,6 @@ impl Learner {
                 Err(_) => self.fail("the leader's answer to REVALIDATE is malformed"),
             },
             (PacketType::Sync, Phase::Serving) => self.outputs.push(LearnerOutput::SyncDone),
-            (PacketType::CommitAndActivate | PacketType::InformAndActivate, _) => {
-                self.fail("the leader has changed the configuration; this server takes part in fixed ensembles only");
-            }
             (kind, phase) => self.fail(format!("a {kind:?} of the leader where none is expected ({phase:?})")),
         }
         Brought::Nothing
@@ -369,13 +393,30 @@ impl Learner {
         }
     }
 
-    fn new_leader(&mut self, zxid: Zxid) {
+    /// `config` is the newest configuration that the leader knows, in force or only proposed.
+    fn new_leader(&mut self, zxid: Zxid, config: &[u8]) {
         if zxid.epoch() != self.epoch {
             return self.fail(format!("NEWLEADER of epoch {} from the leader of {}", zxid.epoch().0, self.epoch.0));
+        }
+        if let Some(other) = OtherMembers::of(&self.start.config, config) {
+            self.phase = Phase::Lost;
+            return self.outputs.push(LearnerOutput::OtherMembers(other));
         }
         self.phase = Phase::NewLeader;
         self.before_new_leader = self.appended;
         self.store_current();
+    }
+
+    /// The leader's configuration as of NEWLEADER has been compared, and with it whatever came before.
+    fn activated(&mut self, zxid: Zxid) {
+        if self.phase >= Phase::NewLeader && zxid > self.before_new_leader {
+            self.outputs.push(LearnerOutput::Activated { zxid });
+        }
+    }
+
+    /// Where this server's history ended when NEWLEADER came.
+    pub fn before_new_leader(&self) -> Zxid {
+        self.before_new_leader
     }
 
     /// R1: history first, then the epoch, then the word that it is so.

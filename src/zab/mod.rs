@@ -10,6 +10,7 @@ pub mod history;
 pub mod leader;
 pub mod leading;
 pub mod learner;
+pub mod members;
 pub mod peer;
 pub mod quorum;
 

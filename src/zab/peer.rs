@@ -13,6 +13,7 @@ use super::ensemble::EnsembleConfig;
 use super::history::History;
 use super::leader::{Leader, LeaderStart};
 use super::learner::{Learner, LearnerStart};
+use super::members::{OtherMembers, Reconfigurations};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, Zxid};
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub struct Peer {
     quarantined: bool,
     /// Whether its last role was to lead, and nobody was heard from.
     unheard: bool,
+    reconfigurations: Reconfigurations,
     /// Whose whole state it asks for in its next role.
     wants_all_of: Option<ServerId>,
     durable: Zxid,
@@ -82,6 +84,7 @@ impl Peer {
             heard: accepted,
             quarantined,
             unheard: false,
+            reconfigurations: Reconfigurations::default(),
             wants_all_of: None,
             durable,
         }
@@ -112,10 +115,26 @@ impl Peer {
         self.durable
     }
 
+    /// A reconfiguration stands in the history at this zxid, in force or not, with this text.
+    pub fn reconfigured(&mut self, zxid: Zxid, text: &[u8]) {
+        self.reconfigurations.note(zxid, &self.settings.config, text);
+    }
+
+    /// With whom the history ends, if by that others vote than this server was given, and no leader has said that it is not so:
+    /// then it has no vote.
+    pub fn other_members(&self) -> Option<&OtherMembers> {
+        self.reconfigurations.newest()
+    }
+
+    /// The reconfiguration at this zxid is in force. `Some`: others vote then, and this server must stop.
+    pub fn activated(&self, zxid: Zxid) -> Option<&OtherMembers> {
+        self.reconfigurations.at(zxid)
+    }
+
     /// How it stands for election; `None` while something that an earlier role gave to the log is not durable yet.
     pub fn candidacy(&self) -> Option<Candidacy> {
         let at_rest = matches!(self.role, Role::Looking) && self.durable == self.history.last();
-        let last = (!self.quarantined).then_some(self.durable);
+        let last = (!self.quarantined && self.other_members().is_none()).then_some(self.durable);
         at_rest.then_some(Candidacy { current: self.current, last, unheard: self.unheard })
     }
 
@@ -127,6 +146,7 @@ impl Peer {
         let wants_everything = self.wants_all_of.take() == Some(leader);
         self.role = if leader == me {
             assert!(!self.quarantined, "a server whose history is in doubt never leads");
+            assert!(self.other_members().is_none(), "nor does one that may have no vote any more");
             let start = LeaderStart {
                 me,
                 quorum: Arc::new(config.quorum().clone()),
@@ -145,7 +165,7 @@ impl Peer {
                 me,
                 observer: !self.is_voter(),
                 timing,
-                config_version,
+                config: config.clone(),
                 accepted: self.accepted,
                 current: self.current,
                 quarantined: self.quarantined || wants_everything,
@@ -200,6 +220,12 @@ impl Peer {
             self.quarantined = false;
         }
         (self.accepted, self.current) = (accepted, current);
+        if let Role::Learning { learner, .. } = &self.role
+            && current == accepted
+        {
+            // Zero, as long as this is a promise only.
+            self.reconfigurations.decided(learner.before_new_leader());
+        }
         match &mut self.role {
             Role::Leading(leader) => leader.epochs_stored(&mut self.history, now),
             Role::Learning { learner, .. } => learner.epochs_stored(now),
@@ -228,6 +254,7 @@ impl Peer {
         } else {
             self.history.reset(to);
         }
+        self.reconfigurations.truncate(to);
         self.durable = to;
         if let Role::Learning { learner, .. } = &mut self.role {
             learner.truncated(to, now);
@@ -237,6 +264,7 @@ impl Peer {
     /// The history is the leader's snapshot now, on disk too (`LearnerOutput::ReceiveSnapshot`).
     pub fn snapshot_installed(&mut self, zxid: Zxid) {
         self.history.reset(zxid);
+        self.reconfigurations.clear();
         self.durable = zxid;
         if let Role::Learning { learner, .. } = &mut self.role {
             learner.snapshot_installed(zxid);

@@ -215,6 +215,22 @@ impl Quorum {
         self.weight(id) > 0
     }
 
+    /// Whether the same servers vote, and every set of them that is a quorum here is one there: however groups are called.
+    pub fn decides_like(&self, other: &Quorum) -> bool {
+        self.voters == other.voters && self.weighed_groups() == other.weighed_groups()
+    }
+
+    /// Whose votes are added up, and with which weights; ascending. What weighs nothing is left out.
+    fn weighed_groups(&self) -> Vec<Vec<(ServerId, u64)>> {
+        let Some(rule) = &self.groups else { return vec![self.voters.iter().map(|id| (id, 1)).collect()] };
+        let weighed = |group: &Group| -> Vec<(ServerId, u64)> {
+            group.members.iter().map(|id| (id, rule.weights[id.0 as usize])).filter(|(_, weight)| *weight > 0).collect()
+        };
+        let mut groups: Vec<_> = rule.groups.iter().map(weighed).filter(|group| !group.is_empty()).collect();
+        groups.sort_unstable();
+        groups
+    }
+
     /// Its groups in the order given; none under majority.
     pub fn groups(&self) -> &[Group] {
         self.groups.as_ref().map_or(&[], |rule| &rule.groups)

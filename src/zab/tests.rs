@@ -2,9 +2,11 @@
 //! durable when it says so.
 
 use super::Timing;
+use super::ensemble::EnsembleConfig;
 use super::history::History;
 use super::leader::{Heard, Leader, LeaderOutput, LeaderStart, Link};
 use super::learner::{Brought, Learner, LearnerOutput, LearnerStart};
+use super::peer::{Peer, Role};
 use super::quorum::{Quorum, ServerSet};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, SessionId, Zxid};
@@ -44,12 +46,19 @@ fn leader_start(voters: ServerSet, current: u32, heard: Epoch) -> LeaderStart {
     }
 }
 
+/// Three voters, and what else there is.
+const MEMBERS: &str = "server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n";
+
+fn config(more: &str) -> Arc<EnsembleConfig> {
+    Arc::new(EnsembleConfig::parse(format!("{MEMBERS}{more}").as_bytes()).unwrap())
+}
+
 fn learner_start(me: u8, current: u32) -> LearnerStart {
     LearnerStart {
         me: ServerId(me),
         observer: false,
         timing: TIMING,
-        config_version: 0,
+        config: config(""),
         accepted: Epoch(current),
         current: Epoch(current),
         quarantined: false,
@@ -170,6 +179,7 @@ impl Lab {
                 }
                 LearnerOutput::SyncDone => follower.syncs += 1,
                 LearnerOutput::Lost { why } => follower.lost = Some(why),
+                LearnerOutput::Activated { .. } | LearnerOutput::OtherMembers(_) => panic!("members are fixed"),
             }
         }
         if let Some(output) = self.leader.output(link) {
@@ -525,32 +535,31 @@ fn each_proposal_is_acknowledged_on_its_own_in_order_and_a_repeated_one_twice() 
     assert_eq!(acks, [1, 2, 3, 3].map(|counter| (PacketType::Ack, z(1, counter))));
 }
 
-#[test]
-fn a_quarantine_ends_with_the_leaders_history_also_within_the_same_epoch() {
-    let mut voters = Vec::new();
-    for id in 1..=3 {
-        let line = format!("127.0.0.1:{}:{}", 2000 + id, 3000 + id);
-        voters.push(crate::config::servers::parse_server(&id.to_string(), &line).unwrap());
-    }
-    let config = super::ensemble::EnsembleConfig::new(Zxid::ZERO, voters, &[], &[]).unwrap();
+/// Server 2 of three, in epoch 1.
+fn peer(entries: &[Zxid], quarantined: bool) -> Peer {
     let settings = super::PeerSettings {
         me: ServerId(2),
-        config: Arc::new(config),
+        config: config(""),
         timing: TIMING,
         output_max: 1 << 20,
         counter_max: u32::MAX,
     };
-    let mut peer = super::Peer::new(settings, history(&[z(1, 1)]), Epoch(1), Epoch(1), true);
+    Peer::new(settings, history(entries), Epoch(1), Epoch(1), quarantined)
+}
+
+#[test]
+fn a_quarantine_ends_with_the_leaders_history_also_within_the_same_epoch() {
+    let mut peer = peer(&[z(1, 1)], true);
     assert_eq!(peer.candidacy().unwrap().last, None, "it does not vote");
     peer.elected(ServerId(1), Now::START);
-    let super::Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    let Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
     learner.connected(Now::START);
     for (kind, zxid) in [(PacketType::LeaderInfo, z(1, 0)), (PacketType::Snap, z(1, 5))] {
         learner.packet(&QuorumPacket::new(kind, zxid.to_wire(), None), Now::START);
     }
     assert!(!peer.ends_quarantine(Epoch(2), Epoch(1)), "a promise alone changes nothing");
     peer.snapshot_installed(z(1, 5));
-    let super::Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    let Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
     learner.packet(&QuorumPacket::new(PacketType::NewLeader, z(1, 0).to_wire(), None), Now::START);
     assert!(peer.ends_quarantine(Epoch(1), Epoch(1)));
     peer.epochs_stored(Epoch(1), Epoch(1), Now::START);
@@ -871,4 +880,123 @@ fn a_leader_gives_out_no_epoch_that_zookeeper_takes_for_a_negative_one() {
     let (used_up, absurd) = (lead_with(last, 5), lead_with(last - 2, last + 1));
     assert!(matches!(used_up, Some(LeaderOutput::Resign { .. })), "{used_up:?}");
     assert!(matches!(absurd, Some(LeaderOutput::Close { .. })), "{absurd:?}");
+}
+
+/// What the leader says to a learner, each with what stands in its packet.
+fn say(learner: &mut Learner, packets: &[(PacketType, Zxid, &[u8])]) {
+    for &(kind, zxid, data) in packets {
+        let packet = QuorumPacket::new(kind, zxid.to_wire(), Some(data));
+        if let Brought::Proposal { zxid, .. } = learner.packet(&packet, Now::START) {
+            learner.appended(zxid);
+        }
+    }
+}
+
+/// Kinds of what a learner has sent.
+fn sent(learner: &mut Learner) -> Vec<PacketType> {
+    let bytes = std::mem::take(&mut learner.output);
+    let (mut rest, mut kinds) = (&bytes[..], Vec::new());
+    while let Some((packet, taken)) = QuorumPacket::read(rest, 1 << 20).unwrap() {
+        kinds.push(packet.packet_type().unwrap());
+        rest = &rest[taken..];
+    }
+    kinds
+}
+
+#[test]
+fn a_leader_in_whose_ensemble_others_vote_is_not_acknowledged() {
+    use PacketType::{Ack, AckEpoch, Diff, FollowerInfo, LeaderInfo, NewLeader};
+    let other = format!("{MEMBERS}server.4=d:1:2\nserver.5=e:1:2\nversion=100000007");
+    let same = format!("{MEMBERS}server.4=d:1:2:observer\nversion=100000007");
+    for (text, others) in [(&other, true), (&same, false)] {
+        let mut learner = Learner::new(learner_start(2, 1), &history(&[]), Now::START);
+        learner.connected(Now::START);
+        say(&mut learner, &[(LeaderInfo, z(1, 0), b""), (Diff, z(0, 0), b""), (NewLeader, z(1, 0), text.as_bytes())]);
+        let outputs = learner.outputs();
+        match &outputs[..] {
+            [LearnerOutput::OtherMembers(found)] if others => {
+                assert!(found.theirs.contains("server.5=e:1:2, version=100000007"), "{}", found.theirs);
+                assert!(found.ours.contains("server.3=c:1:2:participant, version=0"), "{}", found.ours);
+            }
+            [LearnerOutput::StoreEpochs { .. }] if !others => learner.epochs_stored(Now::START),
+            _ => panic!("{text}: {outputs:?}"),
+        }
+        learner.durable(z(0, 0));
+        let acknowledged: &[_] = if others { &[] } else { &[Ack] };
+        assert_eq!(sent(&mut learner), [&[FollowerInfo, AckEpoch], acknowledged].concat());
+    }
+}
+
+#[test]
+fn a_reconfiguration_is_in_force_when_the_leader_says_so_and_not_when_it_is_proposed() {
+    use PacketType::{
+        Commit, CommitAndActivate, Diff, Inform, InformAndActivate, LeaderInfo, NewLeader, Proposal, UpToDate,
+    };
+    for observer in [false, true] {
+        let start = LearnerStart { observer, ..learner_start(2, 1) };
+        let mut learner = Learner::new(start, &history(&[]), Now::START);
+        learner.connected(Now::START);
+        let begin: &[(PacketType, Zxid, &[u8])] = &[(LeaderInfo, z(1, 0), b""), (Diff, z(1, 1), b"")];
+        let synced: &[_] = &[(NewLeader, z(1, 0), b"version=0".as_slice())];
+        let (with, commit, activate) = match observer {
+            false => (Proposal, Commit, CommitAndActivate),
+            true => (Inform, Inform, InformAndActivate),
+        };
+        say(&mut learner, begin);
+        say(&mut learner, &[(with, z(1, 1), b"12345678txn")]);
+        if !observer {
+            // What came before NEWLEADER is decided by what that says.
+            say(&mut learner, &[(activate, z(1, 1), b"12345678"), (commit, z(1, 1), b"")]);
+        }
+        say(&mut learner, synced);
+        learner.durable(z(1, 1));
+        learner.epochs_stored(Now::START);
+        say(&mut learner, &[(UpToDate, Zxid::ZERO, b"")]);
+        let serving = LearnerOutput::Serving { epoch: Epoch(1), up_to: z(1, 1) };
+        assert_eq!(learner.outputs().last(), Some(&serving));
+        if !observer {
+            say(&mut learner, &[(Proposal, z(1, 2), b"txn")]);
+            assert_eq!(learner.outputs(), []);
+        }
+        let packet = QuorumPacket::new(activate, z(1, 2).to_wire(), Some(b"12345678txn"));
+        match learner.packet(&packet, Now::START) {
+            // Who is to lead stands before the transaction.
+            Brought::Proposal { record, .. } => assert_eq!((observer, record), (true, b"txn".as_slice())),
+            brought => assert_eq!((observer, brought), (false, Brought::Nothing)),
+        }
+        let outputs = [LearnerOutput::Activated { zxid: z(1, 2) }, LearnerOutput::Commit { up_to: z(1, 2) }];
+        assert_eq!(learner.outputs(), outputs);
+    }
+}
+
+/// Once it is in force, every quorum of the old voters has one of those that have it.
+#[test]
+fn who_has_a_reconfiguration_to_other_voters_has_no_vote_until_a_leader_has_said_who_votes() {
+    use PacketType::{Diff, LeaderInfo, NewLeader, Proposal};
+    let other = format!("{MEMBERS}server.4=d:1:2\nversion=100000002");
+    let mut peer = peer(&[z(1, 1), z(1, 2)], false);
+    assert_eq!(peer.candidacy().unwrap().last, Some(z(1, 2)));
+    peer.reconfigured(z(1, 2), other.as_bytes());
+    assert_eq!(peer.candidacy().unwrap().last, None);
+    assert!(peer.activated(z(1, 2)).is_some() && !peer.is_quarantined());
+    peer.truncated(z(1, 1), Now::START);
+    assert_eq!(peer.candidacy().unwrap().last, Some(z(1, 1)), "it came to nothing");
+
+    // A leader whose configuration is that of this server knows of all that came before it said so, and of nothing later.
+    peer.reconfigured(z(1, 1), other.as_bytes());
+    peer.elected(ServerId(1), Now::START);
+    let Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    learner.connected(Now::START);
+    say(learner, &[(LeaderInfo, z(1, 0), b""), (Diff, z(1, 1), b""), (NewLeader, z(1, 0), MEMBERS.as_bytes())]);
+    assert!(peer.other_members().is_some());
+    peer.epochs_stored(Epoch(1), Epoch(1), Now::START);
+    assert!(peer.other_members().is_none());
+    let Role::Learning { learner, .. } = &mut peer.role else { panic!("it follows") };
+    say(learner, &[(Proposal, z(1, 2), b"txn")]);
+    assert!(!learner.is_lost(), "it may come to nothing");
+    peer.history.push(z(1, 2), b"txn");
+    peer.reconfigured(z(1, 2), other.as_bytes());
+    peer.durable(z(1, 2));
+    peer.leave();
+    assert_eq!(peer.candidacy().unwrap().last, None);
 }

@@ -26,6 +26,7 @@ pub mod op {
     pub const SYNC: i32 = 9;
     pub const GET_CHILDREN2: i32 = 12;
     pub const MULTI: i32 = 14;
+    pub const RECONFIG: i32 = 16;
     pub const CREATE_CONTAINER: i32 = 19;
     pub const CREATE_TTL: i32 = 21;
     pub const AUTH: i32 = 100;

@@ -58,6 +58,9 @@ pub struct Cluster {
     pub observers: Vec<u8>,
     /// The members are in a file of their own, which zoo.cfg names.
     pub dynamic: bool,
+    /// With which version, and which others there are that are no servers here.
+    pub version: u64,
+    pub strangers: String,
     /// `(of, seen by, port)`: where a server finds another's quorum port if that is not the port itself.
     pub detours: Vec<(u8, u8, u16)>,
 }
@@ -122,6 +125,8 @@ impl Cluster {
             settings: settings.map(String::from).into(),
             observers: Vec::new(),
             dynamic: false,
+            version: 0,
+            strangers: String::new(),
             detours: Vec::new(),
         }
     }
@@ -230,7 +235,7 @@ impl Cluster {
         if self.observers.contains(&id) {
             text += "peerType=observer\n";
         }
-        let mut members = String::new();
+        let mut members = self.strangers.clone();
         for (at, member) in self.members.iter().enumerate() {
             let of = at as u8 + 1;
             let detour = self.detours.iter().find(|detour| detour.0 == of && detour.1 == id);
@@ -240,7 +245,7 @@ impl Cluster {
             members += &if self.dynamic { format!(";127.0.0.1:{}\n", member.client_port) } else { "\n".into() };
         }
         if self.dynamic {
-            let file = self.folder.path().join(format!("zoo{id}.cfg.dynamic.0"));
+            let file = self.folder.path().join(format!("zoo{id}.cfg.dynamic.{:x}", self.version));
             text += &format!("dynamicConfigFile={}\n", file.display());
             fs::write(file, members).expect("a file in our folder");
         } else {
@@ -351,6 +356,12 @@ impl Cluster {
         self.signal(id, "TERM");
         let mut child = self.members[id as usize - 1].child.take().expect("it runs");
         wait_for("the server's end", PATIENCE, || child.try_wait().expect("our child"));
+    }
+
+    /// Waits for the end of a server that ends by itself; its exit status.
+    pub fn ended(&mut self, id: u8) -> Option<i32> {
+        let mut child = self.members[id as usize - 1].child.take().expect("it runs");
+        wait_for("the server's own end", PATIENCE, || child.try_wait().expect("our child")).code()
     }
 
     /// Its data is gone, as if it were new.

@@ -9,6 +9,7 @@ use ostler::log::Batch;
 use ostler::snapshot::zookeeper::{DecodeLimits, Decoder, write_snap};
 use ostler::wire::quorum::{PacketType, QuorumPacket};
 use ostler::wire::txn::read_txn;
+use ostler::zab::ensemble::EnsembleConfig;
 use ostler::zab::leader::{Heard, Leader, LeaderOutput, LeaderStart, Link};
 use ostler::zab::learner::{Brought, Learner, LearnerOutput, LearnerStart};
 use ostler::zab::quorum::{Quorum, ServerSet};
@@ -27,6 +28,14 @@ impl Server {
             self.wants_everything = true;
             self.elected(leader, ctx);
         }
+    }
+
+    fn config(&self) -> Arc<EnsembleConfig> {
+        let line = |id: ServerId, role| format!("server.{0}=s{0}:1:2:{role}\n", id.0);
+        let voters = self.quorum.voters().iter().map(|id| line(id, "participant"));
+        let observers = self.quorum.observers().iter().map(|id| line(id, "observer"));
+        let text: String = voters.chain(observers).collect();
+        Arc::new(EnsembleConfig::parse(text.as_bytes()).expect("lines as they have to be"))
     }
 
     pub fn elected(&mut self, leader: ServerId, ctx: &mut Ctx<'_>) {
@@ -59,7 +68,7 @@ impl Server {
                 me: self.me,
                 observer: !self.is_voter(),
                 timing: ctx.knobs.timing,
-                config_version: 0,
+                config: self.config(),
                 accepted: if is(Bug::AcceptedForgotten) { self.current } else { self.accepted },
                 current: self.current,
                 quarantined: (self.quarantined && !is(Bug::QuarantineForgotten)) || wants_everything,
@@ -232,6 +241,9 @@ impl Server {
                         self.leader_is_established(ctx);
                     }
                     LearnerOutput::SyncDone => self.sync_is_done(),
+                    LearnerOutput::Activated { .. } | LearnerOutput::OtherMembers(_) => {
+                        unreachable!("members are fixed")
+                    }
                     LearnerOutput::Lost { why } => return self.leave(why, ctx),
                 }
             }

@@ -29,6 +29,7 @@ use crate::server::queue::ConnId;
 use crate::storage;
 use crate::zab::leader::{LeaderOutput, Link};
 use crate::zab::learner::LearnerOutput;
+use crate::zab::members::OtherMembers;
 use crate::zab::{Peer, Role};
 
 /// No digest is compared: a snapshot has been installed that may be fuzzy, and its leader's history is not yet all here.
@@ -202,6 +203,10 @@ impl Member {
     }
 }
 
+fn fatal(other: &OtherMembers) -> Fatal {
+    Fatal::OtherMembers { theirs: other.theirs.clone(), ours: other.ours.clone() }
+}
+
 /// What one output wants of the pipeline, once the borrow of the role is over.
 enum Todo {
     Leader(LeaderOutput),
@@ -262,6 +267,15 @@ impl Pipeline {
                 return Ok(());
             }
             member.looking = true;
+            if let Some(OtherMembers { theirs, ours }) = member.peer.other_members()
+                && member.role_rate.allows(now)
+            {
+                tracing::error!(
+                    "the history ends with a reconfiguration to [{theirs}], and this server was given [{ours}]: other servers \
+                     vote, if it is in force. Until a leader says that it is not, this server has no vote. If it is, put those \
+                     members into zoo.cfg and start again"
+                );
+            }
             member.looking_since.get_or_insert(now);
             self.recorder.count(Counter::LookingCount, 1);
             member.elections.look(candidacy, now);
@@ -269,7 +283,8 @@ impl Pipeline {
         if let Some(vote) = member.elections.decided() {
             member.looking = false;
             let me = member.peer.settings().me;
-            if vote.leader == me && (member.peer.is_quarantined() || !member.peer.is_voter()) {
+            let may_lead = !member.peer.is_quarantined() && member.peer.other_members().is_none();
+            if vote.leader == me && !(may_lead && member.peer.is_voter()) {
                 // What the others last heard of an earlier life of this server; it must not lead now.
                 tracing::warn!("others would follow this server, which must not lead; it looks again");
                 return Ok(());
@@ -467,6 +482,13 @@ impl Pipeline {
                 self.look_at_kept(epoch);
             }
             LearnerOutput::SyncDone => self.sync_done(),
+            LearnerOutput::Activated { zxid } => {
+                if let Some(other) = member.peer.activated(zxid) {
+                    return Err(fatal(other));
+                }
+                tracing::warn!("the leader's configuration of {zxid} is in force; the same servers vote as before");
+            }
+            LearnerOutput::OtherMembers(other) => return Err(fatal(&other)),
             LearnerOutput::Lost { why } => self.leave_role(&why, now),
         }
         Ok(())

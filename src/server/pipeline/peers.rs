@@ -14,6 +14,7 @@ use crate::fatal::Fatal;
 use crate::ids::{SessionId, Zxid};
 use crate::limits;
 use crate::server::queue::ConnId;
+use crate::wire::opcode::OpCode;
 use crate::wire::quorum::{FIXED, PacketType, QuorumPacket, Request, SessionTimeout};
 use crate::wire::txn::{Txn, read_txn};
 use crate::zab::Role;
@@ -417,6 +418,10 @@ impl Pipeline {
         self.batch.push(zxid, record);
         member.peer.history.push_behind(zxid, record, self.tree.peek().zxid());
         learner.appended(zxid);
+        if let Txn::SetData { op: OpCode::Reconfig, data, .. } = &txn {
+            tracing::warn!("the leader proposes another configuration ({zxid}); this server can't change its members");
+            member.peer.reconfigured(zxid, data.as_deref().unwrap_or_default());
+        }
         let tells = tells_of_its_client(&txn);
         let (effect, reply) = member.forwards.claim(header, txn, digest);
         self.line_up_passed_over(zxid, reply.is_some());

@@ -221,6 +221,7 @@ impl Pipeline {
         self.pending.clear();
         self.pending_bytes = 0;
         self.prepare.clear();
+        let config = tree.config().map(|(zxid, text)| (zxid, text.to_vec()));
         self.replace_state(tree, &decoded.sessions);
         // What was replayed at the start is no part of this server's history any more.
         self.owes_snapshot = false;
@@ -230,6 +231,9 @@ impl Pipeline {
         member.committed = member.committed.min(zxid);
         member.digests_from = UNTIL_SYNCHRONISED;
         member.peer.snapshot_installed(zxid);
+        if let Some((zxid, text)) = &config {
+            member.peer.reconfigured(*zxid, text);
+        }
         tracing::info!("this server has the leader's {nodes} znodes at zxid {zxid}, on disk too");
         Ok(())
     }
