@@ -86,8 +86,10 @@ pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_m
     Ok(Recovered { part: Some(Part { history, epochs, quarantine, config }), ..recovered })
 }
 
-/// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records; it also survives
-/// a digest that is wrong half-way, since its snapshot may be of a leader that takes fuzzy ones, if it is right at the end.
+/// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records.
+///
+/// A digest that is wrong half-way is no reason to stop if a later one is right: the snapshot may be of a leader that takes
+/// fuzzy ones, whoever starts from it now.
 fn read(
     disk: &RealDisk,
     dirs: &Dirs,
@@ -179,7 +181,7 @@ struct Replay<'a> {
     sessions: &'a mut SessionTable,
     history: &'a mut Option<History>,
     applied: Applied,
-    /// The tree was another than the log says, when it was last looked at.
+    /// The first record behind which the tree was another than the log says, and has been so ever since.
     wrong: Option<(Zxid, String)>,
 }
 
@@ -189,19 +191,27 @@ impl Replay<'_> {
             let fail = |problem| Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem };
             let digest = replay(zxid, record, self.tree, self.sessions, &mut self.applied).map_err(fail)?;
             if let Some(digest) = digest.filter(|_| self.options.digest) {
-                let here = self.tree.digest();
-                self.wrong = (digest != here)
-                    .then(|| (zxid, format!("the tree's digest is {here:#x} where the log says {digest:#x}")));
+                self.compare(zxid, digest);
             }
-            match self.history {
-                Some(history) => history.push(zxid, record),
-                None => self.conclude()?,
+            if let Some(history) = self.history {
+                history.push(zxid, record);
             }
         }
         Ok(())
     }
 
-    /// A tree that is another than the log says is damage, or a bug: the server must not go on with it.
+    /// Equal trees stay equal, so one right digest settles all that were wrong before it.
+    fn compare(&mut self, zxid: Zxid, said: u64) {
+        let here = self.tree.digest();
+        if said == here {
+            self.wrong = None;
+            return;
+        }
+        let problem = || format!("the tree's digest is {here:#x} where the log says {said:#x}");
+        self.wrong.get_or_insert_with(|| (zxid, problem()));
+    }
+
+    /// A tree that is another than the log says, at its end, is damage, or a bug: the server must not go on with it.
     fn conclude(&mut self) -> Result<(), Fatal> {
         match self.wrong.take() {
             Some((zxid, problem)) => Err(Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem }),
@@ -290,21 +300,4 @@ fn replay(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::txn::{TxnHeader, write_txn};
-
-    #[test]
-    fn only_a_digest_of_the_version_that_is_computed_here_says_anything() {
-        let mut tree = Tree::new(TreeOptions::default());
-        let mut sessions = SessionTable::new(1000, 0, clock::now());
-        for (zxid, version, says) in [(1, 1, None), (2, TxnDigest::VERSION, Some(77)), (3, 3, None)] {
-            let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(zxid), time: 0 };
-            let mut record = Vec::new();
-            let digest = Some(TxnDigest { version, tree: 77 });
-            write_txn(&header, &Txn::CreateSession { timeout_ms: 1000 }, digest, &mut record);
-            let said = replay(Zxid(zxid), &record, &mut tree, &mut sessions, &mut Applied::default());
-            assert_eq!(said, Ok(says), "version {version}");
-        }
-    }
-}
+mod tests;

@@ -121,7 +121,11 @@ pub fn read_state<D: Disk>(
         let said = said.map(|digest| digest.tree);
         if let Some(said) = said {
             let problem = || format!("the tree's digest is {here:#x} where the log says {said:#x}");
-            wrong = (said != here).then(|| (zxid, problem()));
+            match said == here {
+                true => wrong = None,
+                // The first of those that nothing has put right is to blame.
+                false => drop(wrong.get_or_insert_with(|| (zxid, problem()))),
+            }
         }
         passed(Passed::Record { zxid, entry, digest: here, right: said.map(|said| said == here) })?;
         records += 1;
