@@ -45,7 +45,7 @@ fn install(disk: &SimDisk, to: Zxid, told: &mut bool) -> Result<Records, Fatal> 
 fn at_every_crash(
     disk: &SimDisk,
     change: impl Fn(&SimDisk, &mut bool) -> Result<(), Fatal>,
-    mut check: impl FnMut(&Found, bool),
+    mut check: impl FnMut(&SimDisk, &Found, bool),
 ) -> usize {
     let whole = copy(disk);
     change(&whole, &mut false).unwrap();
@@ -61,7 +61,7 @@ fn at_every_crash(
             let image = disk.after_crash(keep);
             let again = copy(&image);
             let (mut log, found) = start(&image).unwrap_or_else(|fatal| panic!("operation {count}, {keep:?}: {fatal}"));
-            check(&found, told);
+            check(&image, &found, told);
             let operations = image.operations();
             let mut next = Model::default();
             let new = next.batch(found.last().epoch().0 + 1, 2);
@@ -101,11 +101,12 @@ fn s28_a_crash_at_any_step_of_a_snap_leaves_the_old_history_or_the_new_one() {
             let images = at_every_crash(
                 &disk,
                 |disk, told| install(disk, to, told).map(|_| ()),
-                |found, told| {
+                |disk, found, told| {
                     let is_new = found.snapshot == new.snapshot && new.records.starts_with(&found.records);
                     // A snapshot of the same zxid is the same state, so the old history may have it.
                     let same = to == snapshots[1] && found.snapshot == new.snapshot && found.records == old.records;
                     assert!(is_new || (!told && (same || *found == old)), "{to}: {found:?}");
+                    assert!(same || storage::may_be_fuzzy(disk, &dirs(), to).unwrap() == is_new, "{to}: {found:?}");
                     seen[is_new as usize] += 1;
                 },
             );
@@ -249,7 +250,7 @@ fn s27_a_crash_at_any_step_of_a_trunc_leaves_no_snapshot_of_what_was_taken_back(
             let images = at_every_crash(
                 &disk,
                 |disk, told| truncate(disk, to, told),
-                |found, told| {
+                |_, found, told| {
                     let from = found.snapshot.map_or(Zxid::ZERO, |snapshot| snapshot.0);
                     let is_new = found.last() == to;
                     assert!(is_new || (!told && found.last() == model.last()), "{to}: ends at {}", found.last());

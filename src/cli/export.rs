@@ -9,6 +9,7 @@ use crate::config;
 use crate::disk::{self, Disk, RealDisk};
 use crate::fatal::Fatal;
 use crate::log::Sizes;
+use crate::snapshot;
 use crate::snapshot::zookeeper::{Compression, Dirs, ExportOptions, export, refuse_unfinished};
 use crate::storage;
 use crate::tree::TreeOptions;
@@ -64,6 +65,12 @@ pub fn run(args: &ExportArgs) -> Result<(), Fatal> {
         let problem =
             "this server has lost a part of its history and is waiting for the ensemble to give it back".into();
         return Err(Fatal::ForeignData { file: note, problem });
+    }
+    let newest = snapshot::list(&disk, &snapshots)?.first().copied();
+    if let Some(zxid) = newest
+        && storage::may_be_fuzzy(&disk, &own, zxid)?
+    {
+        storage::refuse_fuzzy(&own)?;
     }
     let myid = read_myid(&config.data_dir)?;
     // The way back: what is read with this configuration has to be seen, and set aside, where it has its logs.

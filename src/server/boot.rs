@@ -186,7 +186,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, part } = recovered;
+    let Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, part } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -224,7 +224,11 @@ fn spawn(
     let (helper_mail, helper) = helper();
     let member = match (&config.ensemble, members, part, own_ports) {
         (Some(ensemble), Some(members), Some(part), Some(ports)) => {
-            Some(member(&config, (ensemble, members), part, ports, &pipeline_poll, &helper_mail, &shared)?)
+            let mut member = member(&config, (ensemble, members), part, ports, &pipeline_poll, &helper_mail, &shared)?;
+            if fuzzy {
+                member.compare_no_digest_yet();
+            }
+            Some(member)
         }
         _ => {
             shared.set_serving(true);

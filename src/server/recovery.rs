@@ -32,6 +32,8 @@ pub struct Recovered {
     pub snapshot_bytes: u64,
     /// Records behind the snapshot, and their bytes.
     pub replayed: (u64, u64),
+    /// The snapshot is a leader's, and nothing shows yet that all which belongs to it is here (`storage::may_be_fuzzy`).
+    pub fuzzy: bool,
     /// Of a server of an ensemble.
     pub part: Option<Part>,
 }
@@ -50,6 +52,10 @@ pub struct Part {
 pub fn recover_alone(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_ms: u64) -> Result<Recovered, Fatal> {
     let sizes = Sizes::default();
     let recovered = storage::recover_alone(disk, dirs, sizes, || read(disk, dirs, options, tick_ms, &mut None))?;
+    if recovered.fuzzy {
+        storage::refuse_fuzzy(dirs)?;
+    }
+    storage::settle(disk, dirs)?;
     // Alone it promises nobody anything; but the same directory may be a member's next time.
     let last = recovered.tree.zxid();
     let stored = Epochs::load(disk, &dirs.log)?;
@@ -72,6 +78,9 @@ pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_m
         }
         Ok((recovered, history.expect("put there above"), epochs))
     })?;
+    if !recovered.fuzzy {
+        storage::settle(disk, dirs)?;
+    }
     if let Some(quarantine) = &quarantine {
         tracing::error!(
             "this server's history is damaged ({}); it is good up to zxid {}. Damaged files were renamed to \
@@ -89,7 +98,8 @@ pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_m
 /// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records.
 ///
 /// A digest that is wrong half-way is no reason to stop if a later one is right: the snapshot may be of a leader that takes
-/// fuzzy ones, whoever starts from it now.
+/// fuzzy ones, whoever starts from it now. Where a note says that this one may lack what belongs to it, no digest is a reason
+/// to stop before one was right.
 fn read(
     disk: &RealDisk,
     dirs: &Dirs,
@@ -120,9 +130,16 @@ fn read(
         if let Some(history) = history {
             history.reset(tree.zxid());
         }
-        let applied = Applied::default();
-        let mut replay =
-            Replay { dir: log_dir, options, tree: &mut tree, sessions: &mut sessions, history, applied, wrong: None };
+        let mut replay = Replay {
+            dir: log_dir,
+            options,
+            fuzzy: storage::may_be_fuzzy(disk, dirs, tree.zxid())?,
+            tree: &mut tree,
+            sessions: &mut sessions,
+            history,
+            applied: Applied::default(),
+            wrong: None,
+        };
         let mut replayed = (0, 0);
         let mut told = Told::default();
         while let Some(piece) = ahead.next() {
@@ -134,7 +151,7 @@ fn read(
             ahead.give_back(piece);
         }
         let recovery = ahead.finish()?;
-        replay.conclude()?;
+        let fuzzy = replay.conclude()?;
         let log = recovery.finish()?;
         if replayed.0 > 0 {
             tracing::info!(
@@ -144,7 +161,7 @@ fn read(
             );
         }
         sessions.restart_clocks(clock::now());
-        Ok(Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, part: None })
+        Ok(Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, part: None })
     })
 }
 
@@ -181,6 +198,8 @@ struct Replay<'a> {
     sessions: &'a mut SessionTable,
     history: &'a mut Option<History>,
     applied: Applied,
+    /// The snapshot may be, and nothing has shown yet that the tree is right.
+    fuzzy: bool,
     /// The first record behind which the tree was another than the log says, and has been so ever since.
     wrong: Option<(Zxid, String)>,
 }
@@ -204,18 +223,19 @@ impl Replay<'_> {
     fn compare(&mut self, zxid: Zxid, said: u64) {
         let here = self.tree.digest();
         if said == here {
-            self.wrong = None;
+            (self.wrong, self.fuzzy) = (None, false);
             return;
         }
         let problem = || format!("the tree's digest is {here:#x} where the log says {said:#x}");
         self.wrong.get_or_insert_with(|| (zxid, problem()));
     }
 
-    /// A tree that is another than the log says, at its end, is damage, or a bug: the server must not go on with it.
-    fn conclude(&mut self) -> Result<(), Fatal> {
+    /// A tree that is another than the log says, at its end, is damage, or a bug: the server must not go on with it. `true`: it
+    /// may be another, since what belongs to a fuzzy snapshot is still to come.
+    fn conclude(&mut self) -> Result<bool, Fatal> {
         match self.wrong.take() {
-            Some((zxid, problem)) => Err(Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem }),
-            None => Ok(()),
+            Some((zxid, problem)) if !self.fuzzy => Err(Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem }),
+            _ => Ok(self.fuzzy),
         }
     }
 }

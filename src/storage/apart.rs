@@ -12,7 +12,7 @@
 //!
 //! Runs on: the starting thread, or a command's; the caller holds the locks of both directories.
 
-use super::{Dirs, QUARANTINE};
+use super::{Dirs, FUZZY, QUARANTINE};
 use crate::disk::{self, Disk, note};
 use crate::fatal::Fatal;
 use crate::log::epochs::EPOCHS;
@@ -104,7 +104,7 @@ fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<String>, Fatal> {
 /// Names of what a server of ours keeps beside its log.
 fn log_files<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<String>, Fatal> {
     let mut names = list(disk, dir)?;
-    names.retain(|name| is_log_file(name) || name == EPOCHS || name == QUARANTINE);
+    names.retain(|name| is_log_file(name) || [EPOCHS, QUARANTINE, FUZZY].contains(&name.as_str()));
     Ok(names)
 }
 

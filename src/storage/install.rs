@@ -2,7 +2,8 @@
 //!
 //! The snapshot is written under its final name beside the old ones, while a note says that it does not count yet. When it
 //! is whole and durable, the note is replaced by one that says that nothing else counts: that is the moment of the change.
-//! Then old snapshots and the old log go, a log begins behind the snapshot, and the note goes. A start that finds the
+//! Then another note says that the snapshot may be fuzzy, old snapshots and the old log go, a log begins behind the snapshot,
+//! and the first note goes. A start that finds the
 //! first note removes the snapshot; one that finds the second does the rest. Nothing precious is ever renamed.
 //!
 //! A snapshot of the same zxid may be there already. It is the same state (a zxid is one transaction with one history
@@ -13,7 +14,7 @@
 //!
 //! Runs on: the thread that has the log; the starting thread.
 
-use super::{Dirs, remove_snapshots};
+use super::{Dirs, fuzzy, remove_snapshots};
 use crate::disk::{Disk, note};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -61,6 +62,8 @@ impl<D: Disk> Install<D> {
     /// Checks the snapshot, which is written and durable, and makes it this server's history: on `Ok` there is nothing else,
     /// and the log is empty and takes what comes after the snapshot. Cursors of the old log are told.
     ///
+    /// Until `settle` the snapshot may be fuzzy.
+    ///
     /// A snapshot that is damaged or missing is given up, and the old history counts. After any other error (the disk's) the
     /// server stops; the next start finds one of the two.
     pub fn commit(mut self, log: &mut Log<D>) -> Result<SnapshotInfo, Fatal> {
@@ -75,6 +78,7 @@ impl<D: Disk> Install<D> {
         self.note = Note { first_segment: log.next_number(), stage: Stage::Replacing, ..self.note };
         self.note.store(&self.disk, &self.dirs)?;
         tracing::info!("the snapshot at zxid {zxid} takes the place of the history up to {}", log.last_zxid());
+        fuzzy::mark(&self.disk, &self.dirs, zxid)?;
         remove_snapshots(&self.disk, &self.dirs.snapshots, |other| other != zxid)?;
         log.restart(zxid, self.note.first_segment)?;
         note::remove(&self.disk, &note_path(&self.dirs))?;
@@ -96,6 +100,7 @@ pub(super) fn resume<D: Disk>(disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<(),
         return note.undo(disk, dirs);
     }
     tracing::info!("going on to put the snapshot at zxid {zxid} in the place of the history before it");
+    fuzzy::mark(disk, dirs, zxid)?;
     remove_snapshots(disk, &dirs.snapshots, |other| other != zxid)?;
     log::clear(disk, &dirs.log)?;
     drop(Log::create_from(disk.clone(), &dirs.log, zxid, sizes, note.first_segment)?);

@@ -11,11 +11,13 @@
 //! Runs on: the starting thread; the thread that has the log.
 
 mod apart;
+mod fuzzy;
 mod install;
 mod quarantine;
 mod truncate;
 
 pub use apart::{LOG_DIRECTORY, note_log_directory, refuse_absent_log, refuse_misplaced};
+pub use fuzzy::{FUZZY, may_be_fuzzy, refuse_fuzzy, settle};
 pub use install::Install;
 pub use quarantine::{QUARANTINE, Quarantine, is_damage, quarantine, quarantined, recover, recover_alone, release};
 pub use truncate::truncate;

@@ -15,7 +15,7 @@
 //!
 //! Runs on: the starting thread.
 
-use super::{Dirs, resume};
+use super::{Dirs, FUZZY, resume};
 use crate::disk::{self, Disk, note};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
@@ -134,7 +134,7 @@ pub fn quarantine<D: Disk>(
     // Where a note can't be read, nobody knows which files count.
     let lost_a_note = match cause {
         Fatal::LogCorrupt { file, .. } | Fatal::Io { file, .. } => {
-            [INSTALL, TRUNCATE, CUT, QUARANTINE].iter().any(|name| *file == dirs.log.join(name))
+            [INSTALL, TRUNCATE, CUT, QUARANTINE, FUZZY].iter().any(|name| *file == dirs.log.join(name))
         }
         _ => false,
     };
@@ -211,7 +211,7 @@ impl Note {
     fn carry_out<D: Disk>(mut self, disk: &D, dirs: &Dirs, sizes: Sizes) -> Result<Note, Fatal> {
         let round = self.quarantine.round;
         if self.everything {
-            for name in [INSTALL, TRUNCATE, CUT] {
+            for name in [INSTALL, TRUNCATE, CUT, FUZZY] {
                 move_aside(disk, &dirs.log.join(name), round)?;
             }
         }

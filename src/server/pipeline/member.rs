@@ -114,6 +114,11 @@ impl Member {
         }
     }
 
+    /// The snapshot that this server has started from may be fuzzy.
+    pub fn compare_no_digest_yet(&mut self) {
+        self.digests_from = UNTIL_SYNCHRONISED;
+    }
+
     /// Whether this server makes transactions now.
     pub fn leads(&self) -> bool {
         self.serving && matches!(self.peer.role, Role::Leading(_))
@@ -478,6 +483,7 @@ impl Pipeline {
                 if member.digests_from == UNTIL_SYNCHRONISED {
                     // What a fuzzy snapshot had ahead of its zxid came before this.
                     member.digests_from = member.peer.history.last();
+                    storage::settle(&RealDisk, &self.dirs)?;
                 }
                 self.look_at_kept(epoch);
             }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::snapshot::SnapshotWriter;
 use crate::snapshot::zookeeper::{DecodeLimits, Decoder, write_tree};
+use crate::storage::Install;
 use crate::tree::Progress;
 use crate::wire::OpCode;
 use crate::wire::txn::{Acl, NodeKind, TxnHeader, write_txn};
@@ -160,4 +161,45 @@ fn the_first_record_is_blamed_from_which_on_the_tree_stayed_another() {
     assert_blames(&files(&another(), &records(8, |_| false)), 4);
     assert_blames(&files(&sent(None), &records(8, |zxid| zxid == 5 || zxid > 6)), 7);
     assert_blames(&files(&fuzzy(), &records(8, |zxid| zxid > 6)), 7);
+}
+
+/// A member that a leader has given this state, and that has logged these records since.
+fn installed(tree: &Tree, records: &Batch) -> Files {
+    let files = files(&Tree::new(OPTIONS), &Batch::new());
+    let mut log = recover_member(&RealDisk, &files.dirs, OPTIONS, 2000).unwrap().log;
+    let install = Install::begin(RealDisk, &files.dirs, &log, tree.zxid()).unwrap();
+    write_snapshot(&files.dirs, tree);
+    install.commit(&mut log).unwrap();
+    append(&mut log, records);
+    files
+}
+
+#[test]
+fn a_member_that_lacks_what_belongs_to_a_fuzzy_snapshot_is_not_damaged() {
+    for last in [3, 5] {
+        let files = installed(&fuzzy(), &records(last, |_| false));
+        for _ in 0..2 {
+            assert!(matches!(alone(&files), Err(Fatal::Unfinished { .. })), "it is the state of no transaction");
+            let recovered = recover_member(&RealDisk, &files.dirs, OPTIONS, 2000).unwrap();
+            let part = recovered.part.expect("a member");
+            assert!(recovered.fuzzy && part.quarantine.is_none(), "{last}");
+        }
+        // The leader lets it serve.
+        storage::settle(&RealDisk, &files.dirs).unwrap();
+        assert_eq!(alone(&files).is_ok(), last == 3);
+        assert_eq!(member(&files).quarantine.map(|quarantine| quarantine.good), (last == 5).then_some(Zxid(3)));
+    }
+}
+
+#[test]
+fn a_digest_that_is_right_settles_whether_a_snapshot_is_fuzzy() {
+    let right = |count| records(count, |_| false);
+    for (tree, last) in [(sent(None), 4), (fuzzy(), 6), (fuzzy(), 8)] {
+        let files = installed(&tree, &right(last));
+        assert!(storage::may_be_fuzzy(&RealDisk, &files.dirs, Zxid(3)).unwrap());
+        assert!(!recover_member(&RealDisk, &files.dirs, OPTIONS, 2000).unwrap().fuzzy);
+        assert!(!storage::may_be_fuzzy(&RealDisk, &files.dirs, Zxid(3)).unwrap());
+        assert!(alone(&installed(&tree, &right(last))).is_ok());
+    }
+    assert_blames(&installed(&fuzzy(), &records(8, |zxid| zxid > 6)), 7);
 }

@@ -42,6 +42,7 @@ const IMPORTED: &str = "zookeeper.imported";
 const FIRST_LINE: &str = "ostler: data of Apache ZooKeeper, taken over";
 /// The note of a member whose history is damaged (`storage`).
 const QUARANTINE: &str = "quarantine";
+const FUZZY: &str = "fuzzy";
 /// Bytes at the beginning of a file of ZooKeeper's by which it is known again.
 const HEAD: usize = 4096;
 /// In front of a checksum of all bytes.
@@ -325,7 +326,7 @@ pub fn our_files<D: Disk>(disk: &D, dirs: Dirs<'_>) -> Result<Vec<PathBuf>, Fata
     let mut ours = Vec::new();
     let of_snapshots = |name: &&String| is_snapshot_file(name);
     ours.extend(list(dirs.snapshots)?.iter().filter(of_snapshots).map(|name| dirs.snapshots.join(name)));
-    let of_log = |name: &&String| is_log_file(name) || *name == QUARANTINE || *name == EPOCHS;
+    let of_log = |name: &&String| is_log_file(name) || [QUARANTINE, FUZZY, EPOCHS].contains(&name.as_str());
     ours.extend(list(dirs.log)?.iter().filter(of_log).map(|name| dirs.log.join(name)));
     Ok(ours)
 }
