@@ -241,3 +241,18 @@ fn a_data_directory_that_can_not_be_written_is_told_from_a_broken_disk() {
     }
     mode(&inside, 0o755);
 }
+
+#[test]
+fn another_name_of_the_same_directory_is_one_directory() {
+    let place = Place::new();
+    std::os::unix::fs::symlink(place.at("d"), place.at("link")).unwrap();
+    place.write(Some("link"), "/a");
+    place.assert_has(None, "/a");
+    place.assert_has(Some("link"), "/a");
+    // A link in the place of the inner directory.
+    std::fs::create_dir(place.at("log")).unwrap();
+    std::os::unix::fs::symlink(place.at("d").join("version-2"), place.at("log").join("version-2")).unwrap();
+    place.write(Some("log"), "/b");
+    place.assert_has(None, "/b");
+    assert!(!place.file("d/log-directory").exists());
+}

@@ -174,7 +174,7 @@ pub fn conf(config: &Config, client_port: u16, data_bytes: u64, log_bytes: u64, 
     put!(text, "secureClientPort=-1\n");
     put!(text, "dataDir={}\n", absolute(&config.snapshot_dir()));
     put!(text, "dataDirSize={data_bytes}\n");
-    put!(text, "dataLogDir={}\n", absolute(&config.log_dir()));
+    put!(text, "dataLogDir={}\n", absolute(&config.data_log_dir.join("version-2")));
     put!(text, "dataLogSize={log_bytes}\n");
     put!(text, "tickTime={}\n", config.tick_time_ms);
     put!(text, "maxClientCnxns={}\n", config.max_client_cnxns);

@@ -9,7 +9,8 @@ use super::ensemble::Ensemble;
 use crate::ids::OwnerRules;
 use crate::limits;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Default of `snapCount`.
 pub const SNAP_COUNT: u32 = 100_000;
@@ -143,9 +144,11 @@ impl Config {
         self.data_dir.join("version-2")
     }
 
-    /// Where the log is.
+    /// Where the log is. `snapshot_dir`, letter by letter, where `dataLogDir` is only another name of that directory (a link):
+    /// one directory is locked once, and holds both.
     pub fn log_dir(&self) -> PathBuf {
-        self.data_log_dir.join("version-2")
+        let (snapshots, log) = (self.snapshot_dir(), self.data_log_dir.join("version-2"));
+        if is_same_dir(&snapshots, &log) { snapshots } else { log }
     }
 
     /// What a server without a file has, on a machine with `processors` processors. What the others start from.
@@ -293,5 +296,17 @@ impl WordList {
             }
         }
         list
+    }
+}
+
+/// Whether two paths lead to one directory, or will when the last part of each has been made.
+fn is_same_dir(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    match (id(one), id(other)) {
+        (None, None) if one.file_name() == other.file_name() => {
+            let parents = (one.parent().and_then(id), other.parent().and_then(id));
+            parents.0.is_some() && parents.0 == parents.1
+        }
+        (one, other) => one.is_some() && one == other,
     }
 }
