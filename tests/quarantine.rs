@@ -528,3 +528,21 @@ proptest! {
         prop_assert_eq!((again, still), (found, quarantine));
     }
 }
+
+/// It may be good: nothing is set aside, of other files neither.
+#[test]
+fn a_segment_that_may_not_be_read_is_no_damage() {
+    let (disk, ..) = filled();
+    for note in ["install", "watermark"] {
+        let disk = copy(&disk);
+        disk.forbid(&segment(live(&disk)));
+        disk.put(&dir().join(note), b"nonsense".to_vec());
+        let before = files(&disk);
+        match start(&disk) {
+            Err(Fatal::Io { source, .. }) => assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied, "{note}"),
+            Err(other) => panic!("{note}: {other}"),
+            Ok(_) => panic!("{note}: it started"),
+        }
+        assert!(files(&disk) == before, "{note}: something has changed");
+    }
+}

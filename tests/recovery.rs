@@ -788,6 +788,15 @@ fn a_survey_shows_what_each_segment_holds_and_the_first_bad_place() {
     assert!(surveys[1].records < second.records);
     assert_eq!(surveys.iter().filter(|survey| survey.state == State::Good).count(), surveys.len() - 1);
 
+    // What may not be read says nothing of what it holds, nor of the one before it.
+    let (disk_of_others, _) = filled();
+    disk_of_others.forbid(&second.path);
+    let (surveys, _) = inspect::survey(&disk_of_others, dir()).unwrap();
+    assert!(!matches!(surveys[1].state, State::Damaged { .. }), "{:?}", surveys[1]);
+    assert!(matches!(surveys[1].damage(), Some(Fatal::Io { file, source })
+        if file == second.path && source.kind() == std::io::ErrorKind::PermissionDenied));
+    assert_eq!(surveys.iter().filter(|survey| survey.state == State::Good).count(), surveys.len() - 1);
+
     let (torn, from, _) = one_segment(4..=9);
     torn.damage(&segment(1), |bytes| bytes[from + 40..].fill(0));
     assert_eq!(inspect::survey(&torn, dir()).unwrap().0[0].state, State::Torn);

@@ -121,6 +121,7 @@ fn line(survey: &Survey) -> String {
         State::Good => "good".to_owned(),
         State::Prepared => "prepared".to_owned(),
         State::OtherVersion(version) => format!("of version {version} of its format, which this program does not know"),
+        State::Unreadable { problem, .. } => format!("CAN'T BE READ, and may be good: {problem}"),
         State::Torn => "ends in an interrupted append, which the server cuts off".to_owned(),
         State::Damaged { offset, problem } => format!("DAMAGED at byte {offset}: {problem}"),
     };

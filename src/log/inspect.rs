@@ -10,13 +10,14 @@
 
 use super::recover::{self, remove_leftover};
 use super::salvage::{copy_good_part, refuse_other_versions};
-use super::scan::{Reader, Scanner, Step, Tail, Why};
+use super::scan::{Reader, Scanner, Step, Tail, Why, is_damage};
 use super::segment::{FirstSector, PREPARING, RECORDS_START, other_version, segment_number, segment_path};
 use super::truncate;
 use super::watermark::{Watermark, WatermarkFile};
 use crate::disk::{self, BACKGROUND_BYTES, Disk, File, SECTOR};
 use crate::fatal::Fatal;
 use crate::ids::Zxid;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file that is there while a cut is under way.
@@ -44,6 +45,9 @@ impl Survey {
         match &self.state {
             State::Good | State::Prepared | State::Torn => None,
             State::OtherVersion(version) => Some(other_version(&self.path, *version)),
+            State::Unreadable { kind, problem } => {
+                Some(Fatal::Io { file: self.path.clone(), source: io::Error::new(*kind, problem.clone()) })
+            }
             State::Damaged { offset, problem } => Some(Fatal::LogCorrupt {
                 file: self.path.clone(),
                 offset: *offset,
@@ -63,6 +67,11 @@ pub enum State {
     Prepared,
     /// Of another version of this program, which may find it good.
     OtherVersion(u32),
+    /// It may be good: why it can't be read says nothing of what it holds (a permission).
+    Unreadable {
+        kind: io::ErrorKind,
+        problem: String,
+    },
     /// The remains of an append that a crash interrupted; the server cuts them off by itself.
     Torn,
     Damaged {
@@ -80,8 +89,8 @@ pub fn no_watermark(dir: &Path, surveys: &[Survey]) -> Fatal {
     recover::no_watermark(dir, last.map_or(Zxid::ZERO, |(_, last)| last))
 }
 
-/// All segments of a log, in order, and the watermark. Damage is part of the answer; an error is only a directory that
-/// can't be read at all.
+/// All segments of a log, in order, and the watermark. Damage and what can't be read are part of the answer; an error is only
+/// a directory that can't be read at all.
 pub fn survey<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Survey>, Durable), Fatal> {
     walk(disk, dir, |_, _| {})
 }
@@ -104,7 +113,11 @@ pub fn walk<D: Disk>(
         let closed = numbers.get(index + 1).is_some_and(|&next| begun(disk, dir, next));
         match scanned {
             Err(error) => {
-                survey.state = State::Damaged { offset: survey.end, problem: error.to_string() };
+                survey.state = if is_damage(&error) {
+                    State::Damaged { offset: survey.end, problem: error.to_string() }
+                } else {
+                    State::Unreadable { kind: error.kind(), problem: error.to_string() }
+                };
                 before = None;
             }
             Ok(None) => before = None,
@@ -182,7 +195,7 @@ fn scan_segment<D: Disk>(
     watermark: Option<Watermark>,
     survey: &mut Survey,
     record: &mut impl FnMut(Zxid, &[u8]),
-) -> std::io::Result<Option<Scanned>> {
+) -> io::Result<Option<Scanned>> {
     let mut reader = Reader::new(disk.open_to_read(&survey.path)?)?;
     survey.bytes = reader.len;
     let (header, identity) = match reader.first_sector(survey.number)? {
@@ -273,7 +286,7 @@ pub fn cut<D: Disk>(disk: &D, dir: &Path, up_to: Zxid) -> Result<u64, Fatal> {
 }
 
 /// A file's bytes, with zeros where the disk can't read them, and how many that are.
-fn read_what_can_be_read<F: File>(file: &F) -> std::io::Result<(Vec<u8>, u64)> {
+fn read_what_can_be_read<F: File>(file: &F) -> io::Result<(Vec<u8>, u64)> {
     let mut bytes = vec![0; file.len()? as usize];
     let (mut at, mut unread) = (0, 0);
     for piece in bytes.chunks_mut(BACKGROUND_BYTES) {
@@ -301,7 +314,7 @@ pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal>
     let path = dir.join(CUT);
     let file = match disk.open_to_read(&path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(disk::fatal(&path, 0, error)),
     };
     let note = disk::read_whole(&file, 4096).unwrap_or_default();
@@ -319,7 +332,7 @@ pub fn refuse_unfinished_cut<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal>
 pub(super) fn refuse<D: Disk>(disk: &D, file: &Path, problem: &str) -> Result<(), Fatal> {
     match disk.open_to_read(file) {
         Ok(_) => Err(Fatal::Unfinished { file: file.to_owned(), problem: problem.to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(disk::fatal(file, 0, error)),
     }
 }

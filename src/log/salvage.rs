@@ -164,13 +164,15 @@ pub fn set_aside<D: Disk>(
     Ok(true)
 }
 
-/// An error if there is a segment of another version: nothing here could tell what of it is good.
+/// An error if there is a segment of another version, or one that may not be read: nothing here could tell what of it is good.
 pub fn refuse_other_versions<D: Disk>(disk: &D, dir: &Path) -> Result<(), Fatal> {
     for number in numbers(disk, dir)? {
         let path = segment_path(dir, number);
         let first = disk.open_to_read(&path).and_then(Reader::new).and_then(|reader| reader.first_sector(number));
-        if let Ok(FirstSector::OtherVersion(version)) = first {
-            return Err(other_version(&path, version));
+        match first {
+            Ok(FirstSector::OtherVersion(version)) => return Err(other_version(&path, version)),
+            Err(error) if !is_damage(&error) => return Err(disk::fatal(&path, 0, error)),
+            _ => {}
         }
     }
     Ok(())

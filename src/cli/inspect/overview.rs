@@ -201,6 +201,7 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
             State::OtherVersion(version) => {
                 Some(format!("of version {version} of its format, which is not known here"))
             }
+            State::Unreadable { problem, .. } => Some(format!("can't be read, and may be good: {problem}")),
             State::Damaged { offset, problem } => Some(format!("byte {offset}: {problem}")),
         };
         lines.push(Line { name: name(&survey.path), kind: "log", bytes: survey.bytes, holds, problem });
