@@ -33,6 +33,9 @@ pub(super) struct Shared<D: Disk> {
     pub dir: PathBuf,
     pub sizes: Sizes,
     slot: Mutex<Slot<D>>,
+    /// Held by whoever takes files of the log away; behind `slot`, where both are. Taking one away may wait for the disk long:
+    /// the writer, who needs the next segment, must not wait with it.
+    files: Mutex<()>,
     /// For readers. Never held across I/O, nor while the slot is waited for.
     pub index: Mutex<Index>,
 }
@@ -61,7 +64,9 @@ impl<D: Disk> Housekeeper<D> {
     /// For a log whose next segment has the number `next`, which may have been prepared already.
     pub(super) fn new(disk: D, dir: PathBuf, sizes: Sizes, next: u64, prepared: Option<D::Map>) -> Housekeeper<D> {
         let slot = Mutex::new(Slot { next, prepared });
-        Housekeeper { shared: Arc::new(Shared { disk, dir, sizes, slot, index: Mutex::default() }) }
+        Housekeeper {
+            shared: Arc::new(Shared { disk, dir, sizes, slot, files: Mutex::default(), index: Mutex::default() }),
+        }
     }
 
     /// Makes the next segment, unless it is there. Takes as long as writing and syncing a segment does.
@@ -105,6 +110,7 @@ impl<D: Disk> Housekeeper<D> {
         change: impl FnOnce(&Shared<D>, u64) -> Result<Opened<D>, Fatal>,
     ) -> Result<Opened<D>, Fatal> {
         let mut slot = self.shared.slot.lock();
+        let _files = self.shared.files.lock();
         slot.prepared = None;
         let mut opened = change(&self.shared, slot.next)?;
         *slot = Slot { next: opened.live.number + 1, prepared: opened.prepared.take() };
@@ -201,12 +207,12 @@ impl<D: Disk> Purge<D> {
     /// Takes the files away, oldest first, so that a crash on the way leaves a log without a gap: a few are renamed for
     /// reuse, the others removed, and those that a cursor is reading or that somebody else has or owns.
     pub fn run(self) -> Result<(), Fatal> {
-        let Shared { disk, dir, sizes, slot, index } = &*self.shared;
-        // Not at the same time as `prepare`, which takes from the same names.
-        let _slot = slot.lock();
+        let Shared { disk, dir, sizes, files, index, .. } = &*self.shared;
         let names = disk.list(dir).map_err(|e| disk::fatal(dir, 0, e))?;
         let mut kept = names.iter().filter(|name| recycled_number(name).is_some()).count();
         for &number in &self.numbers {
+            // `prepare` may be at work: it takes a file for reuse away at most, and then one is kept less than could be.
+            let held = files.lock();
             let path = segment_path(dir, number);
             let io = |e| disk::fatal(&path, 0, e);
             let bytes = match disk.open_to_read(&path) {
@@ -228,6 +234,8 @@ impl<D: Disk> Purge<D> {
             }
             // Between two of them, or the disk may lose the younger name and keep the older.
             disk.sync_dir(dir).map_err(|e| disk::sync_failed(dir, e))?;
+            // Whoever changes the history comes between two files, and not behind all of them.
+            MutexGuard::unlock_fair(held);
         }
         Ok(())
     }

@@ -5,7 +5,10 @@ use super::*;
 use crate::disk::{Disk, Map, RealDisk};
 use crate::fatal::Fatal;
 use crate::ids::Epoch;
+use parking_lot::Mutex;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 const SMALL: Sizes = Sizes { first: 8 << 10, segment: 16 << 10 };
 
@@ -250,4 +253,76 @@ fn s12_a_gap_a_repeat_and_a_step_back_of_zxids_are_damage() {
         }
     }
     assert!(open(tempfile::tempdir().unwrap().path(), Zxid::ZERO).is_ok());
+}
+
+type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
+
+/// Tells of each file that is being removed.
+#[derive(Clone, Default)]
+struct Watched(Hook);
+
+impl Disk for Watched {
+    type File = <RealDisk as Disk>::File;
+    type Map = <RealDisk as Disk>::Map;
+    type Lock = <RealDisk as Disk>::Lock;
+
+    fn create(&self, path: &Path, len: u64) -> io::Result<Self::File> {
+        RealDisk.create(path, len)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Self::File> {
+        RealDisk.open(path)
+    }
+
+    fn map(&self, file: Self::File) -> io::Result<Self::Map> {
+        RealDisk.map(file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        if let Some(hook) = &mut *self.0.lock() {
+            hook();
+        }
+        RealDisk.remove(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+
+    fn lock(&self, dir: &Path) -> Result<Self::Lock, Fatal> {
+        RealDisk.lock(dir)
+    }
+}
+
+#[test]
+fn the_next_segment_is_there_for_the_writer_while_old_ones_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Watched::default();
+    let mut log = Log::create(disk.clone(), dir.path(), Zxid::ZERO, SMALL).unwrap();
+    for first in (1..1000).step_by(10) {
+        log.append(&batch(first..first + 10, 100)).unwrap();
+        log.sync().unwrap();
+    }
+    log.prepare_next().unwrap();
+    let purge = log.purge(Zxid(900));
+    let expected = purge.len();
+    let (housekeeper, free) = (log.housekeeper().clone(), Arc::new(Mutex::new(Vec::new())));
+    let seen = free.clone();
+    *disk.0.lock() = Some(Box::new(move || seen.lock().push(housekeeper.prepared_bytes().is_some())));
+    purge.run().unwrap();
+    *disk.0.lock() = None;
+    let free = free.lock();
+    assert!(free.len() > 2 && free.len() + 2 >= expected && free.iter().all(|&free| free), "{free:?}");
 }
