@@ -13,6 +13,16 @@ pub const CONNECTION_OUTPUT_PAUSE: usize = 256 << 10;
 /// Unsent bytes after which a connection is closed (its session lives on): watch events can't be held back.
 pub const CONNECTION_OUTPUT_MAX: usize = 64 << 20;
 
+/// Unsent bytes of all connections of one core together, by default (`ostler.coreOutputBytes`): above it those that have most are
+/// closed. What one turn tells watchers may come to as much again.
+pub const CORE_OUTPUT_BYTES: usize = 512 << 20;
+pub const CORE_OUTPUT_BYTES_MIN: usize = CONNECTION_OUTPUT_MAX;
+/// Bytes of events after which a core sends what it has before it delivers more.
+pub const EVENTS_TURN_BYTES: usize = 32 << 20;
+/// Entries of access lists, and identities held against them, that a core goes through before it lets go of the tree and looks at
+/// its sockets, in the midst of what it has to deliver: each some 100 ns at most.
+pub const EVENTS_TURN_WORK: usize = 200_000;
+
 /// Writes that one connection may have in the pipeline before no more are taken from it.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 1_000;
 
@@ -60,6 +70,11 @@ pub const READ_REQUEST_BYTES: usize = READ_GUARD_BYTES / READ_GUARD_REQUESTS;
 /// Entries of access lists, and identities held against them, that one multi goes through: the pipeline does nothing else
 /// meanwhile. Some 10 milliseconds' worth.
 pub const MULTI_WRITE_WORK: usize = 2_000_000;
+/// What the pipeline prepares before it looks at everything else again, its log and its peers, in units of some 5 ns: 20
+/// milliseconds' worth. An entry of an access list, or an identity, is one; more where it is a network.
+pub const WRITE_TURN_WORK: usize = 4_000_000;
+/// A small request, beside two for each of its bytes.
+pub const WRITE_WORK: usize = 200;
 /// Changes (parts of a transaction that has several) that the pipeline applies before it lets go of the tree: about 100
 /// microseconds' worth.
 pub const WRITE_GUARD_TXNS: usize = 128;

@@ -159,6 +159,10 @@ const OURS: &[(&str, &str)] = &[
         "dataDir=DIR\nclientPort=2181\nostler.connectionWatchBytes=65535",
         "ostler.connectionWatchBytes 65535 is below 65536",
     ),
+    (
+        "dataDir=DIR\nclientPort=2181\nostler.coreOutputBytes=67108863",
+        "ostler.coreOutputBytes 67108863 is below 67108864",
+    ),
     ("dataDir=DIR\nclientPort=2181\nostler.cores=0", "ostler.cores 0 is not within 1 and 256"),
     ("dataDir=DIR\nclientPort=2181\nostler.cores=257", "ostler.cores 257 is not within 1 and 256"),
     ("dataDir=DIR\nclientPort=2181\nostler.pinCores=yes", "Invalid option yes for ostler.pinCores"),

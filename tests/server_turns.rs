@@ -8,6 +8,7 @@ use ostler::ids::SessionId;
 use ostler::server::boot;
 use ostler::wire::client::ConnectRequest;
 use ostler::wire::client::xid::AUTH;
+use ostler::wire::txn::Acl;
 use ostler::wire::writer::Jute;
 use ostler::wire::{OpCode, Reader};
 use raw::{Raw, config, create, get, ping, read, request};
@@ -226,5 +227,148 @@ fn who_reads_slowly_keeps_its_session_while_it_pings_and_who_is_silent_does_not(
     for _ in 0..pings {
         assert_eq!(slow.reply().xid, -2);
     }
+    server.stop().unwrap();
+}
+
+/// Each of these waits with less than a connection may; all of them together are too much.
+#[test]
+fn where_too_much_waits_for_all_clients_together_those_with_most_of_it_go() {
+    const CLIENTS: usize = 10;
+    const READS: i32 = 30;
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = config(dir.path(), 1);
+    narrow.core_output_bytes = 2 << 20;
+    let server = boot::start(narrow).unwrap();
+    let mut other = Raw::connect(server.address);
+    assert_eq!(other.call(&create(1, "/big", &vec![7; 1_000_000], 0)).err, 0);
+    let asks: Vec<u8> = (0..READS).flat_map(|xid| get(xid, "/big", false)).collect();
+    let mut slow: Vec<Raw> = (0..CLIENTS).map(|_| Raw::connect(server.address)).collect();
+    slow.iter_mut().for_each(|client| client.send(&asks));
+    let connections = || {
+        let mut raw = Raw::open(server.address);
+        raw.send(b"srvr");
+        let text = String::from_utf8(raw.rest()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Connections: ")).unwrap();
+        line.parse::<usize>().unwrap()
+    };
+    // The slow ones, the other, and the one that asks.
+    assert!((0..2_000).any(|_| connections() < CLIENTS + 2), "nobody was let go");
+    assert_eq!(other.call(&ping()).xid, -2);
+    let mut stayed = 0;
+    for client in &mut slow {
+        let mut xid = 0;
+        while xid < READS
+            && let Some(reply) = client.reply_or_end()
+        {
+            assert_eq!((reply.xid, reply.err), (xid, 0));
+            xid += 1;
+        }
+        stayed += usize::from(xid == READS);
+    }
+    assert!((1..CLIENTS).contains(&stayed), "{stayed} have all that they asked for");
+    server.stop().unwrap();
+}
+
+/// A path of nearly a megabyte, and more who watch it than may be told at once.
+#[test]
+fn a_change_with_a_long_path_is_told_to_as_many_as_there_is_room_for_and_others_hear_of_it_when_they_come_back() {
+    const WATCHERS: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = config(dir.path(), 1);
+    narrow.core_output_bytes = 1 << 20;
+    let server = boot::start(narrow).unwrap();
+    let path = format!("/{}", "x".repeat(900_000));
+    let mut watchers: Vec<Raw> = (0..WATCHERS).map(|_| Raw::connect(server.address)).collect();
+    for watcher in &mut watchers {
+        assert_eq!(watcher.call(&read(1, OpCode::Exists, &path, true)).err, -101);
+    }
+    let mut writer = Raw::connect(server.address);
+    assert_eq!(writer.call(&create(1, &path, b"", 0)).err, 0);
+    let mut told = 0;
+    for watcher in &mut watchers {
+        match watcher.reply_or_end() {
+            Some(event) => {
+                assert_eq!(event.xid, -1);
+                told += 1;
+            }
+            None => {
+                let mut back = Raw::open(server.address).handshake(watcher.session, &watcher.password, 0);
+                assert_eq!(back.session, watcher.session, "its session lives on");
+                back.send(&request(-8, OpCode::SetWatches.to_wire(), |out| {
+                    out.put_long(0);
+                    out.put_int(0);
+                    out.put_int(1);
+                    out.put_text(&path);
+                    out.put_int(0);
+                }));
+                assert_eq!([back.reply().xid, back.reply().xid], [-1, -8]);
+            }
+        }
+    }
+    // One of them is the one with which it was too much.
+    assert_eq!(told, 2);
+    server.stop().unwrap();
+}
+
+/// A transaction of hundreds of znodes, each with a long list of its own: it is told in pieces, and nobody reads between them.
+#[test]
+fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() {
+    const ZNODES: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut writer = Raw::connect(server.address);
+    assert_eq!(writer.call(&create(1, "/p", b"", 0)).err, 0);
+    for at in 0..ZNODES {
+        let frame = request(1, OpCode::Create.to_wire(), |out| {
+            out.put_text(&format!("/p/{at:03}"));
+            out.put_buffer(None);
+            let entry = |of| Acl { perms: Acl::READ, scheme: "digest".into(), id: format!("{at}:{of:06}") };
+            let mut list: Vec<Acl> = (0..1_000).map(entry).collect();
+            list.push(Acl { perms: Acl::ALL, scheme: "ip".into(), id: "127.0.0.1".into() });
+            Acl::write_list(&list, out);
+            out.put_int(0);
+        });
+        assert_eq!(writer.call(&frame).err, 0);
+    }
+    let mut watcher = Raw::connect(server.address);
+    let add = request(2, OpCode::AddWatch.to_wire(), |out| {
+        out.put_text("/p");
+        out.put_int(1);
+    });
+    assert_eq!(watcher.call(&add).err, 0);
+    let deletes = request(3, OpCode::Multi.to_wire(), |out| {
+        for at in 0..ZNODES {
+            out.put_int(OpCode::Delete.to_wire());
+            out.put_bool(false);
+            out.put_int(-1);
+            out.put_text(&format!("/p/{at:03}"));
+            out.put_int(-1);
+        }
+        out.put_int(-1);
+        out.put_bool(true);
+        out.put_int(-1);
+    });
+    writer.send(&deletes);
+    // Until it reads what is newer than all of them.
+    let mut told = 0;
+    loop {
+        watcher.send(&read(4, OpCode::GetChildren, "/p", false));
+        loop {
+            let reply = watcher.reply();
+            if reply.xid == 4 {
+                let children = Reader::new(&reply.body).int("count").unwrap() as usize;
+                assert_eq!(children, if told == 0 { ZNODES } else { 0 }, "{told} have been told");
+                break;
+            }
+            let mut event = Reader::new(&reply.body);
+            assert_eq!((event.int("type").unwrap(), event.int("state").unwrap()), (2, 3));
+            assert_eq!(event.text("path").unwrap().unwrap(), format!("/p/{told:03}"));
+            told += 1;
+        }
+        if told > 0 {
+            break;
+        }
+    }
+    assert_eq!((told, writer.reply().err), (ZNODES, 0));
     server.stop().unwrap();
 }

@@ -6,6 +6,7 @@ use crate::wire::ErrorCode;
 use crate::wire::client::AclEntry;
 use crate::wire::txn::{Acl, AclList};
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 /// Whether `ids` have any of the `wanted` permissions by this list. An empty list lets everybody do everything.
 #[inline]
@@ -37,12 +38,17 @@ fn permits_slow(acl: &[Acl], wanted: i32, ids: &AuthIds, rules: &AuthRules) -> b
     let many = ids.count() > 8 && acl.len() > 8;
     let known: Option<FastSet<(&str, &str)>> =
         many.then(|| ids.iter().map(|id| (id.scheme.as_str(), id.id.as_str())).collect());
+    let mut peers: Option<Vec<IpAddr>> = None;
     acl.iter().filter(|entry| entry.perms & wanted != 0).any(|entry| {
         let (scheme, id) = (entry.scheme.as_str(), entry.id.as_str());
         is_anyone(entry)
             || rules.provides(scheme)
                 && match (&known, scheme) {
-                    (_, "ip") => ids.iter().any(|of| of.scheme == "ip" && address::matches(&of.id, id)),
+                    (_, "ip") => {
+                        let peers = peers.get_or_insert_with(|| address::peers(ids));
+                        address::parse_network(id)
+                            .is_some_and(|network| peers.iter().any(|peer| network.contains(*peer)))
+                    }
                     (Some(known), _) => known.contains(&(scheme, id)),
                     (None, _) => ids.iter().any(|of| of.scheme == scheme && of.id == id),
                 }

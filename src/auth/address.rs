@@ -1,5 +1,7 @@
 //! IP addresses as ZooKeeper reads them in ACLs and shows them (upstream: `IPAuthenticationProvider`).
 
+use super::AuthIds;
+use crate::random::FastSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A peer's address as an id: dotted for IPv4 (mapped or not), else eight hex groups, uncompressed, as Java prints it.
@@ -10,8 +12,63 @@ pub fn address_text(peer: IpAddr) -> String {
     }
 }
 
-/// `address` or `address/bits`: the network and how many of its bits count. `None` if it is neither.
-pub(super) fn parse_network(id: &str) -> Option<(IpAddr, u32)> {
+/// The addresses that a network is looked through for.
+pub(super) fn peers(ids: &AuthIds) -> Vec<IpAddr> {
+    ids.iter().filter(|id| id.scheme == "ip").filter_map(|id| parse(&id.id)).collect()
+}
+
+/// What an ACL calls a network: an address, and how many of its bits count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Network(IpAddr, u32);
+
+impl Network {
+    /// Never across families.
+    pub(super) fn contains(self, peer: IpAddr) -> bool {
+        key(self.0, self.1) == key(peer, self.1)
+    }
+}
+
+/// What addresses of one network have in common, and those of no other that counts as many bits.
+fn key(address: IpAddr, bits: u32) -> (bool, u32, u128) {
+    let (value, width) = match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32u32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    };
+    // None of the bits: a shift by all of a number's width has no meaning.
+    let common = if bits == 0 { 0 } else { value >> width.saturating_sub(bits) };
+    (address.is_ipv4(), bits, common)
+}
+
+/// Many networks. To ask for an address costs as much as there are different numbers of bits.
+#[derive(Default)]
+pub(super) struct Networks {
+    keys: FastSet<(bool, u32, u128)>,
+    /// Of which family, and how many bits.
+    kinds: Vec<(bool, u32)>,
+}
+
+impl Networks {
+    /// Nothing, if it is none.
+    pub(super) fn add(&mut self, id: &str) {
+        let Some(Network(address, bits)) = parse_network(id) else { return };
+        let kind = (address.is_ipv4(), bits);
+        if self.keys.insert(key(address, bits)) && !self.kinds.contains(&kind) {
+            self.kinds.push(kind);
+        }
+    }
+
+    pub(super) fn contain(&self, peer: &str) -> bool {
+        if self.kinds.is_empty() {
+            return false;
+        }
+        let Some(peer) = parse(peer) else { return false };
+        let mut kinds = self.kinds.iter().filter(|(is_v4, _)| *is_v4 == peer.is_ipv4());
+        kinds.any(|&(_, bits)| self.keys.contains(&key(peer, bits)))
+    }
+}
+
+/// `address` or `address/bits`. `None` if it is neither.
+pub(super) fn parse_network(id: &str) -> Option<Network> {
     let (text, bits) = match id.split_once('/') {
         Some((text, bits)) => (text, Some(bits)),
         None => (id, None),
@@ -22,23 +79,7 @@ pub(super) fn parse_network(id: &str) -> Option<(IpAddr, u32)> {
         None => all,
         Some(bits) => u32::try_from(bits.parse::<i32>().ok()?).ok().filter(|bits| *bits <= all)?,
     };
-    Some((address, bits))
-}
-
-/// Whether the address of a connection is in the network of an ACL. Never across families.
-pub(super) fn matches(peer: &str, network: &str) -> bool {
-    let (Some(peer), Some((network, bits))) = (parse(peer), parse_network(network)) else { return false };
-    match (peer, network) {
-        (IpAddr::V4(peer), IpAddr::V4(network)) => {
-            let differing = peer.to_bits() ^ network.to_bits();
-            bits == 0 || differing >> (32 - bits) == 0
-        }
-        (IpAddr::V6(peer), IpAddr::V6(network)) => {
-            let differing = peer.to_bits() ^ network.to_bits();
-            bits == 0 || differing >> (128 - bits) == 0
-        }
-        _ => false,
-    }
+    Some(Network(address, bits))
 }
 
 /// IPv4 as four decimal parts, where leading zeros mean nothing; IPv6 as hex groups without an embedded IPv4 form.

@@ -13,11 +13,13 @@
 mod acl;
 mod address;
 mod digest;
+mod index;
 mod verdicts;
 
 pub use acl::{FixError, fix_up, is_open, permits, redacted_id};
 pub use address::address_text;
 pub use digest::{DigestAlgorithm, derive};
+pub use index::Index;
 pub use verdicts::Verdicts;
 
 use crate::limits;

@@ -6,7 +6,7 @@
 //! reference (`AclList`). Whose verdict it is belongs to the key too, by value: identities that have grown are others.
 //!
 //! Promises: the same as `permits` each time, at a cost in proportion to the lists only for what is not known; memory for
-//! `KEPT` verdicts, in place. Leaves to callers: lists that are open, which cost less than a look here (`is_open`). The
+//! `KEPT` verdicts. Leaves to callers: lists that are open, which cost less than a look here (`is_open`). The
 //! rules are fixed for as long as the server runs, and so in no key.
 
 use super::{AuthIds, AuthRules, permits};
@@ -22,8 +22,8 @@ struct Known<L, I> {
 
 /// The last `KEPT` verdicts. `L` holds a list and `I` identities; a copy of `L` has to be the same list, at its place.
 ///
-/// Nothing until the first one: nearly no request meets a list that has to be gone through, and each request has its own.
-pub struct Verdicts<L, I, const KEPT: usize>(Option<Memo<L, I, KEPT>>);
+/// Nothing until the first one: nearly no request meets a list that has to be gone through, and each read has its own.
+pub struct Verdicts<L, I, const KEPT: usize>(Option<Box<Memo<L, I, KEPT>>>);
 
 struct Memo<L, I, const KEPT: usize> {
     known: [Option<Known<L, I>>; KEPT],
@@ -60,7 +60,7 @@ impl<L: Borrow<[Acl]> + Clone, I: Borrow<AuthIds> + Clone, const KEPT: usize> Ve
         }
         pay(acl.len())?;
         let verdict = permits(acl, wanted, ids.borrow(), rules);
-        let memo = self.0.get_or_insert_with(|| Memo { known: [const { None }; KEPT], next: 0 });
+        let memo = self.0.get_or_insert_with(|| Box::new(Memo { known: [const { None }; KEPT], next: 0 }));
         memo.known[memo.next] = Some(Known { list: list.clone(), ids: ids.clone(), wanted, verdict });
         memo.next = (memo.next + 1) % KEPT;
         Ok(verdict)

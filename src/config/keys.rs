@@ -430,6 +430,7 @@ const KEYS: &[Key] = &[
     nothing(Property, "log.threshold", "the level of log lines is set by OSTLER_LOG"),
     // Ours.
     used(Both, "ostler.connectionWatchBytes"),
+    used(Both, "ostler.coreOutputBytes"),
     used(Both, "ostler.cores"),
     used(Both, "ostler.epochTransactions"),
     used(Both, "ostler.pinCores"),

@@ -412,13 +412,15 @@ impl Reader<'_> {
         if let Some(pin) = self.strict_truth("ostler.pinCores")? {
             config.pin_cores = pin;
         }
-        if let Some(bytes) = self.strict::<usize>("ostler.connectionWatchBytes")? {
-            let least = limits::CONNECTION_WATCH_BYTES_MIN;
-            if bytes < least {
-                let problem = format!("ostler.connectionWatchBytes {bytes} is below {least}");
-                return Err(self.fatal_key("ostler.connectionWatchBytes", problem));
+        for (key, least, bytes) in [
+            ("ostler.connectionWatchBytes", limits::CONNECTION_WATCH_BYTES_MIN, &mut config.connection_watch_bytes),
+            ("ostler.coreOutputBytes", limits::CORE_OUTPUT_BYTES_MIN, &mut config.core_output_bytes),
+        ] {
+            let Some(asked) = self.strict::<usize>(key)? else { continue };
+            if asked < least {
+                return Err(self.fatal_key(key, format!("{key} {asked} is below {least}")));
             }
-            config.connection_watch_bytes = bytes;
+            *bytes = asked;
         }
         if let Some(transactions) = self.strict::<u32>("ostler.epochTransactions")? {
             let most = limits::EPOCH_TRANSACTIONS;

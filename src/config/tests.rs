@@ -158,6 +158,7 @@ fn every_key_reaches_its_field() {
         ("autopurge.purgeInterval=24", |config| config.purge.when == PurgeWhen::EveryHours(24)),
         ("4lw.commands.whitelist=*", |config| config.four_letter_words.all),
         ("readonlymode.enabled=true", |config| config.read_only_mode),
+        ("ostler.coreOutputBytes=67108864", |config| config.core_output_bytes == 67_108_864),
         ("ostler.connectionWatchBytes=65536", |config| config.connection_watch_bytes == 65_536),
         ("ostler.cores=5\nostler.pinCores=true", |config| (config.cores, config.pin_cores) == (5, true)),
         ("connectionMaxTokens=7", |config| {

@@ -132,6 +132,8 @@ pub struct Config {
     pub epoch_transactions: u32,
     /// `ostler.connectionWatchBytes`: what the watches of one connection may take in memory.
     pub connection_watch_bytes: usize,
+    /// `ostler.coreOutputBytes`: what may wait to be sent by one of these threads.
+    pub core_output_bytes: usize,
     /// `ostler.cores`: threads for client connections.
     pub cores: usize,
     /// `ostler.pinCores`: threads are bound to processors. By default where there are four or more.
@@ -205,6 +207,7 @@ impl Config {
             four_letter_words: WordList::default(),
             read_only_mode: false,
             connection_watch_bytes: limits::CONNECTION_WATCH_BYTES,
+            core_output_bytes: limits::CORE_OUTPUT_BYTES,
             cores: default_cores(processors),
             epoch_transactions: limits::EPOCH_TRANSACTIONS,
             pin_cores: processors >= 4,

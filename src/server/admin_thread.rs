@@ -92,7 +92,7 @@ impl AdminThread {
             let text = self.answer(&request).unwrap_or_else(|| admin::NOT_SERVING.to_string());
             let core = &self.shared.cores[request.conn.core()];
             let mut batch = FeedBatch::default();
-            batch.entries.push(Entry::Text { conn: request.conn, text });
+            batch.entries.push_back(Entry::Text { conn: request.conn, text });
             core.feed.push(&mut batch);
             core.bell.ring();
         }
@@ -165,7 +165,7 @@ impl AdminThread {
         let gather = Arc::new(Gather::new(wants, self.shared.cores.len() + 1));
         for core in &self.shared.cores {
             let mut batch = FeedBatch::default();
-            batch.entries.push(Entry::Report(gather.clone()));
+            batch.entries.push_back(Entry::Report(gather.clone()));
             core.feed.push(&mut batch);
             core.bell.ring();
         }

@@ -369,6 +369,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         session_timeout_max_ms: config.max_session_timeout_ms.min(i32::MAX as u32) as i32,
         frame_max: config.jute_max_buffer,
         watch_bytes: config.connection_watch_bytes,
+        core_output_bytes: config.core_output_bytes,
         sessionless_ms: config.sessionless_cnxn_timeout_ms,
         tcp_keep_alive: config.client_tcp_keep_alive,
         auth: auth_rules(config),

@@ -14,6 +14,7 @@ use crate::tree::Touched;
 use crate::watch::Triggered;
 use crate::wire::OpCode;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -76,7 +77,9 @@ impl Told {
 #[derive(Default)]
 pub struct FeedBatch {
     pub bytes: Vec<u8>,
-    pub entries: Vec<Entry>,
+    pub entries: VecDeque<Entry>,
+    /// What its events hold: their paths, and lists that perhaps nobody else has any more.
+    held: usize,
 }
 
 impl FeedBatch {
@@ -84,7 +87,12 @@ impl FeedBatch {
     const ENTRY_BYTES: usize = 128;
 
     pub fn size(&self) -> usize {
-        self.bytes.len() + self.entries.len() * Self::ENTRY_BYTES
+        self.bytes.len() + self.entries.len() * Self::ENTRY_BYTES + self.held
+    }
+
+    pub fn tell(&mut self, zxid: Zxid, told: Arc<Told>) {
+        self.held += told.touched.size();
+        self.entries.push_back(Entry::Event { zxid, told });
     }
 
     pub fn frame(&self, range: &Range<u32>) -> &[u8] {
@@ -98,6 +106,7 @@ impl FeedBatch {
             return;
         }
         let shift = self.bytes.len() as u32;
+        self.held += std::mem::take(&mut other.held);
         self.bytes.append(&mut other.bytes);
         self.entries.extend(other.entries.drain(..).map(|mut entry| {
             if let Entry::Reply { frame, .. } | Entry::Connected { frame, .. } | Entry::Refused { frame, .. } =
@@ -111,6 +120,7 @@ impl FeedBatch {
 
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.held = 0;
         self.bytes.clear();
         self.bytes.shrink_to(limits::JUTE_MAXBUFFER);
     }
@@ -161,7 +171,7 @@ mod tests {
     fn reply(batch: &mut FeedBatch, text: &[u8]) {
         let start = batch.bytes.len() as u32;
         batch.bytes.extend_from_slice(text);
-        batch.entries.push(Entry::Reply {
+        batch.entries.push_back(Entry::Reply {
             conn: ConnId::NONE,
             op: OpCode::SetData,
             frame: start..batch.bytes.len() as u32,

@@ -23,6 +23,8 @@ pub struct Settings {
     pub frame_max: usize,
     /// What the watches of one connection may take (`ostler.connectionWatchBytes`).
     pub watch_bytes: usize,
+    /// What may wait to be sent by one core (`ostler.coreOutputBytes`).
+    pub core_output_bytes: usize,
     /// A connection that never asks for a session is closed after this (`nio.sessionlessCnxnTimeout`).
     pub sessionless_ms: u64,
     /// SO_KEEPALIVE on client sockets (`clientTcpKeepAlive`).

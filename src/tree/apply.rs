@@ -72,6 +72,14 @@ pub struct Touched {
     pub parent_acl: Option<Arc<[Acl]>>,
 }
 
+impl Touched {
+    /// What it holds in memory, about, save what nearly every znode has.
+    pub fn size(&self) -> usize {
+        let entries = |list: &Option<Arc<[Acl]>>| list.as_ref().map_or(0, |list| list.len());
+        self.path.len() + (entries(&self.acl) + entries(&self.parent_acl)) * size_of::<Acl>()
+    }
+}
+
 /// A transaction's header where one operation needs it.
 #[derive(Clone, Copy)]
 struct At {

@@ -136,6 +136,7 @@ impl IoCore {
                 output: Output::default(),
                 auth: AuthIds::of_peer(address.ip()),
                 pushed: 0,
+                waiting: 0,
                 in_flight: 0,
                 readable: true,
                 half_closed: false,

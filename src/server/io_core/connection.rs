@@ -66,6 +66,8 @@ pub struct Connection {
     pub blocked: bool,
     /// Bytes of output that did not wait for the client to read (events, replies of the pipeline), since all was sent last.
     pub pushed: usize,
+    /// Bytes of output that it counts for in `Parts::waiting`.
+    pub waiting: usize,
     /// In `IoCore::flush` already.
     pub to_flush: bool,
     /// The round of reports (see `IoCore::heard`) in which this session was noted last.

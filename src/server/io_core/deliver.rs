@@ -3,9 +3,9 @@
 use super::Parts;
 use super::connection::{Connection, State, Wait};
 use super::process::FORSAKEN;
-use crate::auth::{self, AuthIds, AuthRules, Verdicts};
 use crate::clock::Now;
 use crate::ids::{SessionId, Zxid};
+use crate::limits;
 use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::{ConnId, Item};
 use crate::server::shared::{CoreLink, Shared};
@@ -13,18 +13,22 @@ use crate::tree::Tree;
 use crate::watch::{AclOf, Change};
 use crate::wire::OpCode;
 use crate::wire::client::{EventKind, write_event};
-use crate::wire::txn::{Acl, AclList};
-use std::convert::Infallible;
+
+const TOO_MUCH_AT_ONCE: &str =
+    "a change is told to so many, and has so long a path, that it takes more than ostler.coreOutputBytes";
 
 impl Parts {
-    /// Everything that is in the feed now. `tree` is the guard that is held; see `IoCore::serve_under_guard`.
-    pub fn deliver(&mut self, batch: &mut FeedBatch, tree: &Tree, link: &CoreLink, shared: &Shared) {
-        if !link.feed.take(batch) {
-            return;
+    /// Everything that is in the feed now, or as much as one turn may do: then `false`, and the rest stays in the batch. `tree` is
+    /// the guard that is held; see `IoCore::serve_under_guard`.
+    pub fn deliver(&mut self, batch: &mut FeedBatch, tree: &Tree, link: &CoreLink, shared: &Shared) -> bool {
+        if batch.entries.is_empty() && !link.feed.take(batch) {
+            return true;
         }
         let mut reports = Vec::new();
         let mut entries = std::mem::take(&mut batch.entries);
-        for entry in entries.drain(..) {
+        while !self.has_told_enough()
+            && let Some(entry) = entries.pop_front()
+        {
             match entry {
                 Entry::Event { zxid, told } => self.deliver_event(zxid, &told, shared),
                 Entry::Reply { conn, op, frame, zxid, received, then_close } => {
@@ -86,11 +90,20 @@ impl Parts {
         }
         self.verdicts.clear();
         batch.entries = entries;
+        if !batch.entries.is_empty() {
+            batch.entries.extend(reports.into_iter().map(Entry::Report));
+            return false;
+        }
         batch.clear();
         for gather in reports {
             let sessionless_ms = shared.settings.sessionless_ms;
             gather.core(self, tree, |connection| connection.silence_max_ms(sessionless_ms));
         }
+        true
+    }
+
+    fn has_told_enough(&self) -> bool {
+        self.told_bytes >= limits::EVENTS_TURN_BYTES || self.verdicts.has_done_enough()
     }
 
     /// Nobody is answered for the moment. Those that have a session wait; those that want one look for another server.
@@ -204,7 +217,7 @@ impl Parts {
     }
 
     fn deliver_event(&mut self, zxid: Zxid, told: &Told, shared: &Shared) {
-        let Parts { watches, connections, pool, flush, tally, verdicts, .. } = self;
+        let Parts { watches, connections, pool, flush, tally, verdicts, told_bytes, doomed, farewells, .. } = self;
         let touched = &told.touched;
         let change =
             Change { kind: touched.kind, path: &touched.path, znode: touched.slot, parent: touched.parent_slot };
@@ -217,15 +230,25 @@ impl Parts {
             };
             let may_know = match acl {
                 None => true,
-                Some(acl) => may_hear(verdicts, acl, &connection.auth, &shared.settings.auth),
+                Some(acl) => verdicts.may_hear(acl, &connection.auth, &shared.settings.auth),
             };
             if !may_know || !matches!(connection.state, State::Open | State::Ending) {
+                return;
+            }
+            if *told_bytes > shared.settings.core_output_bytes {
+                // What it misses here it is told when it comes back with its watches.
+                connection.state = State::Closing;
+                connection.is_let_go = true;
+                farewells.push((slot, TOO_MUCH_AT_ONCE.to_owned()));
+                doomed.push(slot);
                 return;
             }
             let output = connection.output.buffer(pool);
             let before = output.len();
             write_event(output, kind, path, zxid.to_wire());
-            connection.pushed += output.len() - before;
+            let len = output.len() - before;
+            connection.pushed += len;
+            *told_bytes += len;
             connection.facts.sent += 1;
             tally.sent();
             if !connection.to_flush {
@@ -239,20 +262,4 @@ impl Parts {
             tally.triggered(EventKind::NodeChildrenChanged, parent);
         }
     }
-}
-
-/// Who may hear by which long list, as far as one batch has asked: a transaction has tens of thousands of events, and most
-/// who watch have the same identities.
-pub type MayHear = Verdicts<AclList, AuthIds, 16>;
-
-/// Whether a watcher may hear of a change of a znode with this list.
-#[inline]
-fn may_hear(verdicts: &mut MayHear, acl: &AclList, ids: &AuthIds, rules: &AuthRules) -> bool {
-    /// A list that is gone through sooner than it is found.
-    const SHORT: usize = 4;
-    if acl.len() <= SHORT || auth::is_open(acl, Acl::READ) {
-        return auth::permits(acl, Acl::READ, ids, rules);
-    }
-    let Ok(verdict) = verdicts.judge(acl, Acl::READ, ids, rules, |_| Ok::<(), Infallible>(()));
-    verdict
 }

@@ -15,6 +15,7 @@
 mod accept;
 mod connection;
 mod deliver;
+mod hearing;
 mod process;
 mod send;
 mod tally;
@@ -87,8 +88,12 @@ pub struct Parts {
     pub outgoing: Batch,
     /// Connections that may go on with input that they have kept.
     pub ready: VecDeque<usize>,
-    pub verdicts: deliver::MayHear,
+    pub verdicts: hearing::MayHear,
     pub flush: Vec<usize>,
+    /// Bytes that have been left after the last send to each connection, all together.
+    pub waiting: usize,
+    /// Bytes of events that this turn has put into buffers.
+    pub told_bytes: usize,
     /// Connections to be closed at the end of the turn.
     pub doomed: Vec<usize>,
     /// What the log says of connections that end badly; written when no guard is held.
@@ -116,6 +121,15 @@ impl Parts {
             connection.to_flush = true;
             self.flush.push(slot);
         }
+    }
+
+    /// What is left after a send.
+    #[inline]
+    fn count_waiting(&mut self, slot: usize) {
+        let connection = &mut self.connections[slot];
+        let left = connection.output.len();
+        self.waiting = self.waiting - connection.waiting + left;
+        connection.waiting = left;
     }
 }
 
@@ -149,8 +163,10 @@ impl IoCore {
                 pool: Pool::default(),
                 outgoing: Batch::default(),
                 ready: VecDeque::new(),
-                verdicts: deliver::MayHear::default(),
+                verdicts: hearing::MayHear::default(),
                 flush: Vec::new(),
+                waiting: 0,
+                told_bytes: 0,
                 doomed: Vec::new(),
                 farewells: Vec::new(),
                 log_rate: LogRate::default(),
@@ -214,6 +230,7 @@ impl IoCore {
         let pending = (!self.readable.is_empty() && !self.shared.is_stopping())
             || !self.parts.ready.is_empty()
             || !link.feed.is_empty()
+            || !self.feed.entries.is_empty()
             || !link.arrivals.is_empty()
             // Room that came before the pipeline was told that somebody waits for it.
             || (!self.parts.want_room.is_empty() && link.queue.has_room())
@@ -390,6 +407,7 @@ impl IoCore {
         if self.arrived.is_empty()
             && self.parts.ready.is_empty()
             && link.feed.is_empty()
+            && self.feed.entries.is_empty()
             && self.parts.want_room.is_empty()
         {
             return;
@@ -400,21 +418,24 @@ impl IoCore {
             }
         }
         let mut guard = self.reader.read();
-        self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
+        self.parts.verdicts.begin_turn();
+        let mut is_told = self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
         let mut budget = process::Budget::default();
         // What was kept comes before what has only now been received, and delivery may make more connections ready. What one
         // turn can't do goes on in the next, one connection after the other: the sockets have to be looked at, too.
         let mut arrived = self.arrived.drain(..);
         let mut done = 0;
-        loop {
+        // Nobody reads what is newer than what has been told.
+        while is_told {
             if budget.is_spent() {
                 done += budget.requests();
                 if done >= limits::READ_TURN_REQUESTS {
                     break;
                 }
                 guard.yield_to_writer();
-                self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
+                is_told = self.parts.deliver(&mut self.feed, &guard, link, &self.shared);
                 budget = process::Budget::default();
+                continue;
             }
             if let Some(slot) = self.parts.ready.pop_front() {
                 self.parts.process_kept(slot, &guard, &self.shared, &mut budget);
@@ -477,6 +498,7 @@ impl IoCore {
         let Some(mut connection) = self.parts.connections.try_remove(slot) else { return };
         let _ = self.poll.registry().deregister(&mut connection.socket);
         let _ = connection.socket.shutdown(Shutdown::Both);
+        self.parts.waiting -= connection.waiting;
         self.parts.watches.close(slot as u32);
         connection.input.release(&mut self.parts.pool);
         connection.output.release(&mut self.parts.pool);

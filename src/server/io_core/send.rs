@@ -28,6 +28,35 @@ impl IoCore {
         }
         self.parts.flush = flush;
         self.parts.flush.clear();
+        self.parts.told_bytes = 0;
+        if self.parts.waiting > self.shared.settings.core_output_bytes {
+            self.let_the_slowest_go();
+        }
+    }
+
+    /// Too much waits for clients that don't read: those with most of it go until what is left may wait.
+    #[cold]
+    fn let_the_slowest_go(&mut self) {
+        let connections = self.parts.connections.iter();
+        let mut waiting: Vec<(usize, usize)> = connections.map(|(slot, it)| (it.waiting, slot)).collect();
+        waiting.sort_unstable_by(|a, b| b.cmp(a));
+        let mut too_much = self.parts.waiting.saturating_sub(self.shared.settings.core_output_bytes);
+        for (bytes, slot) in waiting {
+            if too_much == 0 {
+                break;
+            }
+            too_much = too_much.saturating_sub(bytes);
+            self.parts.doomed.push(slot);
+            if self.parts.log_rate.allows(self.parts.now) {
+                let connection = &self.parts.connections[slot];
+                tracing::warn!(
+                    "{} does not read: {bytes} bytes wait for it, and with those of others more than ostler.coreOutputBytes; \
+                     closing its connection (session {} lives on)",
+                    connection.address,
+                    connection.session
+                );
+            }
+        }
     }
 
     /// Sends what sockets take, on two threads. What comes of it is `send`'s to see, afterwards: it finds that nothing is left,
@@ -67,7 +96,7 @@ impl IoCore {
                 );
                 self.parts.doomed.push(slot);
             }
-            return;
+            return self.parts.count_waiting(slot);
         }
         match connection.output.send(&mut connection.socket, &mut self.parts.pool) {
             Sent::All => connection.pushed = 0,
@@ -77,6 +106,8 @@ impl IoCore {
                 return;
             }
         }
+        self.parts.count_waiting(slot);
+        let connection = &mut self.parts.connections[slot];
         if connection.output.is_empty() && connection.state == State::Closing {
             self.parts.doomed.push(slot);
         } else if connection.output.len() < limits::CONNECTION_OUTPUT_PAUSE && connection.wait == Wait::Output {

@@ -87,14 +87,14 @@ impl Pipeline {
                                     let frame = start..feed.bytes.len() as u32;
                                     answer(feed, to, frame, header.zxid, closes);
                                 }
-                                Reply::None => feed.entries.push(Entry::Close { conn: to.conn }),
+                                Reply::None => feed.entries.push_back(Entry::Close { conn: to.conn }),
                             }
                         }
                         if closes && let Some(owner) = sessions.remove(header.session) {
                             let owner = ConnId::from(owner);
                             // The one who asked is closed behind its reply.
                             if !owner.is_link() && reply.is_none_or(|to| to.conn != owner) {
-                                feeds[owner.core()].entries.push(Entry::Close { conn: owner });
+                                feeds[owner.core()].entries.push_back(Entry::Close { conn: owner });
                             }
                         }
                     }
@@ -179,7 +179,7 @@ fn push(feeds: &mut [FeedBatch], shared: &Shared) {
 }
 
 fn answer(feed: &mut FeedBatch, to: ReplyTo, frame: std::ops::Range<u32>, zxid: Zxid, then_close: bool) {
-    feed.entries.push(Entry::Reply { conn: to.conn, op: to.op, frame, zxid, received: to.received, then_close });
+    feed.entries.push_back(Entry::Reply { conn: to.conn, op: to.op, frame, zxid, received: to.received, then_close });
 }
 
 /// Applies one transaction and puts its events into the feeds of the cores that may have watchers.
@@ -201,7 +201,7 @@ fn apply(
             if core.watches.might_watch(&hashes) {
                 let told = told.get_or_insert_with(|| Arc::new(Told::new(touched.clone())));
                 told.one_more_core();
-                feed.entries.push(Entry::Event { zxid: header.zxid, told: told.clone() });
+                feed.tell(header.zxid, told.clone());
             }
         }
     }

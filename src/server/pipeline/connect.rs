@@ -135,11 +135,11 @@ impl Pipeline {
         let start = feed.bytes.len() as u32;
         ConnectResponse::refused(reconnect.read_only.map(|_| false)).write(&mut feed.bytes);
         let frame = start..feed.bytes.len() as u32;
-        feed.entries.push(Entry::Refused { conn, frame });
+        feed.entries.push_back(Entry::Refused { conn, frame });
     }
 
     pub(super) fn tell(&mut self, conn: ConnId, entry: Entry) {
-        self.feeds[conn.core()].entries.push(entry);
+        self.feeds[conn.core()].entries.push_back(entry);
     }
 }
 
@@ -162,5 +162,5 @@ pub(super) fn connected(
     let start = feed.bytes.len() as u32;
     response.write(&mut feed.bytes);
     let frame = start..feed.bytes.len() as u32;
-    feed.entries.push(Entry::Connected { conn, frame, session, timeout_ms, began });
+    feed.entries.push_back(Entry::Connected { conn, frame, session, timeout_ms, began });
 }

@@ -559,7 +559,7 @@ impl Pipeline {
     /// A word to all cores, at once: it comes before whatever may be changed next.
     pub(super) fn tell_all(&mut self, entry: impl Fn() -> Entry) {
         for feed in &mut self.feeds {
-            feed.entries.push(entry());
+            feed.entries.push_back(entry());
         }
         self.push_feeds();
         self.ring();
