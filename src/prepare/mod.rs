@@ -123,13 +123,19 @@ struct Context<'a> {
     /// Entries of access lists that may still be gone through.
     work: usize,
     /// By lists that have been. They are held, since a part of the request may replace or drop a list that is pending.
-    verdicts: Verdicts<AclList, &'a AuthIds, 8>,
+    verdicts: Verdicts<AclList, AuthIds, 8>,
+    /// What it took beside the request's bytes, in the units of `limits::WRITE_TURN_WORK`.
+    worked: usize,
 }
 
 /// The maker of transactions. One per pipeline.
 pub struct Prepare {
     rules: PrepareRules,
     pending: Pending,
+    /// What the requests of this turn have asked: a client may ask the same a thousand times.
+    verdicts: Verdicts<AclList, AuthIds, 8>,
+    /// What they took.
+    worked: usize,
 }
 
 /// Bytes around a record, at most: header (32), digest (12), the number of a multi's parts (4); and what a single one has
@@ -149,7 +155,7 @@ pub enum Closing {
 impl Prepare {
     pub fn new(rules: PrepareRules) -> Prepare {
         let pending = Pending::new(rules.owner, rules.digest);
-        Prepare { rules, pending }
+        Prepare { rules, pending, verdicts: Verdicts::default(), worked: 0 }
     }
 
     /// Prepares a client's write. `zxid` is the next one, `time_ms` the wall time that goes into the transaction.
@@ -162,8 +168,17 @@ impl Prepare {
             time_ms,
             budget: self.rules.record_bytes_max.saturating_sub(RECORD_OVERHEAD),
             work: limits::MULTI_WRITE_WORK,
-            verdicts: Verdicts::default(),
+            verdicts: std::mem::take(&mut self.verdicts),
+            worked: limits::WRITE_WORK + 2 * request.body.len(),
         };
+        let prepared = self.prepare(tree, request, &mut context);
+        self.verdicts = context.verdicts;
+        self.worked += context.worked;
+        prepared
+    }
+
+    fn prepare(&mut self, tree: &Tree, request: &WriteRequest<'_>, context: &mut Context<'_>) -> Prepared {
+        let (zxid, time_ms) = (context.zxid, context.time_ms);
         let reader = &mut Reader::new(request.body);
         if request.op == OpCode::Multi {
             let ops = read_ops(reader);
@@ -174,7 +189,7 @@ impl Prepare {
             self.pending.begin(tree, zxid);
             // Unlike a single operation's, a list that can't be decoded has its zxid already.
             let outcome = match ops {
-                Ok(ops) => self.multi(tree, &mut context, ops),
+                Ok(ops) => self.multi(tree, context, ops),
                 Err(_) => Err(Fail::Request(ErrorCode::MARSHALLING_ERROR)),
             };
             return self.finish(request.session, request.xid, zxid, time_ms, outcome);
@@ -184,8 +199,19 @@ impl Prepare {
             Err(code) => return Prepared::Refused(code),
         };
         self.pending.begin(tree, zxid);
-        let outcome = self.single(tree, &mut context, op);
+        let outcome = self.single(tree, context, op);
         self.finish(request.session, request.xid, zxid, time_ms, outcome)
+    }
+
+    /// Whether enough has been prepared for one turn of the thread that does it: it has more to do than that.
+    pub fn has_done_enough(&self) -> bool {
+        self.worked >= limits::WRITE_TURN_WORK
+    }
+
+    /// A new turn, or another part of one. Lets the lists go that were asked.
+    pub fn begin_turn(&mut self) {
+        self.worked = 0;
+        self.verdicts.clear();
     }
 
     /// With what a request is refused before it takes a zxid, if it is: for a server that forwards its writes, so that the

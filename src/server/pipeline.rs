@@ -373,9 +373,9 @@ impl Pipeline {
         may_forward && self.has_room()
     }
 
-    /// Whether more may be asked.
+    /// Whether more may be asked, in this turn.
     fn has_room(&self) -> bool {
-        self.closings.is_empty() && self.line_has_room()
+        self.closings.is_empty() && self.line_has_room() && !self.prepare.has_done_enough()
     }
 
     fn line_has_room(&self) -> bool {
@@ -398,7 +398,10 @@ impl Pipeline {
         self.ensemble_turn(now)?;
         self.commit(now)?;
         self.go_on_closing();
+        // Learners have had theirs; what this server's clients ask comes on top of it.
+        self.prepare.begin_turn();
         self.take_requests(now);
+        self.prepare.begin_turn();
         if self.leads() {
             self.expire_sessions(now);
             self.reap(now);

@@ -314,3 +314,49 @@ fn a_pending_list_counts_and_so_does_a_pending_version() {
     }
     assert_eq!(server.prepare.pending_paths(), 0);
 }
+
+/// What a client asks again and again is found out once a turn; many lists are too much for one.
+#[test]
+fn a_turn_goes_through_a_long_list_once_for_each_who_asks_and_not_through_any_number_of_lists() {
+    const ENTRIES: usize = 20_000;
+    let create = |path: &str, network: bool| {
+        let mut out = Vec::new();
+        out.put_text(path);
+        out.put_buffer(None);
+        let entry = |at: usize| match network {
+            true => Acl { perms: Acl::ALL, scheme: "ip".into(), id: format!("10.{}.{}.1", at / 256, at % 256) },
+            false => Acl { perms: Acl::ALL, scheme: "digest".into(), id: format!("a:{at:06}") },
+        };
+        let mut list: Vec<Acl> = (0..ENTRIES).map(entry).collect();
+        // Lists that are the same are one.
+        list.push(Acl { perms: Acl::ALL, scheme: "digest".into(), id: format!("{}:x", &path[1..]) });
+        Acl::write_list(&list, &mut out);
+        out.put_int(0);
+        out
+    };
+    let set = |path: &str| {
+        let mut out = Vec::new();
+        out.put_text(path);
+        out.put_buffer(Some(b"x"));
+        out.put_int(-1);
+        out
+    };
+    let mut server = Server::new(PrepareRules::default());
+    for at in 0..60 {
+        assert_eq!(server.code(OpCode::Create, &create(&format!("/{at}"), at % 2 == 1)), ErrorCode::OK);
+        server.prepare.begin_turn();
+    }
+    for _ in 0..2_000 {
+        assert_eq!(server.code(OpCode::SetData, &set("/1")), ErrorCode::NO_AUTH);
+    }
+    assert!(!server.prepare.has_done_enough(), "the same list, asked again and again");
+    server.prepare.begin_turn();
+    let lists = (0..60).take_while(|at| {
+        assert_eq!(server.code(OpCode::SetData, &set(&format!("/{at}"))), ErrorCode::NO_AUTH);
+        !server.prepare.has_done_enough()
+    });
+    let lists = lists.count();
+    assert!((15..40).contains(&lists), "{lists} lists are enough for a turn");
+    server.prepare.begin_turn();
+    assert!(!server.prepare.has_done_enough());
+}
