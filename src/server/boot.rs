@@ -24,9 +24,9 @@ use crate::server::admission::Admission;
 use crate::server::ensemble::election_net::ElectionNet;
 use crate::server::ensemble::own_ports::{self, OwnPorts};
 use crate::server::ensemble::quorum_net::QuorumNet;
-use crate::server::ensemble::resolver::Resolver;
+use crate::server::ensemble::resolver::{Names, Resolver};
 use crate::server::feed::Feed;
-use crate::server::helper::{HelperMail, helper};
+use crate::server::helper::helper;
 use crate::server::io_core::{self, IoCore};
 use crate::server::log_writer::{LogWriter, Writer};
 use crate::server::pipeline::{self, Ingredients, Member, Pipeline, PipelineSettings};
@@ -224,7 +224,7 @@ fn spawn(
     let (helper_mail, helper) = helper();
     let member = match (&config.ensemble, members, part, own_ports) {
         (Some(ensemble), Some(members), Some(part), Some(ports)) => {
-            let mut member = member(&config, (ensemble, members), part, ports, &pipeline_poll, &helper_mail, &shared)?;
+            let mut member = member(&config, (ensemble, members), part, ports, &pipeline_poll, &shared)?;
             if fuzzy {
                 member.compare_no_digest_yet();
             }
@@ -417,7 +417,6 @@ fn member(
     part: Part,
     ports: OwnPorts,
     poll: &Poll,
-    helper: &HelperMail,
     shared: &Arc<Shared>,
 ) -> Result<Box<Member>, Fatal> {
     let now = clock::now();
@@ -441,7 +440,8 @@ fn member(
 
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let registry = || poll.registry().try_clone().map_err(io);
-    let resolver = || Resolver::new(helper.clone(), shared.clone());
+    let names = Arc::new(Names::default());
+    let resolver = || Resolver::new(names.clone(), shared.clone());
     let packet_max = config.jute_max_buffer + config.jute_max_buffer_extra;
     let net = QuorumNet::new(registry()?, ports.quorum, resolver(), packet_max);
 

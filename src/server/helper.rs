@@ -5,13 +5,11 @@
 use crate::disk::RealDisk;
 use crate::fatal::Fatal;
 use crate::log::{Housekeeper, Purge};
-use crate::server::ensemble::resolver::LookUp;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 enum Job {
     PrepareSegment(Housekeeper<RealDisk>),
     Purge(Purge<RealDisk>),
-    LookUp(LookUp),
 }
 
 /// Where jobs are left. The thread ends when the last of these is gone.
@@ -37,11 +35,6 @@ impl HelperMail {
             let _ = self.0.send(Job::Purge(purge));
         }
     }
-
-    /// At most one for each connection that is being made.
-    pub fn look_up(&self, look_up: LookUp) {
-        let _ = self.0.send(Job::LookUp(look_up));
-    }
 }
 
 impl Helper {
@@ -52,10 +45,6 @@ impl Helper {
             let done = match job {
                 Job::PrepareSegment(housekeeper) => housekeeper.prepare_next(),
                 Job::Purge(purge) => purge.run(),
-                Job::LookUp(look_up) => {
-                    look_up.run();
-                    Ok(())
-                }
             };
             match done {
                 Err(fatal @ Fatal::DiskFull { .. }) => {

@@ -342,7 +342,6 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::server::admin_thread::AdminQueue;
     use crate::server::admission::Admission;
-    use crate::server::helper::helper;
     use crate::server::queue::Doorbell;
     use crate::server::shared::Shared;
     use mio::{Events, Poll};
@@ -355,7 +354,7 @@ mod tests {
         let settings = crate::server::boot::settings(&Config::defaults(1));
         let (metrics, _) = Metrics::new(0);
         let shared = Shared::new(settings, Vec::new(), bell, Admission::new(1, 1), AdminQueue::default(), metrics);
-        let resolver = Resolver::new(helper().0, Arc::new(shared));
+        let resolver = Resolver::new(Arc::default(), Arc::new(shared));
         let mut net = QuorumNet::new(poll.registry().try_clone().unwrap(), Vec::new(), resolver, 1 << 20);
         // Bound, so that nobody else gets it, and not listened on: refused.
         let leader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
