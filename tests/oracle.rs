@@ -240,6 +240,12 @@ fn every_odd_character_is_taken_as_by_zookeeper() {
 
 #[test]
 #[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn access_lists_with_nulls_and_odd_addresses_are_answered_as_by_zookeeper() {
+    scripted(&options(), scenarios::access_lists());
+}
+
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
 fn locked_nodes_and_the_super_user_behave_as_in_zookeeper() {
     scripted(&options(), scenarios::locked());
 }

@@ -90,6 +90,9 @@ pub fn fix_up(
         return if max_bytes < 12 + "worldanyone".len() { Err(FixError::TooLarge) } else { Ok(Acl::open().clone()) };
     }
     let list = list.filter(|list| !list.is_empty()).ok_or(FixError::Invalid)?;
+    if trips_over_null(list) {
+        return Err(FixError::Undecodable);
+    }
     let mut fixed = Vec::with_capacity(list.len());
     let mut bytes = 0usize;
     let mut seen = FastSet::default();
@@ -130,6 +133,25 @@ pub fn fix_up(
         }
     }
     Ok(fixed.into())
+}
+
+/// ZooKeeper looks for duplicates before anything else: it holds each entry against those before it, by permissions, then
+/// scheme, then id, and trips where it has to compare one that is null.
+fn trips_over_null(list: &[AclEntry<'_>]) -> bool {
+    if list.iter().all(|entry| entry.scheme.is_some() && entry.id.is_some()) {
+        return false;
+    }
+    let (mut perms, mut schemes) = (FastSet::default(), FastSet::default());
+    list.iter().any(|entry| {
+        let trips = match (entry.scheme.as_deref(), &entry.id) {
+            (None, _) => perms.contains(&entry.perms),
+            (Some(scheme), None) => schemes.contains(&(entry.perms, scheme)),
+            (Some(_), Some(_)) => false,
+        };
+        perms.insert(entry.perms);
+        schemes.extend(entry.scheme.as_deref().map(|scheme| (entry.perms, scheme)));
+        trips
+    })
 }
 
 fn valid_id(scheme: &str, id: &str) -> bool {

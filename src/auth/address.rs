@@ -82,15 +82,41 @@ pub(super) fn parse_network(id: &str) -> Option<Network> {
     Some(Network(address, bits))
 }
 
-/// IPv4 as four decimal parts, where leading zeros mean nothing; IPv6 as hex groups without an embedded IPv4 form.
+/// IPv4 as four decimal parts, where leading zeros mean nothing; IPv6 as hex groups without an embedded IPv4 form. Either
+/// may have a sign before each number. Digits of other scripts, which Java takes too, are none here.
 fn parse(text: &str) -> Option<IpAddr> {
     if let Some(v4) = parse_v4(text) {
         return Some(IpAddr::V4(v4));
     }
-    if text.contains('.') {
-        return None;
+    parse_v6(text).map(IpAddr::V6)
+}
+
+fn parse_v6(text: &str) -> Option<Ipv6Addr> {
+    /// How many there are, from the front of `into`.
+    fn groups(text: &str, into: &mut [u16]) -> Option<usize> {
+        if text.is_empty() {
+            return Some(0);
+        }
+        let mut count = 0;
+        for group in text.split(':') {
+            // A number of four characters; of one below zero the last two bytes count.
+            let number = Some(group).filter(|group| group.len() <= 4)?;
+            *into.get_mut(count)? = i32::from_str_radix(number, 16).ok()? as u16;
+            count += 1;
+        }
+        Some(count)
     }
-    text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    let mut all = [0; 8];
+    match text.split_once("::") {
+        None => (groups(text, &mut all)? == all.len()).then_some(())?,
+        Some((head, tail)) => {
+            let mut last = [0; 7];
+            let front = groups(head, &mut all[..7])?;
+            let back = groups(tail, &mut last[..7 - front])?;
+            all[8 - back..].copy_from_slice(&last[..back]);
+        }
+    }
+    Some(all.into())
 }
 
 fn parse_v4(text: &str) -> Option<Ipv4Addr> {

@@ -203,6 +203,10 @@ fn lists_are_fixed_up_in_order() {
         ("ip", "1:2:3:4::5:6:7:8"),
         ("ip", "00001::"),
         ("ip", "1::2:"),
+        ("ip", ":::+1"),
+        ("ip", "::00001"),
+        ("ip", "::+0001"),
+        ("ip", "1:2:3:4::5:6:7:8"),
         ("ip", "1.2.3.4/8/9"),
         ("digest", "::b"),
         ("digest", "a::b"),
@@ -221,6 +225,8 @@ fn lists_are_fixed_up_in_order() {
         ("ip", "::2:3:4:5:6:7:8"),
         ("ip", "2:3:4:5:6:7:8::"),
         ("ip", "::1/+1"),
+        ("ip", "::+1"),
+        ("ip", "1::-1:0"),
         ("ip", "-0.0.0.0"),
         ("digest", ":a:"),
     ];
@@ -238,7 +244,23 @@ fn lists_are_fixed_up_in_order() {
         assert_eq!(fix(&[null_id], &ids), Err(FixError::Invalid), "{scheme}");
     }
     let null_scheme = AclEntry { perms: 1, scheme: None, id: None };
-    assert_eq!(fix(&[null_scheme], &ids), Err(FixError::Invalid));
+    assert_eq!(fix(std::slice::from_ref(&null_scheme), &ids), Err(FixError::Invalid));
+
+    // Behind another entry it is compared, as far as that comes, and before that one is looked at.
+    let null_id = AclEntry { perms: 1, scheme: Some("auth".into()), id: None };
+    for others in [1, 20] {
+        let behind = |perms: i32, scheme: &str, null: &AclEntry<'static>| {
+            let texts: Vec<String> = (0..others).map(|at| format!("bad{at}")).collect();
+            let mut list: Vec<_> = texts.iter().map(|id| entry(perms, scheme, id)).collect();
+            list.push(null.clone());
+            fix(&list, &ids)
+        };
+        assert_eq!(behind(1, "nope", &null_scheme), Err(FixError::Undecodable));
+        assert_eq!(behind(2, "nope", &null_scheme), Err(FixError::Invalid));
+        assert_eq!(behind(1, "auth", &null_id), Err(FixError::Undecodable));
+        assert_eq!(behind(2, "auth", &null_id), Err(FixError::Invalid));
+        assert_eq!(behind(1, "nope", &null_id), Err(FixError::Invalid));
+    }
 
     ids.add("digest", "a:b");
     ids.add("digest", "c:d");

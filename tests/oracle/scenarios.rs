@@ -263,6 +263,107 @@ pub fn characters() -> Vec<Step> {
     script.steps
 }
 
+/// Access lists with nulls in them, before and behind every other entry, and addresses in every spelling.
+pub fn access_lists() -> Vec<Step> {
+    let mut script = Script::default();
+    script.connect(0, 60_000);
+    let auth = vec![script.auth("u:p"), script.create("/p", 0)];
+    script.send(0, auth);
+    let entry = |perms: i32, scheme: Option<&str>, id: Option<&str>| {
+        let bytes = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
+        Acl { perms, scheme: bytes(scheme), id: bytes(id) }
+    };
+    let entries = [
+        entry(31, Some("world"), Some("anyone")),
+        entry(31, Some("digest"), Some("a:b")),
+        entry(1, Some("digest"), Some("a:b")),
+        entry(31, Some("auth"), Some("")),
+        entry(31, None, None),
+        entry(1, None, Some("anyone")),
+        entry(31, None, Some("anyone")),
+        entry(31, Some("world"), None),
+        entry(31, Some("digest"), None),
+        entry(1, Some("digest"), None),
+        entry(31, Some("auth"), None),
+        entry(31, Some("nope"), None),
+        entry(31, Some("ip"), Some("1.2.3")),
+    ];
+    let all = || entries.iter();
+    let ones = all().map(|a| vec![a.clone()]);
+    let twos = all().flat_map(|a| all().map(move |b| vec![a.clone(), b.clone()]));
+    let behind = |a: &Acl| -> Vec<Vec<Acl>> {
+        let twos = all().flat_map(|b| all().map(move |c| (b, c)));
+        twos.map(|(b, c)| vec![a.clone(), b.clone(), c.clone()]).collect()
+    };
+    // And where it is one of many.
+    let many = all().map(|a| {
+        let others = (0..10).map(|at| entry(31, Some("digest"), Some(&format!("{at}:x"))));
+        others.chain([a.clone()]).collect::<Vec<_>>()
+    });
+    let addresses = [
+        "::+1",
+        ":::+1",
+        "+1::",
+        "::-1",
+        "::-0",
+        "::1",
+        "::1+",
+        "::+",
+        "::00001",
+        "::0001",
+        "::10000",
+        "::0x1",
+        "1:2:3:4:5:6:7:+8",
+        "1::2::3",
+        ":::",
+        "::",
+        ":",
+        "1:",
+        ":1",
+        "::1:",
+        "1:2:3:4:5:6:7::",
+        "::2:3:4:5:6:7:8",
+        "1:2:3:4:5:6:7:8:9",
+        "::1%lo",
+        "::1.2.3.4",
+        "::+ffff",
+        "::ffff",
+        "::-ffff",
+        "::-8000",
+        "::fffff",
+        "::7fffffff",
+        "::80000000",
+        "::-80000000",
+        "::+",
+        "::++1",
+        "1::-1:0",
+        "::+fffff",
+        "::+0001",
+        "::+00001",
+        "FE80::1",
+        "::1/+1",
+        "::+1/128",
+        "1.2.3.+4",
+        "+1.2.3.4",
+        "1.2.3.0004",
+        " 1.2.3.4",
+        "::1 ",
+        "1.2.3.4/32",
+        "1.2.3.4/33",
+        "::g",
+        "1:2:3:4:5:6:7:8/64",
+    ];
+    let addresses = addresses.into_iter().map(|id| vec![entry(31, Some("ip"), Some(id))]);
+    let nulls: Vec<Vec<Acl>> = ones.chain(twos).chain(all().flat_map(behind)).chain(many).collect();
+    let addresses: Vec<Vec<Acl>> = addresses.collect();
+    for lists in addresses.chunks(50).chain(nulls.chunks(50)) {
+        let requests = lists.iter().map(|list| script.create_with("/p/n-", b"", list, 2)).collect();
+        script.send(0, requests);
+    }
+    script.close(0);
+    script.steps
+}
+
 /// The root and ZooKeeper's own nodes under ACLs that keep others out, and the super user who gets past them.
 pub fn locked() -> Vec<Step> {
     let mut script = Script::default();
