@@ -11,6 +11,7 @@ use crate::model::{Model, sort_children};
 use crate::network::Time;
 use crate::server::Server;
 use crate::world::World;
+use ostler::disk::sim::Keep;
 use ostler::ids::{SessionId, Zxid};
 use ostler::session::SessionState;
 use ostler::tree::Tree;
@@ -18,15 +19,15 @@ use ostler::wire::ErrorCode;
 use ostler::wire::txn::{Txn, read_txn};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether all servers have everything that is committed, and no session is about to end. One that stays so is refused to its
-/// client for ever, and never ends.
-pub fn has_converged(world: &World) -> bool {
+/// Whether these servers have everything that is committed, and no session is about to end. One that stays so is refused to
+/// its client for ever, and never ends.
+pub fn has_converged(world: &World, present: &[bool]) -> bool {
     let last = world.invariants.last_committed();
-    world.hosts.iter().all(|host| {
+    world.hosts.iter().zip(present).filter(|(_, present)| **present).all(|(host, _)| {
         let has_all = |server: &Server| {
             let sessions = server.sessions.timeouts();
             let ends = sessions.iter().any(|&(id, _)| server.sessions.state(id) == SessionState::Closing);
-            server.tree.zxid() == last && !(server.is_established() && ends)
+            server.tree.zxid() == last && server.is_at_base() && !(server.is_established() && ends)
         };
         host.server.as_deref().is_some_and(has_all)
     })
@@ -54,8 +55,28 @@ pub fn check(world: &World) -> Checked {
             assert_eq!(live, model.sessions, "checker E: the sessions of server {}", at + 1);
         }
     }
+    for session in world.clients.iter().flat_map(|client| &client.expired) {
+        assert!(world.invariants.ended.contains(session), "1.6: {session} is called expired, and nobody has ended it");
+    }
+    disks(world);
     checked.linear = linear::check(&records);
     checked
+}
+
+/// D, I13: if all lost power now, with everything that no sync has covered, each would start with what it serves.
+fn disks(world: &World) {
+    for (at, host) in world.hosts.iter().enumerate() {
+        let Some(server) = &host.server else { continue };
+        let recovered = match crate::storage::recover(&host.disk.after_crash(Keep::Nothing)) {
+            Ok(recovered) => recovered,
+            Err(fatal) => panic!("I13: server {} would not start: {fatal}", at + 1),
+        };
+        assert!(!recovered.quarantined || host.damaged, "I13: server {} would distrust its disk", at + 1);
+        let (found, serves) = (&recovered.tree, &server.tree);
+        assert_eq!(found.zxid(), serves.zxid(), "checker D: server {} would have lost something", at + 1);
+        assert_eq!(found.digest(), serves.digest(), "checker D: server {} would start with another tree", at + 1);
+        assert_eq!(recovered.sessions, server.sessions.timeouts(), "checker D: sessions of server {}", at + 1);
+    }
 }
 
 /// Where each request that took effect stands in the order.

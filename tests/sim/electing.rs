@@ -4,7 +4,8 @@
 
 use crate::broken::{Bug, is};
 use crate::network::Port;
-use crate::server::{Action, Ctx, Role, Server};
+use crate::rule::Rule;
+use crate::server::{Action, Ctx, Report, Role, Server};
 use ostler::config::servers::{Role as MemberRole, parse_server};
 use ostler::ids::{Epoch, ServerId, Zxid};
 use ostler::wire::election::{InitialMessage, Notification, notification_length};
@@ -15,13 +16,14 @@ use ostler::zab::quorum::ServerSet;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// The configuration of an ensemble: so many voters, then so many observers.
-pub fn config(voters: usize, observers: usize) -> Arc<EnsembleConfig> {
+/// The configuration of an ensemble: so many voters, then so many observers, with the groups and weights of its rule.
+pub fn config(voters: usize, observers: usize, rule: &Rule) -> Arc<EnsembleConfig> {
     let lines = (1..=voters + observers).map(|id| {
         let role = if id <= voters { "participant" } else { "observer" };
         parse_server(&id.to_string(), &format!("h{id}:2888:3888:{role}")).expect("a good line")
     });
-    Arc::new(EnsembleConfig::new(Zxid::ZERO, lines.collect(), &[], &[]).expect("a good configuration"))
+    let (groups, weights) = rule.lines();
+    Arc::new(EnsembleConfig::new(Zxid::ZERO, lines.collect(), &groups, &weights).expect("a good configuration"))
 }
 
 pub struct Electing {
@@ -203,6 +205,7 @@ impl Server {
             self.electing.looking = true;
             self.electing.decided = None;
             let (epoch, last) = self.candidacy();
+            ctx.report(Report::Stands { current: epoch, last });
             let epoch = if is(Bug::VotesIgnoreTheEpoch) { Epoch(0) } else { epoch };
             let mut told = Vec::new();
             match self.unheard {

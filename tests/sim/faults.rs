@@ -242,8 +242,10 @@ impl Nemesis {
                 }
             }
             Fault::Damage => {
-                // One at a time: of what is committed a quorum has a copy, and one more may be in doubt.
-                if world.hosts.iter().all(|host| !host.damaged) {
+                // One at a time, and none without which there is no quorum: of what is committed a quorum has a copy, and one
+                // more may be in doubt.
+                let others_are_enough = world.setup.rule.is_quorum(|at| at != victim);
+                if others_are_enough && world.hosts.iter().all(|host| !host.damaged) {
                     world.crash(victim, Keep::Everything);
                     damage(world, victim);
                     world.start_later(victim, lasts);

@@ -7,16 +7,15 @@
 //!
 //! A violation is a panic; its message begins with the invariant's number.
 
+use crate::rule::Rule;
 use crate::server::{Report, hash};
-use ostler::ids::{Epoch, ServerId, Zxid};
+use ostler::ids::{Epoch, ServerId, SessionId, Zxid};
 use ostler::tree::{Applied, Tree, TreeOptions};
 use ostler::wire::quorum::PacketType;
 use ostler::wire::txn::read_txn;
 use ostler::zab::history::follows;
-use ostler::zab::quorum::{Quorum, ServerSet};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A record that some disk holds.
 #[derive(Clone)]
@@ -86,11 +85,23 @@ pub struct Committed {
     sessions: u64,
 }
 
+/// An epoch that began.
+pub struct Led {
+    by: ServerId,
+    /// Where its history begins, and the last that was proposed in it.
+    from: Zxid,
+    last: Zxid,
+}
+
 pub struct Invariants {
-    quorum: Arc<Quorum>,
+    rule: Rule,
     pub shadows: Vec<Shadow>,
     pub order: Vec<Committed>,
-    pub leaders: BTreeMap<Epoch, ServerId>,
+    pub leaders: BTreeMap<Epoch, Led>,
+    /// What leaders have made, as digests.
+    proposed: BTreeMap<Zxid, u64>,
+    /// Sessions that some leader has begun to end.
+    pub ended: BTreeSet<SessionId>,
     /// Every record that was ever durable anywhere: a zxid is one record with one history before it.
     known: BTreeMap<Zxid, Entry>,
     /// Everything committed, applied by the server's own code.
@@ -101,12 +112,14 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    pub fn new(quorum: Arc<Quorum>, servers: usize) -> Invariants {
+    pub fn new(rule: Rule, servers: usize) -> Invariants {
         Invariants {
-            quorum,
+            rule,
             shadows: vec![Shadow::default(); servers],
             order: Vec::new(),
             leaders: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            ended: BTreeSet::new(),
             known: BTreeMap::new(),
             reference: Tree::new(TreeOptions::default()),
             scratch: Applied::default(),
@@ -132,6 +145,8 @@ impl Invariants {
     }
 
     fn push(&mut self, at: usize, zxid: Zxid, record: &Rc<[u8]>) {
+        let proposed = self.proposed.get(&zxid);
+        assert_eq!(proposed, Some(&hash(record)), "I5: server {} has a {zxid} that no leader made", at + 1);
         let entry = self.shadows[at].push(zxid, record);
         let known = self.known.entry(zxid).or_insert_with(|| entry.clone());
         assert_eq!(known.chain, entry.chain, "I4: server {} has another {zxid} than one that there was", at + 1);
@@ -181,13 +196,16 @@ impl Invariants {
             assert!(known, "I4: {up_to} is called committed, and is not part of the history up to {last}");
             return;
         }
-        let voters: Vec<usize> = (0..self.shadows.len()).filter(|&at| self.quorum.is_voter(id(at))).collect();
+        let voters: Vec<usize> = (0..self.shadows.len()).filter(|&at| self.rule.is_voter(at)).collect();
         let holds = |at: usize| !self.shadows[at].quarantined && self.shadows[at].chain_at(up_to).is_some();
         let holders: Vec<usize> = voters.iter().copied().filter(|&at| holds(at)).collect();
         // One that was damaged since may have had it, and said so.
-        let had = voters.iter().copied().filter(|&at| holds(at) || self.shadows[at].quarantined);
-        let set: ServerSet = had.map(id).collect();
-        assert!(self.quorum.contains_quorum(set), "I8: {up_to} is called committed, and only {set:?} have it");
+        let had = |at: usize| holds(at) || self.shadows[at].quarantined;
+        assert!(
+            self.rule.is_quorum(had),
+            "I8: {up_to} is called committed, and only {:?} have it",
+            voters.iter().copied().filter(|&at| had(at)).map(id).collect::<Vec<_>>()
+        );
         // Also if all of them were given it in a snapshot.
         let missing: Vec<Entry> = self.way(last, up_to).into_iter().cloned().collect();
         missing.iter().for_each(|entry| self.commit(entry));
@@ -244,13 +262,22 @@ impl Invariants {
             }
             Report::Applied { zxid, record, digest, sessions } => self.applied(at, *zxid, record, *digest, *sessions),
             Report::Said { kind, zxid, current, epoch } => self.said(at, *kind, *zxid, *current, *epoch),
+            Report::Proposed { zxid, record, applied } => self.made(at, *zxid, *record, *applied),
+            Report::Ends(session) => drop(self.ended.insert(*session)),
+            Report::Stands { current, last } => {
+                let shadow = &self.shadows[at];
+                assert_eq!(*current, shadow.current, "R2: server {} stands with another epoch", at + 1);
+                let sound = (!shadow.quarantined).then(|| shadow.last());
+                assert_eq!(*last, sound, "R2: server {} stands with another history than its disk has", at + 1);
+            }
             Report::Trusted { .. } => self.shadows[at].quarantined = false,
             Report::RoleEnded(_) => {}
         }
     }
 
     fn established(&mut self, at: usize, epoch: Epoch, up_to: Zxid) {
-        let before = self.leaders.insert(epoch, id(at));
+        let led = Led { by: id(at), from: up_to, last: Zxid::new(epoch, 0) };
+        let before = self.leaders.insert(epoch, led).map(|led| led.by);
         assert!(before.is_none(), "I1: epoch {} is led by {} and by {before:?}", epoch.0, at + 1);
         let newest = self.leaders.keys().next_back();
         let shadow = &self.shadows[at];
@@ -264,6 +291,16 @@ impl Invariants {
             }
         }
         self.committed_up_to(up_to);
+    }
+
+    /// I5, I6: the leader of its epoch makes each transaction once and in order, over everything that came before the epoch.
+    fn made(&mut self, at: usize, zxid: Zxid, record: u64, applied: Zxid) {
+        let led = self.leaders.get_mut(&zxid.epoch()).filter(|led| led.by == id(at));
+        let led = led.unwrap_or_else(|| panic!("I5: server {} makes {zxid}, and does not lead that epoch", at + 1));
+        assert_eq!(zxid.0, led.last.0 + 1, "I6: {zxid} is made behind {}", led.last);
+        assert!(applied >= led.from, "I6: {zxid} is made over {applied}, and the epoch begins at {}", led.from);
+        led.last = zxid;
+        self.proposed.insert(zxid, record);
     }
 
     fn applied(&mut self, at: usize, zxid: Zxid, record: &Rc<[u8]>, digest: u64, sessions: u64) {
@@ -319,9 +356,8 @@ impl Invariants {
             return;
         }
         let chain = self.last_chain();
-        let voters: Vec<usize> = (0..self.shadows.len())
-            .filter(|&at| self.quorum.is_voter(id(at)) && !self.shadows[at].quarantined)
-            .collect();
+        let voters: Vec<usize> =
+            (0..self.shadows.len()).filter(|&at| self.rule.is_voter(at) && !self.shadows[at].quarantined).collect();
         let rank = |at: usize| {
             let shadow = &self.shadows[at];
             (shadow.current.max(shadow.last().epoch()), shadow.last(), at)
@@ -334,9 +370,9 @@ impl Invariants {
             if has {
                 continue;
             }
-            let set: ServerSet = voters.iter().filter(|&&other| rank(other) <= rank(at)).map(|&at| id(at)).collect();
+            let mine = rank(at);
             assert!(
-                !self.quorum.contains_quorum(set),
+                !self.rule.is_quorum(|other| !self.shadows[other].quarantined && rank(other) <= mine),
                 "I7: server {} with {} of epoch {} could be elected, and {last} is committed",
                 at + 1,
                 shadow.last(),

@@ -6,6 +6,7 @@
 mod broken;
 mod checkers;
 mod clients;
+mod contacts;
 mod electing;
 mod faults;
 mod invariants;
@@ -13,7 +14,9 @@ mod kept;
 mod linear;
 mod model;
 mod network;
+mod recovery;
 mod roles;
+mod rule;
 mod run;
 mod scenario;
 mod server;
@@ -92,6 +95,8 @@ fn add(sum: &mut Outcome, outcome: &Outcome) {
     sum.counts.establishments += outcome.counts.establishments;
     sum.counts.exits += outcome.counts.exits;
     sum.counts.quarantines += outcome.counts.quarantines;
+    sum.counts.minorities += outcome.counts.minorities;
+    sum.counts.weighed += outcome.counts.weighed;
 }
 
 #[test]

@@ -275,6 +275,7 @@ impl Server {
                         self.serve_at = Some(up_to);
                         self.leader_is_established(ctx);
                         self.prepare.clear();
+                        self.contacts.begin(ctx.now);
                         // A closeSession of an earlier leadership may never have come to pass.
                         if is(Bug::ClosingSessionsStay) {
                             self.sessions.restart_clocks(ctx.now);

@@ -5,6 +5,8 @@ use crate::checkers;
 use crate::clients::Habits;
 use crate::faults::{Nemesis, Plan};
 use crate::network::{MS, Time};
+use crate::recovery;
+use crate::rule::Rule;
 use crate::server::Knobs;
 use crate::world::{Counts, Setup, World};
 use ostler::random::Rng;
@@ -126,7 +128,8 @@ fn draw(rng: &mut Rng) -> (Setup, Plan, Time) {
         }
         _ => {}
     }
-    let setup = Setup { voters, observers, clients, knobs, habits, latency, drift_ppm };
+    let rule = Rule::majority(voters, observers);
+    let setup = Setup { voters, observers, rule, clients, knobs, habits, latency, drift_ppm };
     (setup, plan, lasts)
 }
 
@@ -155,9 +158,15 @@ pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Result<Outcome, Failure
     let mut world = None;
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut rng = Rng::new(seed);
-        let (setup, plan, lasts) = draw(&mut rng);
+        let (mut setup, plan, lasts) = draw(&mut rng);
+        // What came later is drawn beside the rest, which stays what it was.
+        let mut more = Rng::new(seed ^ 0x9e37_79b9);
+        if more.below(4) == 0 {
+            setup.rule = Rule::draw(&mut more, setup.voters, setup.observers);
+        }
         let world = world.insert(World::new(setup, rng.next(), traced));
-        one(world, plan, lasts)
+        world.counts.weighed = world.setup.rule.has_groups().into();
+        one(world, plan, lasts, more)
     }));
     QUIET.set(false);
     broken::set(None);
@@ -173,14 +182,19 @@ pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Result<Outcome, Failure
     }
 }
 
-fn one(world: &mut World, plan: Plan, lasts: Time) -> Outcome {
+fn one(world: &mut World, plan: Plan, lasts: Time, mut more: Rng) -> Outcome {
+    let leaves_some_away = more.below(2) == 0;
     world.note(|| format!("{plan:?}"));
     let mut nemesis = Nemesis::new(plan, world.hosts.len());
     while world.now < lasts {
         world.run_until(nemesis.next().min(lasts));
         nemesis.strike(world);
     }
-    recover(world);
+    if leaves_some_away {
+        recovery::recover_without_some(world, &mut more);
+    } else {
+        recovery::recover(world);
+    }
     checkers::check(world);
     Outcome {
         digest: world.digest,
@@ -193,46 +207,4 @@ fn one(world: &mut World, plan: Plan, lasts: Time) -> Outcome {
             .map(|client| client.history.iter().filter(|record| record.answer.is_some()).count())
             .sum(),
     }
-}
-
-/// Liveness: with everything repaired there is a leader soon, and all servers come to the same state.
-pub fn recover(world: &mut World) {
-    world.note(|| "everything is repaired".to_owned());
-    world.heal();
-    world.resume_all();
-    for at in 0..world.hosts.len() {
-        world.hosts[at].disk_factor = 1;
-        world.hosts[at].stays_down = false;
-        world.hosts[at].clients_see = true;
-        world.free_disk(at);
-        let clean = world.hosts[at].disk.after_crash(ostler::disk::sim::Keep::Everything);
-        match &world.hosts[at].server {
-            // A disk with a fault to come: its process ends, and finds a good one.
-            Some(_) if world.hosts[at].disk_may_fail => {
-                world.crash(at, ostler::disk::sim::Keep::Everything);
-            }
-            Some(_) => {}
-            None => world.hosts[at].disk = clean,
-        }
-        world.hosts[at].disk_may_fail = false;
-        if world.hosts[at].server.is_none() {
-            world.start(at);
-        }
-    }
-    let tick = world.setup.knobs.timing.tick_ms * MS;
-    // Silent ends are noticed by initLimit at the latest; then there are elections.
-    let limit = world.now + tick * 60 + 30_000 * MS;
-    let mut quiet = false;
-    while world.now < limit {
-        let until = world.now + 500 * MS;
-        world.run_until(until);
-        let all_serve = world.hosts.iter().all(|host| host.server.as_ref().is_some_and(|server| server.serving));
-        if all_serve && !quiet {
-            quiet = true;
-            world.clients.iter_mut().for_each(|client| client.stopped = true);
-        } else if quiet && all_serve && checkers::has_converged(world) {
-            return;
-        }
-    }
-    panic!("liveness: no convergence within {} ticks:\n{}", 60, world.describe());
 }

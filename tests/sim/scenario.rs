@@ -25,7 +25,8 @@
 use crate::checkers;
 use crate::clients::{Habits, Op};
 use crate::network::{MS, Time};
-use crate::run;
+use crate::recovery;
+use crate::rule::Rule;
 use crate::server::{Knobs, Role};
 use crate::world::{Setup, World};
 use ostler::disk::sim::Keep;
@@ -47,6 +48,7 @@ fn setup(text: &str) -> Setup {
     Setup {
         voters,
         observers,
+        rule: Rule::majority(voters, observers),
         clients: voters + observers,
         knobs: Knobs {
             timing: Timing { tick_ms: 400, connect_limit: 10, init_limit: 10, sync_limit: 5 },
@@ -94,7 +96,7 @@ pub fn play(world: &mut World, text: &str) {
         world.note(|| format!("--- line {}: {line}", number + 1));
         command(world, line).unwrap_or_else(|problem| panic!("line {}: {line}: {problem}", number + 1));
     }
-    run::recover(world);
+    recovery::recover(world);
     checkers::check(world);
 }
 

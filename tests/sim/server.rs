@@ -8,8 +8,10 @@
 //! Leaves to the world: time, chance, the network, crashes; to `serving` the clients, to `storage` the disk.
 
 use crate::broken::{Bug, is};
+use crate::contacts::Contacts;
 use crate::electing::Electing;
 use crate::network::{Port, Time};
+use crate::serving::Clients;
 use crate::storage::{DiskOp, Recovered, Storage};
 use ostler::clock::Now;
 use ostler::fatal::Fatal;
@@ -70,6 +72,19 @@ pub enum Report {
         up_to: Zxid,
     },
     Committed(Zxid),
+    /// A leader makes a transaction; it has applied so much.
+    Proposed {
+        zxid: Zxid,
+        record: u64,
+        applied: Zxid,
+    },
+    /// A leader ends a session.
+    Ends(SessionId),
+    /// How a server stands for election: its epoch and its last zxid, if it vouches for that.
+    Stands {
+        current: Epoch,
+        last: Option<Zxid>,
+    },
     Serving {
         zxid: Zxid,
         digest: u64,
@@ -193,7 +208,8 @@ pub struct Server {
     pub transfers: BTreeMap<u32, Transfer>,
     pub upstream: Upstream,
     pub electing: Electing,
-    pub clients: crate::serving::Clients,
+    pub clients: Clients,
+    pub contacts: Contacts,
     applied: Applied,
     until_snapshot: u64,
     counted: u64,
@@ -243,7 +259,8 @@ impl Server {
             transfers: BTreeMap::new(),
             upstream: Upstream { conn: None, rx: Vec::new(), decoder: None, dials: 0, dial_at: None },
             electing: Electing::new(me, config),
-            clients: crate::serving::Clients::default(),
+            clients: Clients::default(),
+            contacts: Contacts::default(),
             applied: Applied::default(),
             until_snapshot: 1 + ctx.rng.below(ctx.knobs.snap_count),
             counted: 0,
@@ -438,6 +455,7 @@ impl Server {
 
     /// The next transaction of this leader.
     pub fn propose(&mut self, zxid: Zxid, record: &[u8], ctx: &mut Ctx<'_>) {
+        ctx.report(Report::Proposed { zxid, record: hash(record), applied: self.tree.zxid() });
         self.append(zxid, record, ctx);
         let Role::Leading(leader) = &mut self.role else { unreachable!("only a leader proposes") };
         leader.propose(zxid, record);
@@ -500,6 +518,7 @@ impl Server {
             let opened = self.opening.remove(&header.session);
             let owner = opened.map(|opened| opened.owner);
             self.sessions.add(header.session, timeout_ms, owner, ctx.now);
+            self.contacts.heard(&[header.session], ctx.now);
             if opened.is_some_and(|opened| opened.closing) {
                 self.sessions.set_closing(header.session);
             }
@@ -535,6 +554,18 @@ impl Server {
             let sessions = self.sessions.timeouts();
             self.storage.begin_snapshot(&self.tree, &sessions, ctx);
         }
+    }
+
+    /// Nothing is left that waits for something: the end of a run in which nobody asks for anything.
+    pub fn is_at_base(&self) -> bool {
+        let Clients { syncs, asked, .. } = &self.clients;
+        self.opening.is_empty()
+            && self.transfers.is_empty()
+            && self.line.is_empty()
+            && self.storage.is_idle()
+            && syncs.is_empty()
+            && asked.claimed.is_empty()
+            && asked.kept.is_none()
     }
 
     /// How it stands for election: its current epoch and the last zxid that it can vouch for.

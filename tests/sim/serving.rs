@@ -6,7 +6,7 @@
 
 use crate::broken::{Bug, is};
 use crate::kept::{Ask, Asked};
-use crate::server::{Action, Ctx, Opened, Role, Server};
+use crate::server::{Action, Ctx, Opened, Report, Role, Server};
 use ostler::auth::{AuthIds, AuthRules};
 use ostler::clock::Now;
 use ostler::ids::{SessionId, Zxid};
@@ -196,6 +196,7 @@ impl Server {
     fn heard_from(&mut self, session: SessionId, ctx: &mut Ctx<'_>) {
         if self.is_leading() {
             self.sessions.touch(&[session], ctx.now);
+            self.contacts.heard(&[session], ctx.now);
         } else {
             self.clients.heard.insert(session);
         }
@@ -456,6 +457,7 @@ impl Server {
                 None => {
                     let timeout_ms = self.sessions.timeout_ms(session).unwrap_or(0);
                     self.sessions.reopen(session, timeout_ms, from.owner(), ctx.now);
+                    self.contacts.heard(&[session], ctx.now);
                     SessionCheck::Live
                 }
             },
@@ -490,6 +492,7 @@ impl Server {
 
     /// One transaction after the other, until the last one has closed it.
     fn close_all_of(&mut self, session: SessionId, xid: i32, ctx: &mut Ctx<'_>) {
+        ctx.report(Report::Ends(session));
         while let Some(zxid) = self.next_zxid(ctx) {
             let (prepared, closing) = self.prepare.close_session(&self.tree, session, xid, zxid, ctx.wall_ms);
             self.propose_prepared(prepared, ctx);
@@ -509,7 +512,9 @@ impl Server {
     /// Sessions whose time is over.
     pub fn expire(&mut self, ctx: &mut Ctx<'_>) {
         if self.is_established() && self.serving {
-            for session in self.sessions.expired(ctx.now) {
+            let expired = self.sessions.expired(ctx.now);
+            self.judge_expiry(&expired, ctx);
+            for session in expired {
                 self.close_all_of(session, 0, ctx);
             }
         }
@@ -540,6 +545,7 @@ impl Server {
     /// A session has moved there, if it lives.
     fn reopen(&mut self, session: SessionId, timeout_ms: i32, to: Origin, ctx: &mut Ctx<'_>) -> bool {
         if self.sessions.reopen(session, timeout_ms, to.owner(), ctx.now) {
+            self.contacts.heard(&[session], ctx.now);
             return true;
         }
         let opening = self.opening.get_mut(&session);
@@ -553,6 +559,7 @@ impl Server {
         let heard: Vec<SessionId> =
             SessionTimeout::read_all(data).map(|session| session.expect("whole").session).collect();
         self.sessions.touch(&heard, ctx.now);
+        self.contacts.heard(&heard, ctx.now);
     }
 
     pub fn answer_ping(&mut self) {
@@ -578,6 +585,7 @@ impl Server {
                 let timeout_ms = self.sessions.timeout_ms(header.session).unwrap_or(0);
                 if self.is_leading() {
                     self.sessions.reopen(header.session, timeout_ms, owner, ctx.now);
+                    self.contacts.heard(&[header.session], ctx.now);
                 }
             }
             return;

@@ -7,6 +7,7 @@
 use crate::clients::{Client, Habits, Wish};
 use crate::invariants::{Found, Invariants};
 use crate::network::{Again, Arrival, MS, Net, Port, Time};
+use crate::rule::Rule;
 use crate::server::{Action, Ctx, Knobs, Report, Role, Server};
 use crate::storage;
 use ostler::clock::Now;
@@ -34,6 +35,7 @@ const TRACE_MAX: usize = 2_000;
 pub struct Setup {
     pub voters: usize,
     pub observers: usize,
+    pub rule: Rule,
     pub clients: usize,
     pub knobs: Knobs,
     pub habits: Habits,
@@ -101,7 +103,6 @@ pub struct Host {
     /// Something of what it has may be damaged now; and was at any time.
     pub damaged: bool,
     pub was_damaged: bool,
-    pub clients_see: bool,
     /// What the disk does is not finished.
     pub disk_held: bool,
     held_disk: Option<Event>,
@@ -114,6 +115,9 @@ pub struct Counts {
     pub establishments: u64,
     pub exits: u64,
     pub quarantines: u64,
+    /// Runs in which some stayed away at the end, and with groups and weights.
+    pub minorities: u64,
+    pub weighed: u64,
     pub bytes: u64,
 }
 
@@ -158,8 +162,10 @@ impl World {
     pub fn new(setup: Setup, seed: u64, traced: bool) -> World {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let servers = setup.servers();
-        let config = crate::electing::config(setup.voters, setup.observers);
-        let quorum = Arc::new(config.quorum().clone());
+        let config = crate::electing::config(setup.voters, setup.observers, &setup.rule);
+        if setup.rule.has_groups() {
+            setup.rule.agrees_with(config.quorum());
+        }
         let mut net = Net::new(servers + setup.clients);
         net.latency = setup.latency;
         let hosts = (0..servers)
@@ -176,7 +182,6 @@ impl World {
                 disk_may_fail: false,
                 damaged: false,
                 was_damaged: false,
-                clients_see: true,
                 disk_held: false,
                 held_disk: None,
             })
@@ -187,7 +192,7 @@ impl World {
             queue: BinaryHeap::new(),
             made: 0,
             net,
-            invariants: Invariants::new(quorum, servers),
+            invariants: Invariants::new(setup.rule.clone(), servers),
             config,
             hosts,
             client_wakes: vec![0; clients.len()],
@@ -389,7 +394,7 @@ impl World {
         let listens = self.hosts[to].server.as_ref().is_some_and(|server| match port {
             Port::Quorum => matches!(server.role, Role::Leading(_)),
             Port::Election => true,
-            Port::Client => server.serving && self.hosts[to].clients_see,
+            Port::Client => server.serving,
         });
         if !listens {
             return self.dialed(from, None, port, role);
@@ -634,10 +639,21 @@ impl World {
         }
     }
 
-    pub fn resume_all(&mut self) {
-        for server in 0..self.hosts.len() {
-            self.hosts[server].paused_until = 0;
-            self.at(self.now, Event::Resume { server });
+    /// Stands still until it is resumed.
+    pub fn freeze(&mut self, at: usize) {
+        self.note(|| format!("{} is frozen", at + 1));
+        self.hosts[at].paused_until = Time::MAX;
+    }
+
+    pub fn resume(&mut self, at: usize) {
+        self.hosts[at].paused_until = 0;
+        self.at(self.now, Event::Resume { server: at });
+    }
+
+    pub fn go_on_with_clients(&mut self) {
+        for client in 0..self.clients.len() {
+            self.clients[client].stopped = false;
+            self.wake_client(client, self.now);
         }
     }
 
