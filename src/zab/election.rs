@@ -41,8 +41,8 @@
 //! settled servers only; a stranger is answered, but not more often than votes are repeated while there is nothing to
 //! tell.
 //!
-//! Leaves to others: connections (`election_links`), what a role does. Configurations are those given at the start: one that a
-//! peer tells of is not looked at (docs/consensus.md).
+//! Leaves to others: connections (`election_links`), what a role does. Configurations are those given at the start: of one that a
+//! peer tells of only the version is heeded, and not here (docs/consensus.md).
 //! Runs on: the pipeline thread, or the simulator. No I/O, clock or chance.
 
 mod vote;

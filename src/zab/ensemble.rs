@@ -106,6 +106,14 @@ impl EnsembleConfig {
         EnsembleConfig::new(version, lines, &groups, &weights)
     }
 
+    /// The same members under the version that the others give to theirs.
+    pub fn with_version(&self, version: Zxid) -> EnsembleConfig {
+        // It is the last line.
+        let members = self.text.rfind("version=").unwrap_or(self.text.len());
+        let text = format!("{}version={:x}", &self.text[..members], version.0);
+        EnsembleConfig { version, text, ..self.clone() }
+    }
+
     /// As notifications and NEWLEADER carry it.
     pub fn text(&self) -> &str {
         &self.text

@@ -20,6 +20,7 @@ mod discovery;
 mod sync;
 
 use super::Timing;
+use super::ensemble::EnsembleConfig;
 use super::history::History;
 use super::quorum::{Quorum, ServerSet};
 use crate::clock::Now;
@@ -236,6 +237,12 @@ impl Leader {
         leader.from.insert(leader.start.me);
         leader.look_for_epoch(now);
         leader
+    }
+
+    /// The configuration has got another version, and is the same for all that counts.
+    pub fn agree(&mut self, config: &EnsembleConfig) {
+        self.start.config_text = config.text().as_bytes().into();
+        self.start.config_version = config.version().to_wire();
     }
 
     /// The epoch that is being established, once it is chosen.

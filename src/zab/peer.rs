@@ -65,6 +65,8 @@ pub struct Peer {
     /// Whether its last role was to lead, and nobody was heard from.
     unheard: bool,
     reconfigurations: Reconfigurations,
+    /// Newest version under which others have a configuration by which the same servers vote: it is what this server leads with.
+    agreed: Zxid,
     /// Whose whole state it asks for in its next role.
     wants_all_of: Option<ServerId>,
     durable: Zxid,
@@ -85,6 +87,7 @@ impl Peer {
             quarantined,
             unheard: false,
             reconfigurations: Reconfigurations::default(),
+            agreed: Zxid::ZERO,
             wants_all_of: None,
             durable,
         }
@@ -131,6 +134,18 @@ impl Peer {
         self.reconfigurations.at(zxid)
     }
 
+    /// Voters have a configuration of this version, by which the same servers vote as by this server's. ZooKeeper servers give
+    /// one to the members of a static file, and take no leader any more that has an older one.
+    pub fn agree(&mut self, version: Zxid) {
+        if version <= self.agreed.max(self.settings.config.version()) {
+            return;
+        }
+        self.agreed = version;
+        if let Role::Leading(leader) = &mut self.role {
+            leader.agree(&self.settings.config.with_version(version));
+        }
+    }
+
     /// How it stands for election; `None` while something that an earlier role gave to the log is not durable yet.
     pub fn candidacy(&self) -> Option<Candidacy> {
         let at_rest = matches!(self.role, Role::Looking) && self.durable == self.history.last();
@@ -142,17 +157,17 @@ impl Peer {
     pub fn elected(&mut self, leader: ServerId, now: Now) {
         assert!(self.candidacy().is_some(), "a role begins when the log is at rest");
         let PeerSettings { me, ref config, timing, output_max, counter_max } = self.settings;
-        let config_version = config.version().to_wire();
         let wants_everything = self.wants_all_of.take() == Some(leader);
         self.role = if leader == me {
             assert!(!self.quarantined, "a server whose history is in doubt never leads");
             assert!(self.other_members().is_none(), "nor does one that may have no vote any more");
+            let led = config.with_version(config.version().max(self.agreed));
             let start = LeaderStart {
                 me,
                 quorum: Arc::new(config.quorum().clone()),
                 timing,
-                config_text: config.text().as_bytes().into(),
-                config_version,
+                config_text: led.text().as_bytes().into(),
+                config_version: led.version().to_wire(),
                 accepted: self.accepted,
                 current: self.current,
                 heard: self.heard,

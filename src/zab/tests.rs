@@ -10,7 +10,7 @@ use super::peer::{Peer, Role};
 use super::quorum::{Quorum, ServerSet};
 use crate::clock::Now;
 use crate::ids::{Epoch, ServerId, SessionId, Zxid};
-use crate::wire::quorum::{PacketType, QuorumPacket, SessionValid};
+use crate::wire::quorum::{LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket, SessionValid};
 use std::sync::Arc;
 
 const TIMING: Timing = Timing { tick_ms: 1000, connect_limit: 7, init_limit: 10, sync_limit: 5 };
@@ -999,4 +999,36 @@ fn who_has_a_reconfiguration_to_other_voters_has_no_vote_until_a_leader_has_said
     peer.durable(z(1, 2));
     peer.leave();
     assert_eq!(peer.candidacy().unwrap().last, None);
+}
+
+/// ZooKeeper servers with `reconfigEnabled` give the members of a static file a version, and take no leader with an older one.
+#[test]
+fn a_leader_has_the_version_that_the_others_give_to_the_same_members() {
+    let begin = || {
+        let mut peer = peer(&[], false);
+        peer.elected(ServerId(2), Now::START);
+        peer
+    };
+    let hello = |peer: &mut Peer, version: i64| {
+        let Role::Leading(leader) = &mut peer.role else { panic!("it leads") };
+        let mut data = Vec::new();
+        LearnerInfo { server: 1, protocol_version: PROTOCOL_VERSION, config_version: version }.write(&mut data);
+        leader.connected(Link(1), Now::START);
+        let packet = QuorumPacket::new(PacketType::FollowerInfo, 0, Some(&data));
+        let _ = leader.packet(Link(1), packet, &mut peer.history, Now::START);
+        let outputs = leader.outputs();
+        !outputs.iter().any(|output| matches!(output, LeaderOutput::Close { .. }))
+    };
+    let version = z(1, 0);
+    assert!(!hello(&mut begin(), version.to_wire()), "nobody has said that it is the same");
+    let mut leads = begin();
+    leads.agree(version);
+    assert!(hello(&mut leads, version.to_wire()));
+    for (theirs, taken) in [(version.to_wire(), true), (version.to_wire() + 1, false)] {
+        let mut peer = peer(&[], false);
+        peer.agree(version);
+        peer.agree(Zxid(1));
+        peer.elected(ServerId(2), Now::START);
+        assert_eq!(hello(&mut peer, theirs), taken, "{theirs:x}");
+    }
 }

@@ -94,3 +94,21 @@ fn an_ostler_that_was_away_during_a_reconfiguration_does_not_come_back_with_the_
         assert!(cluster.tree(leader).contains_key("/before"));
     }
 }
+
+/// With `reconfigEnabled` a ZooKeeper leader gives the members of a static file a version, and whoever follows it takes no leader
+/// any more that has an older one.
+#[test]
+#[ignore = "needs Java and ZooKeeper's jars: tools/peers.sh"]
+fn an_ostler_leads_zookeeper_servers_that_have_given_their_members_a_version() {
+    for java in java_kinds() {
+        let (mut cluster, leader) = cluster(java);
+        cluster.kill(leader);
+        assert_eq!(cluster.leader(), OSTLER, "of equals the one with the highest id");
+        let mut client = Client::of(cluster.member(OSTLER).client_port);
+        assert_eq!(client.create("/led", b"", 0).expect("an answer").error, 0);
+        client.close();
+        cluster.start(leader);
+        cluster.leader();
+        assert!(cluster.tree(leader).contains_key("/led"));
+    }
+}

@@ -10,7 +10,7 @@
 use crate::clock::Now;
 use crate::config::servers::PeerAddress;
 use crate::fatal::Fatal;
-use crate::ids::{Epoch, ServerId};
+use crate::ids::{Epoch, ServerId, Zxid};
 use crate::net::{BufferedStream, INTERESTS, Readiness};
 use crate::server::ensemble::quorum_net::ACCEPT_PAUSE_MS;
 use crate::server::ensemble::resolver::Resolver;
@@ -68,6 +68,9 @@ pub struct ElectionNet {
     /// Sockets that may have something for us.
     ready: Vec<ConnId>,
     decided: Option<Vote>,
+    /// The configuration that a voter has told last.
+    told_config: Vec<u8>,
+    agreed: Zxid,
     /// Voters that were looking for a leader while this server had one, or followed another.
     lookers: Vec<ServerId>,
     /// Someone may be waiting to be accepted.
@@ -108,6 +111,8 @@ impl ElectionNet {
             attempts: BTreeMap::new(),
             ready: Vec::new(),
             decided: None,
+            told_config: Vec::new(),
+            agreed: Zxid::ZERO,
             lookers: Vec::new(),
             calls: true,
             calls_at: None,
@@ -152,6 +157,11 @@ impl ElectionNet {
     /// Voters that have been looking for a leader since the last call, while this server had one, or followed another.
     pub fn lookers(&mut self) -> Vec<ServerId> {
         std::mem::take(&mut self.lookers)
+    }
+
+    /// Newest version under which voters have told a configuration by which the same servers vote as by this server's.
+    pub fn agreed(&self) -> Zxid {
+        self.agreed
     }
 
     /// Servers whose election port can't be reached (`Election::unreachable`).
@@ -353,6 +363,16 @@ impl ElectionNet {
                     from.0
                 );
                 self.election.receive(from, &notification, now, &mut told);
+                let text = notification.config.unwrap_or_default();
+                if self.config.quorum().is_voter(from) && self.told_config != text {
+                    self.told_config = text.to_vec();
+                    let theirs = EnsembleConfig::parse(text).ok();
+                    let theirs = theirs.filter(|theirs| theirs.quorum().decides_like(self.config.quorum()));
+                    let version = theirs.map_or(Zxid::ZERO, |theirs| theirs.version());
+                    if version.to_wire() > 0 {
+                        self.agreed = self.agreed.max(version);
+                    }
+                }
             }
             stream.take(4 + length);
             self.elected_into(told, now, out);

@@ -248,6 +248,7 @@ impl Pipeline {
     fn elect(&mut self, now: Now) -> Result<(), Fatal> {
         let Some(member) = &mut self.member else { return Ok(()) };
         member.elections.turn(now);
+        member.peer.agree(member.elections.agreed());
         self.heed_lookers(now)?;
         let Some(member) = &mut self.member else { return Ok(()) };
         if !matches!(member.peer.role, Role::Looking) {

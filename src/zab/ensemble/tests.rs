@@ -110,6 +110,14 @@ fn what_zookeeper_refuses_is_refused() {
 }
 
 #[test]
+fn the_same_members_have_the_same_text_under_another_version() {
+    let text = "server.1=h:1:2\nserver.2=h:1:3\ngroup.1=1:2\nweight.1=2\n";
+    let [old, new] = ["version=0", "version=10000000f"].map(|version| printed(&format!("{text}{version}")));
+    let config = EnsembleConfig::parse(old.as_bytes()).unwrap().with_version(Zxid(0x1_0000_000f));
+    assert_eq!((config.text(), config.version()), (new.as_str(), Zxid(0x1_0000_000f)));
+}
+
+#[test]
 fn while_a_reconfiguration_is_under_way_both_configurations_count() {
     let config = |text: &str| Arc::new(EnsembleConfig::parse(text.as_bytes()).unwrap());
     let old = config("server.1=h:1:2\nserver.2=h:1:3\nserver.3=h:1:4\nversion=1");
