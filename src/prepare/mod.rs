@@ -351,7 +351,8 @@ impl Prepare {
         let node = self.pending.view(tree, path)?.node;
         let due = match node.owner(self.rules.owner) {
             Owner::Container => true,
-            Owner::Ttl(ttl_ms) => time_ms.saturating_sub(node.numbers.mtime) > ttl_ms,
+            // Of 0 it comes from the disk only, and means for ever.
+            Owner::Ttl(ttl_ms) => ttl_ms != 0 && time_ms.saturating_sub(node.numbers.mtime) > ttl_ms,
             Owner::Nobody | Owner::Session(_) => false,
         };
         if !due || node.children > 0 {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits;
+use crate::wire::txn::NodeKind;
 
 #[test]
 fn a_session_takes_its_ephemerals_along_pending_ones_too() {
@@ -207,4 +208,24 @@ fn with_nothing_in_flight_the_digest_goes_on_from_the_trees() {
     // Another tree, as after a snapshot from elsewhere; `apply` compares its digest with what was foretold.
     server.tree = Server::new(extended()).tree;
     server.set_up(OpCode::Create, &create("/b", 0));
+}
+
+/// Such a znode comes from the disk only, in the form of 3.5.3; no client can ask for one.
+#[test]
+fn a_time_to_live_of_0_is_never_over() {
+    let rules = extended();
+    let owner = OwnerRules { emulate_353_ttl: true, ..rules.owner };
+    let mut server = Server::new(PrepareRules { owner, ..rules });
+    for (path, ttl, ends) in [("/short", 1, true), ("/forever", 0, false)] {
+        let zxid = server.zxid.next().unwrap();
+        let header = TxnHeader { session: SESSION, cxid: 0, zxid, time: server.time };
+        let (op, acl, kind) = (OpCode::CreateTtl, Acl::open().clone(), NodeKind::Ttl(ttl));
+        let txn = Txn::Create { op, path: path.into(), data: None, acl, kind, parent_cversion: -1 };
+        server.tree.apply(&header, txn, &mut Applied::default());
+        server.zxid = zxid;
+        let later = server.time + 1_000_000;
+        let reaped = server.prepare.reap(&server.tree, path, zxid.next().unwrap(), later);
+        assert_eq!(reaped.is_some(), ends, "{path}");
+        server.prepare.clear();
+    }
 }
