@@ -47,7 +47,7 @@ use crate::wire::txn::{Txn, TxnDigest, TxnHeader, write_txn};
 use crate::wire::{ErrorCode, OpCode};
 use crate::zab::{Input, Leading, Output, Role};
 use connect::Reconnect;
-use expiry::Closing;
+use expiry::SessionToClose;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
@@ -160,7 +160,7 @@ pub struct Pipeline {
     pending: VecDeque<Pending>,
     pending_bytes: usize,
     /// Sessions that end. No request is taken before the last one has ended: what was asked behind it stands behind it.
-    closings: VecDeque<Closing>,
+    closings: VecDeque<SessionToClose>,
     log_writer: Arc<LogWriter>,
     batch: log::Batch,
     snapshots: Arc<SnapshotMail>,
@@ -627,7 +627,7 @@ impl Pipeline {
                 None => {}
             }
         }
-        self.closings.push_back(Closing { session, xid, time_ms, reply, goes_on: false });
+        self.closings.push_back(SessionToClose { session, xid, time_ms, reply, goes_on: false });
         self.go_on_closing();
     }
 

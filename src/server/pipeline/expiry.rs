@@ -9,12 +9,12 @@ use crate::ids::{Owner, SessionId};
 use crate::limits;
 use crate::metrics::Counter;
 use crate::prepare::reply::Shape;
-use crate::prepare::{self, Prepared};
+use crate::prepare::{Closing, Prepared};
 use crate::tree::Tree;
 use std::time::Duration;
 
 /// A session that ends: its client's request, if it was one, and who waits for the answer.
-pub(super) struct Closing {
+pub(super) struct SessionToClose {
     pub session: SessionId,
     pub xid: i32,
     pub time_ms: i64,
@@ -30,7 +30,8 @@ const CLOSING_BYTES: usize = 4 << 20;
 impl Pipeline {
     /// Whether `go_on_closing` has something to do.
     pub(super) fn may_go_on_closing(&self) -> bool {
-        let may = |closing: &Closing| self.line_has_room() && (!closing.goes_on || self.pending_bytes < CLOSING_BYTES);
+        let may =
+            |closing: &SessionToClose| self.line_has_room() && (!closing.goes_on || self.pending_bytes < CLOSING_BYTES);
         self.closings.front().is_some_and(may)
     }
 
@@ -38,7 +39,7 @@ impl Pipeline {
     /// session has more ephemerals than one can list; the last of them closes it and is answered.
     pub(super) fn go_on_closing(&mut self) {
         while self.may_go_on_closing()
-            && let Some(&mut Closing { session, xid, time_ms, ref mut goes_on, .. }) = self.closings.front_mut()
+            && let Some(&mut SessionToClose { session, xid, time_ms, ref mut goes_on, .. }) = self.closings.front_mut()
         {
             *goes_on = true;
             let Some(zxid) = self.next_zxid() else {
@@ -52,8 +53,8 @@ impl Pipeline {
             let bytes = self.propose(header, &txn, digest);
             let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
             let reply = match closing {
-                prepare::Closing::Done => self.closings.pop_front().and_then(|closing| closing.reply),
-                prepare::Closing::GoesOn => None,
+                Closing::Done => self.closings.pop_front().and_then(|closing| closing.reply),
+                Closing::GoesOn => None,
             };
             self.pending.push_back(Pending { zxid: header.zxid, effect, reply, bytes });
         }
