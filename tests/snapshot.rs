@@ -345,6 +345,28 @@ fn a_purge_counts_sound_snapshots_and_not_names() {
 }
 
 #[test]
+fn a_snapshot_that_was_sound_once_counts_no_more_when_it_is_doubted() {
+    let trees: Vec<Tree> = (1..=4).map(|count| grown(9, count * 40)).collect();
+    let disk = disk();
+    let mut keeper = Keeper::new(disk.clone(), dir());
+    for tree in &trees[..3] {
+        snapshot(&disk, tree, &SESSIONS).unwrap();
+    }
+    assert_eq!(keeper.purge(2).unwrap().oldest, Some(trees[1].zxid()));
+    disk.damage(&snapshot_path(dir(), trees[2].zxid()), |bytes| bytes[200] ^= 1);
+    keeper.doubt();
+    snapshot(&disk, &trees[3], &SESSIONS).unwrap();
+    let kept = keeper.purge(2).unwrap();
+    assert_eq!((kept.oldest, kept.removed), (Some(trees[1].zxid()), 0), "the log is needed from there on");
+    assert_eq!(kept.damaged, [trees[2].zxid()]);
+    keeper.not_loaded(trees[3].zxid());
+    let kept = keeper.purge(1).unwrap();
+    assert_eq!((kept.oldest, kept.damaged), (Some(trees[1].zxid()), vec![trees[3].zxid(), trees[2].zxid()]));
+    keeper.written(trees[3].zxid());
+    assert_eq!(keeper.purge(1).unwrap().oldest, Some(trees[3].zxid()));
+}
+
+#[test]
 fn a_snapshot_that_somebody_else_removes_during_a_purge_is_no_error_and_not_damaged() {
     let trees: Vec<Tree> = (1..=4).map(|count| grown(9, count * 40)).collect();
     let path = |at: usize| snapshot_path(dir(), trees[at].zxid());

@@ -183,6 +183,9 @@ fn load(
     let now = clock::now();
     let (info, ms) = (loaded.info, now.since(began).as_millis());
     tracing::info!("the snapshot at zxid {} has {} znodes, {} bytes ({ms} ms)", info.zxid, info.nodes, info.bytes);
+    for newer in snapshot::list(disk, dir)?.into_iter().filter(|&zxid| zxid > info.zxid) {
+        keeper.not_loaded(newer);
+    }
     keeper.loaded(info.zxid);
     for &(session, timeout_ms) in &loaded.sessions {
         sessions.add(session, timeout_ms, None, now);

@@ -87,6 +87,8 @@ pub struct SnapshotMail {
     last_bytes: AtomicU64,
     /// The pipeline waits for saved images to be written out.
     pipeline_waits: AtomicBool,
+    /// What was known of the snapshots that are there may be wrong.
+    doubted: AtomicBool,
     /// Where the snapshots are. It is in no hurry until someone waits for what is under way.
     disk: QuietDisk,
 }
@@ -97,7 +99,8 @@ impl SnapshotMail {
         let idle = AtomicBool::new(false);
         let (mail, outcome, last_bytes) = (Mutex::default(), Mutex::default(), AtomicU64::new(last_bytes));
         let (arrived, done, pipeline_waits) = (Condvar::new(), Condvar::new(), AtomicBool::new(false));
-        SnapshotMail { mail, arrived, done, busy: idle, outcome, last_bytes, pipeline_waits, disk }
+        let doubted = AtomicBool::new(false);
+        SnapshotMail { mail, arrived, done, busy: idle, outcome, last_bytes, pipeline_waits, doubted, disk }
     }
 
     /// One snapshot at a time.
@@ -143,8 +146,15 @@ impl SnapshotMail {
         self.disk.set_hurry(Hurry::Awaited, true);
     }
 
+    /// A snapshot has been found damaged: the next purge reads all of those anew that it counts on.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::SeqCst);
+    }
+
     /// Waits until no snapshot is being written, nor old ones removed: the history that they belong to is about to change.
+    /// Others may have their names afterwards.
     pub fn hold(&self) -> Held<'_> {
+        self.doubt();
         self.hurry();
         let mut mail = self.mail.lock();
         while self.is_busy() {
@@ -246,6 +256,7 @@ impl Snapshotter {
     ) -> Result<(), Fatal> {
         match written {
             Ok(Some(info)) => {
+                self.keeper.written(zxid);
                 self.mail.last_bytes.store(info.bytes, Ordering::Relaxed);
                 *self.mail.outcome.lock() = Some(Outcome::Written(zxid));
                 let took = clock::now().since(started).as_millis() as u64;
@@ -313,6 +324,9 @@ impl Snapshotter {
 
     /// Old snapshots, and the log before the oldest that stays.
     fn remove_old(&mut self) -> Result<(), Fatal> {
+        if self.mail.doubted.swap(false, Ordering::SeqCst) {
+            self.keeper.doubt();
+        }
         let kept = self.keeper.purge(self.purge.snap_retain_count as usize)?;
         for zxid in &kept.damaged {
             tracing::error!("the snapshot at zxid {zxid} is damaged; it is kept, and an older one in its place");
@@ -342,6 +356,7 @@ mod tests {
         let mail = mail();
         let held = mail.hold();
         assert_eq!(mail.mail.lock().until_purge(Some(Now::START)), None);
+        assert!(mail.doubted.load(Ordering::SeqCst), "other files may have the names of those that were read");
         std::thread::scope(|scope| {
             let snapshotter = scope.spawn(|| {
                 // Due since long ago.

@@ -72,11 +72,13 @@ pub struct Keeper<D: Disk> {
     disk: D,
     dir: PathBuf,
     verified: BTreeSet<Zxid>,
+    /// Those that made no tree. All of their checksums may be right.
+    damaged: BTreeSet<Zxid>,
 }
 
 impl<D: Disk> Keeper<D> {
     pub fn new(disk: D, dir: &Path) -> Keeper<D> {
-        Keeper { disk, dir: dir.to_owned(), verified: BTreeSet::new() }
+        Keeper { disk, dir: dir.to_owned(), verified: BTreeSet::new(), damaged: BTreeSet::new() }
     }
 
     /// Where they are.
@@ -87,6 +89,22 @@ impl<D: Disk> Keeper<D> {
     /// Counts a snapshot that has just been loaded as read.
     pub fn loaded(&mut self, zxid: Zxid) {
         self.verified.insert(zxid);
+    }
+
+    /// A snapshot could not be loaded: it never counts, whatever its checksums say.
+    pub fn not_loaded(&mut self, zxid: Zxid) {
+        self.damaged.insert(zxid);
+    }
+
+    /// Another file has this snapshot's name now, and nobody has read it yet.
+    pub fn written(&mut self, zxid: Zxid) {
+        self.verified.remove(&zxid);
+        self.damaged.remove(&zxid);
+    }
+
+    /// What was read before counts no more: one that was sound then has been found damaged, or the files may be others.
+    pub fn doubt(&mut self) {
+        self.verified.clear();
     }
 
     /// Removes the snapshots that are older than the newest `keep` sound ones, oldest first. A snapshot is sound when it
@@ -122,6 +140,7 @@ impl<D: Disk> Keeper<D> {
                 Ok(()) => removed += 1,
             }
             self.verified.remove(&zxid);
+            self.damaged.remove(&zxid);
         }
         if !gone.is_empty() {
             self.disk.sync_dir(&self.dir).map_err(|error| disk::sync_failed(&self.dir, error))?;
@@ -131,6 +150,9 @@ impl<D: Disk> Keeper<D> {
 
     /// `None` if somebody else has taken it away.
     fn is_sound(&mut self, zxid: Zxid) -> Result<Option<bool>, Fatal> {
+        if self.damaged.contains(&zxid) {
+            return Ok(Some(false));
+        }
         if self.verified.contains(&zxid) {
             return Ok(Some(true));
         }

@@ -352,7 +352,7 @@ impl Pipeline {
         let Some(member) = &mut self.member else { return };
         let Role::Leading(leader) = &mut member.peer.role else { return };
         let history = &mut member.peer.history;
-        let (net, unreadable) = (&mut member.net, &mut member.unreadable);
+        let (net, unreadable, snapshots) = (&mut member.net, &mut member.unreadable, &self.snapshots);
         member.sending.retain(|sender| {
             let link = sender.link;
             let Some(stream) = net.link(link) else { return false };
@@ -376,6 +376,7 @@ impl Pipeline {
                         Some(Err(why)) => {
                             if let Problem::Unreadable { at, fatal } = &why {
                                 unreadable.note_snapshot(*at, fatal);
+                                snapshots.doubt();
                             }
                             leader.give_up(link, format!("the snapshot for a learner: {why}"));
                             false
