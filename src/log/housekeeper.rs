@@ -17,6 +17,8 @@ use super::writer::Opened;
 use crate::disk::{self, Disk, File, Map};
 use crate::fatal::Fatal;
 use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -166,8 +168,15 @@ impl<D: Disk> Shared<D> {
             let io = |e| disk::fatal(&path, bytes, e);
             let mut file = match self.disk.open(&path) {
                 // Somebody's who keeps us from writing to it, or a copy's: a file that nothing needs is no reason to stop.
-                Err(_) => {
+                Err(error) if is_useless(&error) => {
                     self.discard(&path);
+                    continue;
+                }
+                // That it can't be opened now says nothing of it.
+                Err(error) => {
+                    if error.kind() != ErrorKind::NotFound {
+                        tracing::warn!("{}: can't be used again now: {error}", path.display());
+                    }
                     continue;
                 }
                 Ok(file) if file.is_shared() => {
@@ -194,6 +203,12 @@ impl<D: Disk> Shared<D> {
     }
 }
 
+/// Whether an error says that a purged segment is of no use to this server: another user's, or no file at all.
+fn is_useless(error: &std::io::Error) -> bool {
+    let is_link = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+    is_link || matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput)
+}
+
 impl<D: Disk> Purge<D> {
     /// Number of segments.
     pub fn len(&self) -> usize {
@@ -218,7 +233,7 @@ impl<D: Disk> Purge<D> {
             let bytes = match disk.open_to_read(&path) {
                 Ok(file) => file.len().map_err(io)?,
                 // A truncation or another history came first.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(io(error)),
             };
             let right_size = bytes == sizes.segment;

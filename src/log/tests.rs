@@ -257,9 +257,9 @@ fn s12_a_gap_a_repeat_and_a_step_back_of_zxids_are_damage() {
 
 type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
 
-/// Tells of each file that is being removed.
+/// Tells of each file that is being removed; and opens no file to be changed, if there is a reason.
 #[derive(Clone, Default)]
-struct Watched(Hook);
+struct Watched(Hook, Arc<Mutex<Option<io::ErrorKind>>>);
 
 impl Disk for Watched {
     type File = <RealDisk as Disk>::File;
@@ -271,7 +271,14 @@ impl Disk for Watched {
     }
 
     fn open(&self, path: &Path) -> io::Result<Self::File> {
-        RealDisk.open(path)
+        match *self.1.lock() {
+            Some(kind) => Err(kind.into()),
+            None => RealDisk.open(path),
+        }
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Self::File> {
+        RealDisk.open_to_read(path)
     }
 
     fn map(&self, file: Self::File) -> io::Result<Self::Map> {
@@ -325,4 +332,35 @@ fn the_next_segment_is_there_for_the_writer_while_old_ones_are_removed() {
     *disk.0.lock() = None;
     let free = free.lock();
     assert!(free.len() > 2 && free.len() + 2 >= expected && free.iter().all(|&free| free), "{free:?}");
+}
+
+#[test]
+fn a_purged_segment_that_can_not_be_opened_now_stays_for_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Watched::default();
+    let mut log = Log::create(disk.clone(), dir.path(), Zxid::ZERO, SMALL).unwrap();
+    for first in (1..1000).step_by(10) {
+        log.append(&batch(first..first + 10, 100)).unwrap();
+        log.sync().unwrap();
+    }
+    log.purge(Zxid(900)).run().unwrap();
+    let recycled = || {
+        let names = RealDisk.list(dir.path()).unwrap();
+        names.into_iter().filter(|name| name.starts_with("recycled.")).count()
+    };
+    assert_eq!(recycled(), 2);
+    let mut zxid = log.durable().0;
+    let mut next = |kind| {
+        *disk.1.lock() = kind;
+        log.prepare_next().unwrap();
+        *disk.1.lock() = None;
+        zxid += 1;
+        log.append(&batch(zxid..zxid + 1, 100)).unwrap();
+        log.sync().unwrap();
+        log.roll().unwrap();
+        recycled()
+    };
+    assert_eq!(next(Some(io::ErrorKind::Other)), 2, "no descriptor left, no memory: it is as good as before");
+    assert_eq!(next(None), 1);
+    assert_eq!(next(Some(io::ErrorKind::PermissionDenied)), 0, "somebody else's");
 }
