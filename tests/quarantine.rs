@@ -358,6 +358,18 @@ fn files_of_another_version_are_no_damage_and_stay_where_they_are() {
 }
 
 #[test]
+fn notes_of_another_version_are_no_damage() {
+    let (disk, ..) = filled();
+    for (name, magic) in [("quarantine", b"OSTLRQUB"), ("truncate", b"OSTLRTRO"), ("install", b"OSTLRINT")] {
+        let disk = copy(&disk);
+        let mut note = [&magic[..], b"whatever that version says"].concat();
+        note.extend_from_slice(&crc32c::crc32c(&note).to_le_bytes());
+        disk.put(&dirs().log.join(name), note);
+        assert!(assert_refused(&disk, name).contains("version 2"), "{name}");
+    }
+}
+
+#[test]
 fn an_operators_unfinished_cut_is_no_damage() {
     let (disk, _, snapshots) = filled();
     // Run again, it needs nothing of what is in the note.

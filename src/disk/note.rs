@@ -8,6 +8,9 @@
 //! ```text
 //!  0  magic, 8 bytes   8  the body   n-4  crc32c u32 of everything before it
 //! ```
+//!
+//! The magic's last byte stands for the version: the next one has the next letter. A note of another version is no damage as
+//! long as its checksum is right, whatever it says.
 
 use super::{Disk, fatal, read_whole, replace_file, sync_failed};
 use crate::fatal::Fatal;
@@ -29,7 +32,8 @@ pub fn store<D: Disk>(disk: &D, path: &Path, magic: [u8; 8], body: &[u8]) -> Res
     replace_file(disk, path, &bytes)
 }
 
-/// The body of a note; `None` if there is none. `Fatal::LogCorrupt` if it is not what `store` wrote.
+/// The body of a note; `None` if there is none. `Fatal::LogCorrupt` if it is not what `store` wrote, `Fatal::OtherVersion` if
+/// that of another version did.
 pub fn load<D: Disk>(disk: &D, path: &Path, magic: [u8; 8]) -> Result<Option<Vec<u8>>, Fatal> {
     let file = match disk.open_to_read(path) {
         Ok(file) => file,
@@ -41,9 +45,15 @@ pub fn load<D: Disk>(disk: &D, path: &Path, magic: [u8; 8]) -> Result<Option<Vec
         other => other.map_err(|e| fatal(path, 0, e))?,
     };
     let Some((said, crc)) = bytes.split_last_chunk::<4>() else { return Err(damaged(path)) };
-    match said.strip_prefix(&magic) {
-        Some(body) if crc32c(said).to_le_bytes() == *crc => Ok(Some(body.to_vec())),
-        _ => Err(damaged(path)),
+    let (known, name) = magic.split_last().expect("eight bytes");
+    match said.strip_prefix(name).and_then(<[u8]>::split_first) {
+        Some(_) if crc32c(said).to_le_bytes() != *crc => Err(damaged(path)),
+        Some((version, body)) if version == known => Ok(Some(body.to_vec())),
+        Some((version, _)) => {
+            let version = 1 + u32::from(version.wrapping_sub(*known));
+            Err(Fatal::OtherVersion { file: path.to_owned(), version, known: 1 })
+        }
+        None => Err(damaged(path)),
     }
 }
 

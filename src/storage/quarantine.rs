@@ -271,13 +271,18 @@ impl Note {
         let path = note_path(dirs);
         let Some(body) = note::load(disk, &path, MAGIC)? else { return Ok(None) };
         let Some((fixed, reason)) = body.split_at_checked(FIXED) else { return Err(note::damaged(&path)) };
+        let done = match fixed[0] {
+            1 => false,
+            2 => true,
+            _ => return Err(note::damaged(&path)),
+        };
         let long = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes"));
         let plan =
             Salvage { last: Zxid(long(19)), first: long(27), segment: long(35), end: long(43), copy: long(51) != 0 };
         let round = u32::from_le_bytes(fixed[67..71].try_into().expect("four bytes"));
         let reason = String::from_utf8_lossy(reason).into_owned();
         Ok(Some(Note {
-            done: fixed[0] == 2,
+            done,
             quarantine: Quarantine { good: Zxid(long(1)), reason, round },
             snapshot: (fixed[9] != 0).then(|| Zxid(long(10))),
             plan: (fixed[18] != 0).then_some(plan),
