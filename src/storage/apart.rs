@@ -59,18 +59,22 @@ pub fn refuse_misplaced<D: Disk>(disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
 
 /// An error if the log was in another directory than the snapshots', and is not where it should be now.
 pub fn refuse_absent_log<D: Disk>(disk: &D, dirs: &Dirs) -> Result<(), Fatal> {
-    let path = note_path(dirs);
-    let Some(text) = read(disk, &path)? else { return Ok(()) };
-    if !log_files(disk, &dirs.log)?.is_empty() {
-        return Ok(());
-    }
-    let was = text.lines().nth(1).filter(|line| !line.is_empty()).unwrap_or("another directory");
+    let Some(was) = absent_log(disk, dirs)? else { return Ok(()) };
     let problem = format!(
         "the log was in {was} when this server ran last, and {}, where the configuration has it (dataLogDir), has none: it may \
          not be mounted. Only if that log is lost for good, remove this file, on one member of an ensemble at a time",
         dirs.log.display()
     );
-    Err(Fatal::OtherDirectory { file: path, problem })
+    Err(Fatal::OtherDirectory { file: note_path(dirs), problem })
+}
+
+/// Where the log was when the server ran last, if it was in another directory than the snapshots' and is not where `dirs` has it.
+pub fn absent_log<D: Disk>(disk: &D, dirs: &Dirs) -> Result<Option<String>, Fatal> {
+    let Some(text) = read(disk, &note_path(dirs))? else { return Ok(None) };
+    if !log_files(disk, &dirs.log)?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(text.lines().nth(1).filter(|line| !line.is_empty()).unwrap_or("another directory").to_owned()))
 }
 
 /// Leaves beside the snapshots where the log is, durably; nothing, where it is beside them.

@@ -16,7 +16,7 @@ mod install;
 mod quarantine;
 mod truncate;
 
-pub use apart::{LOG_DIRECTORY, note_log_directory, refuse_absent_log, refuse_misplaced};
+pub use apart::{LOG_DIRECTORY, absent_log, note_log_directory, refuse_absent_log, refuse_misplaced};
 pub use fuzzy::{FUZZY, may_be_fuzzy, refuse_fuzzy, settle};
 pub use install::Install;
 pub use quarantine::{QUARANTINE, Quarantine, is_damage, quarantine, quarantined, recover, recover_alone, release};

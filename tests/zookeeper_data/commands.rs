@@ -434,3 +434,21 @@ fn epochs_of_another_time_stop_a_member_and_not_a_server_that_is_alone() {
         assert!(text.contains(&format!("epochs     {epochs}")), "{text}");
     }
 }
+
+#[test]
+fn what_is_beside_the_snapshots_is_not_taken_for_everything_where_the_log_is_elsewhere() {
+    let place = Place::with(&[]);
+    let (theirs, log) = (Place::with(&[("snapshot.16a", SNAPSHOT)]), tempfile::tempdir().unwrap());
+    let config = format!("{}dataLogDir={}\n", std::fs::read_to_string(place.config()).unwrap(), log.path().display());
+    std::fs::write(place.config(), config).unwrap();
+    said(&["import", "--from", theirs.dir.path().to_str().unwrap()], &place.config());
+    let data = place.dir.path();
+    let text = said(&["inspect"], data);
+    assert!(text.contains("log-directory") && text.contains(log.path().to_str().unwrap()), "{text}");
+    let (status, text) = refused(&["inspect", "--znodes"], data);
+    assert!(status == 2 && text.contains("--log-dir"), "{status}: {text}");
+    let with_log = ["inspect", "--log-dir", log.path().to_str().unwrap()];
+    let text = said(&with_log, data);
+    assert!(text.contains("segment.") && !text.contains("log-directory"), "{text}");
+    assert!(!said(&[&with_log[..], &["--znodes"]].concat(), data).is_empty());
+}

@@ -1,7 +1,7 @@
 //! Every file of a directory: what is in it, and whether it is sound. Damage is part of the answer.
 
 use super::json::Object;
-use super::source::{dirs, is_zookeepers, limits, tree_options};
+use super::source::{dirs, is_zookeepers, limits, log_elsewhere, tree_options};
 use super::{InspectArgs, Stop};
 use crate::disk::{self, Disk, File, RealDisk};
 use crate::fatal::Fatal;
@@ -21,6 +21,8 @@ struct Line {
     /// What it holds.
     holds: String,
     problem: Option<String>,
+    /// It can't be read, and may be good.
+    unread: bool,
 }
 
 fn name(path: &Path) -> String {
@@ -32,7 +34,7 @@ pub(super) fn print(disk: &RealDisk, args: &InspectArgs, out: &mut impl Write) -
     let (snapshots, log) = dirs(&args.path, args);
     let places = Dirs { snapshots: &snapshots, log: &log };
     let mut lines = Vec::new();
-    let mut epochs = None;
+    let (mut epochs, mut elsewhere) = (None, None);
     if is_zookeepers(disk, places, args)? {
         let files = Files::list(disk, &snapshots, &log)?;
         lines.extend(files.snapshots.iter().map(|file| their_snapshot(disk, file)));
@@ -43,8 +45,9 @@ pub(super) fn print(disk: &RealDisk, args: &InspectArgs, out: &mut impl Write) -
         }
         lines.extend(our_log(disk, &log)?);
         epochs = Epochs::load(disk, &log)?;
+        elsewhere = log_elsewhere(disk, places)?;
     }
-    let damaged = lines.iter().filter(|line| line.problem.is_some()).count();
+    let damaged = lines.iter().filter(|line| line.problem.is_some() && !line.unread).count();
     for line in &lines {
         print_line(line, args.json, out)?;
     }
@@ -57,6 +60,12 @@ pub(super) fn print(disk: &RealDisk, args: &InspectArgs, out: &mut impl Write) -
             false => writeln!(out, "epochs: accepted {}, current {}", epochs.accepted.0, epochs.current.0)?,
         }
     }
+    if let Some(what) = elsewhere {
+        match args.json {
+            true => writeln!(out, "{}", Object::new().text("note", &what).end())?,
+            false => writeln!(out, "{what}")?,
+        }
+    }
     if damaged > 0 && !args.json {
         writeln!(out, "{damaged} files are damaged")?;
     }
@@ -64,7 +73,7 @@ pub(super) fn print(disk: &RealDisk, args: &InspectArgs, out: &mut impl Write) -
 }
 
 fn print_line(line: &Line, json: bool, out: &mut impl Write) -> io::Result<()> {
-    let Line { name, kind, bytes, holds, problem } = line;
+    let Line { name, kind, bytes, holds, problem, unread } = line;
     if json {
         let object = Object::new().text("file", name).text("kind", kind).raw("bytes", bytes).text("holds", holds);
         let object = match problem {
@@ -74,6 +83,7 @@ fn print_line(line: &Line, json: bool, out: &mut impl Write) -> io::Result<()> {
         return writeln!(out, "{}", object.end());
     }
     match problem {
+        Some(problem) if *unread => writeln!(out, "{name}  {bytes} bytes  {holds}  NOT READ: {problem}"),
         Some(problem) => writeln!(out, "{name}  {bytes} bytes  {holds}  DAMAGED: {problem}"),
         None => writeln!(out, "{name}  {bytes} bytes  {holds}"),
     }
@@ -86,6 +96,7 @@ fn their_snapshot(disk: &RealDisk, file: &SnapshotName) -> Line {
         bytes: 0,
         holds: format!("zxid {}", file.zxid),
         problem: None,
+        unread: false,
     };
     let read = disk.open_to_read(&file.path).and_then(|opened| {
         line.bytes = opened.len()?;
@@ -121,7 +132,14 @@ fn their_snapshot(disk: &RealDisk, file: &SnapshotName) -> Line {
 }
 
 fn their_log(disk: &RealDisk, file: &LogName) -> Line {
-    let mut line = Line { name: name(&file.path), kind: "log", bytes: 0, holds: "no records".into(), problem: None };
+    let mut line = Line {
+        name: name(&file.path),
+        kind: "log",
+        bytes: 0,
+        holds: "no records".into(),
+        problem: None,
+        unread: false,
+    };
     if let Err(error) = read_their_log(disk, file, &mut line) {
         line.problem = Some(error.to_string());
     }
@@ -167,7 +185,8 @@ fn read_their_log(disk: &RealDisk, file: &LogName, line: &mut Line) -> io::Resul
 
 fn our_snapshot(disk: &RealDisk, path: &Path) -> Line {
     let bytes = disk.open_to_read(path).and_then(|file| file.len()).unwrap_or(0);
-    let mut line = Line { name: name(path), kind: "snapshot", bytes, holds: String::new(), problem: None };
+    let mut line =
+        Line { name: name(path), kind: "snapshot", bytes, holds: String::new(), problem: None, unread: false };
     match snapshot::verify(disk, path) {
         Ok(info) => {
             line.holds = format!(
@@ -188,6 +207,7 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
             Some((first, last)) => format!("{first} to {last}, {} records", survey.records),
             None => "no records".into(),
         };
+        let unread = matches!(survey.state, State::Unreadable { .. });
         let problem = match survey.state {
             State::Good => None,
             State::Prepared => {
@@ -201,10 +221,10 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
             State::OtherVersion(version) => {
                 Some(format!("of version {version} of its format, which is not known here"))
             }
-            State::Unreadable { problem, .. } => Some(format!("can't be read, and may be good: {problem}")),
+            State::Unreadable { problem, .. } => Some(problem),
             State::Damaged { offset, problem } => Some(format!("byte {offset}: {problem}")),
         };
-        lines.push(Line { name: name(&survey.path), kind: "log", bytes: survey.bytes, holds, problem });
+        lines.push(Line { name: name(&survey.path), kind: "log", bytes: survey.bytes, holds, problem, unread });
     }
     let problem = match watermark {
         Ok(Some(_)) => None,
@@ -216,7 +236,7 @@ fn our_log(disk: &RealDisk, dir: &Path) -> Result<Vec<Line>, Fatal> {
         let path = dir.join("watermark");
         let bytes = disk.open_to_read(&path).and_then(|file| file.len()).unwrap_or(0);
         let problem = Some(fatal.to_string());
-        lines.push(Line { name: name(&path), kind: "watermark", bytes, holds: String::new(), problem });
+        lines.push(Line { name: name(&path), kind: "watermark", bytes, holds: String::new(), problem, unread: false });
     }
     Ok(lines)
 }

@@ -1,7 +1,7 @@
 //! Transactions, one a line: of a log file of ZooKeeper's, of a segment of ours, of all that a directory has.
 
 use super::json::{Object, array, string};
-use super::source::{dirs, is_zookeepers, limits};
+use super::source::{dirs, is_zookeepers, limits, refuse_log_elsewhere};
 use super::znodes::{acl_json, acl_text, data_json};
 use super::{InspectArgs, Stop};
 use crate::admin::java_date;
@@ -62,6 +62,7 @@ pub(super) fn print_directory(disk: &RealDisk, args: &InspectArgs, out: &mut imp
         }
         return Ok(());
     }
+    refuse_log_elsewhere(disk, places)?;
     for survey in inspect::survey(disk, &log)?.0 {
         if survey.records > 0 {
             print_segment(disk, &survey.path, args.json, out)?;

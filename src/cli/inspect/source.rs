@@ -9,6 +9,7 @@ use crate::snapshot::zookeeper::{
     read_state,
 };
 use crate::snapshot::{self, SessionRecord, snapshot_zxid};
+use crate::storage;
 use crate::tree::{Tree, TreeOptions};
 use std::path::{Path, PathBuf};
 
@@ -81,11 +82,26 @@ pub fn dirs(path: &Path, args: &InspectArgs) -> (PathBuf, PathBuf) {
 /// Whether a directory is to be read as ZooKeeper's.
 pub fn is_zookeepers(disk: &RealDisk, dirs: Dirs<'_>, args: &InspectArgs) -> Result<bool, Fatal> {
     let theirs = !Files::list(disk, dirs.snapshots, dirs.log)?.is_empty();
-    let ours = !our_files(disk, dirs)?.is_empty();
+    let ours = !our_files(disk, dirs)?.is_empty() || log_elsewhere(disk, dirs)?.is_some();
     if !theirs && (args.zookeeper || !ours) {
         return Err(not_ours(dirs.snapshots));
     }
     Ok(theirs && (args.zookeeper || !ours))
+}
+
+/// That the log is somewhere else, if the server has left word of that.
+pub fn log_elsewhere(disk: &RealDisk, dirs: Dirs<'_>) -> Result<Option<String>, Fatal> {
+    let ours = storage::Dirs { snapshots: dirs.snapshots.to_owned(), log: dirs.log.to_owned() };
+    let was = storage::absent_log(disk, &ours)?;
+    Ok(was.map(|was| format!("its log is not here but in {was}, as log-directory says: name that with --log-dir")))
+}
+
+/// An error if it is: without it, what is here is no state.
+pub fn refuse_log_elsewhere(disk: &RealDisk, dirs: Dirs<'_>) -> Result<(), Fatal> {
+    match log_elsewhere(disk, dirs)? {
+        Some(what) => Err(Fatal::Usage { problem: format!("{}: {what}", dirs.snapshots.display()) }),
+        None => Ok(()),
+    }
 }
 
 /// The zxid in the name of a snapshot of ZooKeeper's; zero if there is none.
@@ -136,6 +152,7 @@ pub fn load(disk: &RealDisk, path: &Path, args: &InspectArgs) -> Result<Source, 
                 let (sessions, notes) = (imported.sessions, imported.report.notes);
                 return Ok(Source { name, tree: imported.tree, sessions, notes });
             }
+            refuse_log_elsewhere(disk, dirs)?;
             let mut state = read_state(disk, dirs, options, |_| Ok(()))?;
             if is_unfinished(disk, dirs.snapshots)? {
                 state.notes.push("an import was begun and not finished: this is a part of it".into());
