@@ -131,6 +131,9 @@ pub const ELECTION_PENDING_MAX: usize = 32;
 /// Servers that are not members and have a connection there; likewise.
 pub const ELECTION_STRANGERS_MAX: usize = 8;
 
+/// Bytes of paths that the answer to one four-letter word may have: cores and the pipeline put them together, and do nothing else
+/// meanwhile. Some 50 milliseconds' worth.
+pub const WORD_PATH_BYTES: usize = 16 << 20;
 /// Four-letter words whose answers are in preparation at once.
 pub const FOUR_LETTER_PENDING: usize = 64;
 

@@ -72,6 +72,14 @@ pub enum AclOf {
     Parent,
 }
 
+/// Where watches hang.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At<'t> {
+    Path(&'t str),
+    /// Its number in the tree.
+    Znode(u32),
+}
+
 /// A change of the tree that watchers may have to hear of.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
@@ -380,6 +388,14 @@ impl WatchTable {
         &'t self,
         path_of: impl Fn(u32) -> Option<String> + 't,
     ) -> impl Iterator<Item = (Cow<'t, str>, Vec<ConnectionId>)> {
+        self.data_places().filter_map(move |(at, connections)| match at {
+            At::Path(path) => Some((Cow::Borrowed(path), connections)),
+            At::Znode(znode) => Some((Cow::Owned(path_of(znode)?), connections)),
+        })
+    }
+
+    /// The same without the paths of znodes, which take long to put together.
+    pub fn data_places(&self) -> impl Iterator<Item = (At<'_>, Vec<ConnectionId>)> {
         let connections = |place| {
             let mut connections = Vec::new();
             self.places.each(place, |connection, modes| {
@@ -390,12 +406,9 @@ impl WatchTable {
             (!connections.is_empty()).then_some(connections)
         };
         let paths = self.places.paths();
-        let paths = paths.filter_map(move |(place, path)| Some((Cow::Borrowed(path), connections(place)?)));
+        let paths = paths.filter_map(move |(place, path)| Some((At::Path(path), connections(place)?)));
         let znodes = self.places.znodes();
-        let znodes = znodes.filter_map(move |znode| {
-            let connections = connections(Place::Znode(znode))?;
-            Some((Cow::Owned(path_of(znode)?), connections))
-        });
+        let znodes = znodes.filter_map(move |znode| Some((At::Znode(znode), connections(Place::Znode(znode))?)));
         paths.chain(znodes)
     }
 

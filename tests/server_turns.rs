@@ -372,3 +372,42 @@ fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() 
     assert_eq!((told, writer.reply().err), (ZNODES, 0));
     server.stop().unwrap();
 }
+
+/// Paths of nearly a megabyte: a few of them are more than is put together while others wait.
+#[test]
+fn words_whose_answers_would_be_too_large_say_so_and_are_counted_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 2)).unwrap();
+    let mut clients = [Raw::connect(server.address), Raw::connect(server.address)];
+    let ask = |word: &[u8]| {
+        let mut raw = Raw::open(server.address);
+        raw.send(word);
+        String::from_utf8(raw.rest()).unwrap()
+    };
+    let parent = format!("/{}", "x".repeat(900_000));
+    assert_eq!(clients[0].call(&create(1, &parent, b"", 0)).err, 0);
+    for at in 0..20 {
+        let path = format!("{parent}/{at}");
+        assert_eq!(clients[0].call(&create(1, &path, b"", EPHEMERAL)).err, 0);
+    }
+    for at in 0..20 {
+        // Half of them on znodes; the same again by another client, by path and for good, of the first one only.
+        assert_eq!(clients[0].call(&read(2, OpCode::Exists, &format!("{parent}/{}", 2 * at), true)).xid, 2);
+    }
+    let add = request(3, OpCode::AddWatch.to_wire(), |out| {
+        out.put_text(&format!("{parent}/0"));
+        out.put_int(0);
+    });
+    assert_eq!(clients[1].call(&add).err, 0);
+    assert_eq!(ask(b"wchs"), "2 connections watching 20 paths\nTotal watches:21\n");
+    let too_many = "More than 16777216 bytes of paths: too many to gather while clients wait; ";
+    for (word, instead) in [
+        ("wchc", "wchs counts the watches"),
+        ("wchp", "wchs counts the watches"),
+        ("dump", "mntr counts the ephemeral nodes"),
+    ] {
+        let text = ask(word.as_bytes());
+        assert!(text == format!("{too_many}{instead}.\n"), "{word}: {} bytes", text.len());
+    }
+    server.stop().unwrap();
+}

@@ -146,18 +146,33 @@ impl AdminThread {
             Word::Hash => admin::hash(&self.gather(Wants { digests: true, ..Wants::default() })?.digests),
             Word::Dump => {
                 let answers = self.gather(Wants { sessions: true, connections: true, ..Wants::default() })?;
-                admin::dump(&self.dump(answers))
+                match answers.is_cut {
+                    true => too_many_paths("mntr counts the ephemeral nodes"),
+                    false => admin::dump(&self.dump(answers)),
+                }
             }
             Word::Wchs => {
-                let answers = self.gather(Wants { watches: true, ..Wants::default() })?;
+                let mut answers = self.gather(Wants { watch_counts: true, ..Wants::default() })?;
+                let count = |distinct: &mut Vec<u64>| {
+                    distinct.sort_unstable();
+                    distinct.dedup();
+                    distinct.len() as u64
+                };
+                let mut sessions = answers.watchers.iter().map(|session| session.0 as u64).collect();
                 admin::wchs(&WatchSummary {
-                    connections: by_session(&answers).len() as u64,
-                    paths: by_path(&answers.watches).len() as u64,
-                    watches: answers.watches.len() as u64,
+                    connections: count(&mut sessions),
+                    paths: count(&mut answers.watched),
+                    watches: answers.data_watch_count,
                 })
             }
-            Word::Wchc => admin::wchc(&by_session(&self.gather(Wants { watches: true, ..Wants::default() })?)),
-            Word::Wchp => admin::wchp(&by_path(&self.gather(Wants { watches: true, ..Wants::default() })?.watches)),
+            Word::Wchc | Word::Wchp => {
+                let answers = self.gather(Wants { watches: true, ..Wants::default() })?;
+                match request.word {
+                    _ if answers.is_cut => too_many_paths("wchs counts the watches"),
+                    Word::Wchc => admin::wchc(&by_session(&answers)),
+                    _ => admin::wchp(&by_path(&answers.watches)),
+                }
+            }
         })
     }
 
@@ -224,6 +239,12 @@ impl AdminThread {
         let (data, log) = (self.config.snapshot_dir(), self.config.log_dir());
         (file_bytes(&data), file_bytes(&log))
     }
+}
+
+/// In place of an answer for which everybody would wait.
+fn too_many_paths(instead: &str) -> String {
+    let most = limits::WORD_PATH_BYTES;
+    format!("More than {most} bytes of paths: too many to gather while clients wait; {instead}.\n")
 }
 
 fn count_entries(dir: &Path) -> u64 {

@@ -5,9 +5,12 @@
 
 use crate::admin::status::{ConnectionStatus, Mode, NamespaceStatus, SessionConnection, SessionList};
 use crate::ids::{SessionId, Zxid};
+use crate::limits;
+use crate::random::hash_bytes;
 use crate::server::io_core::{Connection, Parts, State};
 use crate::session::SessionTable;
 use crate::tree::{Track, Tree};
+use crate::watch::At;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,6 +22,8 @@ pub struct Wants {
     pub connections: bool,
     /// Each data watch with its path.
     pub watches: bool,
+    /// How many data watches there are, and at what.
+    pub watch_counts: bool,
     pub sessions: bool,
     pub digests: bool,
     /// Limits and usage, by namespace.
@@ -36,6 +41,12 @@ pub struct Answers {
     /// Milliseconds from now until each connection is given up for silence.
     pub connection_expiry: Vec<(i64, SocketAddr, SessionId)>,
     pub connection_count: u64,
+    /// What of paths has been put together, and that there is more than may be: the rest is missing.
+    path_bytes: usize,
+    pub is_cut: bool,
+    /// A number for each path with a data watch, perhaps several times; and all such watches.
+    pub watched: Vec<u64>,
+    pub data_watch_count: u64,
     /// (path, session) of each data watch.
     pub watches: Vec<(String, SessionId)>,
     /// Sessions whose connections have or had such a watch.
@@ -56,6 +67,27 @@ pub struct Answers {
     pub ephemerals: Vec<(SessionId, Vec<String>)>,
     pub digests: Vec<(Zxid, u64)>,
     pub namespaces: Vec<NamespaceStatus>,
+}
+
+impl Answers {
+    /// Whether the paths so far, with these, are as many as may be.
+    fn has_room_for(&mut self, bytes: usize) -> bool {
+        self.path_bytes += bytes;
+        self.is_cut |= self.path_bytes > limits::WORD_PATH_BYTES;
+        !self.is_cut
+    }
+}
+
+/// The same for watches at one path, whether they hang on it or on its znode.
+fn number(at: At<'_>, tree: &Tree) -> u64 {
+    const NO_ZNODE: u64 = 1 << 63;
+    match at {
+        At::Znode(znode) => u64::from(znode),
+        At::Path(path) => match tree.lookup(path) {
+            Some(node) => u64::from(node.slot()),
+            None => NO_ZNODE | hash_bytes(path.as_bytes()),
+        },
+    }
 }
 
 pub struct Gather {
@@ -117,8 +149,25 @@ impl Gather {
                     let watchers = watchers.into_iter().filter_map(|conn| parts.connections.get(conn as usize));
                     // One that is being closed may have watched a tree that has been replaced.
                     let watchers = watchers.filter(|connection| connection.state != State::Closing);
+                    let before = answers.watches.len();
                     answers.watches.extend(watchers.map(|connection| (path.to_string(), connection.session)));
+                    let more = answers.watches.len() - before;
+                    if !answers.has_room_for(more * (path.len() + size_of::<(String, SessionId)>())) {
+                        break;
+                    }
                 }
+            }
+            if self.wants.watch_counts {
+                for (at, watchers) in parts.watches.data_places() {
+                    let watchers = watchers.into_iter().filter_map(|conn| parts.connections.get(conn as usize));
+                    let count = watchers.filter(|connection| connection.state != State::Closing).count();
+                    if count > 0 {
+                        answers.watched.push(number(at, tree));
+                        answers.data_watch_count += count as u64;
+                    }
+                }
+            }
+            if self.wants.watches || self.wants.watch_counts {
                 let watchers = parts.watches.data_watchers().filter_map(|conn| parts.connections.get(conn as usize));
                 let watchers = watchers.filter(|connection| connection.state != State::Closing);
                 answers.watchers.extend(watchers.map(|connection| connection.session));
@@ -146,10 +195,16 @@ impl Gather {
                 owners.sort_unstable();
                 answers.ephemerals = owners
                     .into_iter()
-                    .map(|session| {
-                        let mut paths: Vec<String> = tree.ephemerals(session).collect();
+                    .map_while(|session| {
+                        let mut paths: Vec<String> = Vec::new();
+                        for path in tree.ephemerals(session) {
+                            if !answers.has_room_for(path.len() + size_of::<String>()) {
+                                return None;
+                            }
+                            paths.push(path);
+                        }
                         paths.sort_unstable();
-                        (session, paths)
+                        Some((session, paths))
                     })
                     .collect();
             }
