@@ -346,13 +346,20 @@ impl Prepare {
     }
 
     /// Deletes a container or a znode whose time to live is over; it was found in the tree, and is looked at again here.
-    /// `None` if it is to stay: then `zxid` is still free.
-    pub fn reap(&mut self, tree: &Tree, path: &str, zxid: Zxid, time_ms: i64) -> Option<Prepared> {
+    /// `None` if it is to stay: then `zxid` is still free. `age_ms` is that of what was written at some time.
+    pub fn reap(
+        &mut self,
+        tree: &Tree,
+        path: &str,
+        age_ms: impl Fn(i64) -> i64,
+        zxid: Zxid,
+        time_ms: i64,
+    ) -> Option<Prepared> {
         let node = self.pending.view(tree, path)?.node;
         let due = match node.owner(self.rules.owner) {
             Owner::Container => true,
             // Of 0 it comes from the disk only, and means for ever.
-            Owner::Ttl(ttl_ms) => ttl_ms != 0 && time_ms.saturating_sub(node.numbers.mtime) > ttl_ms,
+            Owner::Ttl(ttl_ms) => ttl_ms != 0 && age_ms(node.numbers.mtime) > ttl_ms,
             Owner::Nobody | Owner::Session(_) => false,
         };
         if !due || node.children > 0 {

@@ -182,9 +182,8 @@ pub struct Pipeline {
     reconnects: Vec<Reconnect>,
     next_container_check: Now,
     next_session_check: Now,
-    /// Wall time and monotonic time at start: TTLs go by the one plus what has passed of the other, or by the wall clock where
-    /// that is earlier, so that a jump of it reaps nothing (`trusted_wall_ms`).
-    started: (i64, Now),
+    /// For what ends when it is old.
+    wall: expiry::Wall,
 }
 
 /// What `boot` has recovered and made for the pipeline.
@@ -238,7 +237,7 @@ impl Pipeline {
             feeds: shared.cores.iter().map(|_| FeedBatch::default()).collect(),
             next_container_check: now.plus_ms(settings.container_check_ms),
             next_session_check: now,
-            started: (clock::wall_ms(), now),
+            wall: expiry::Wall::new(clock::wall_ms(), now),
             poll,
             alarm,
             shared,

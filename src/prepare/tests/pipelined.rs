@@ -95,7 +95,7 @@ impl Server {
             }
             Step::Reap(path) => {
                 let next = self.zxid.next().unwrap();
-                self.prepare.reap(&self.tree, path, next, self.time).into_iter().collect()
+                self.prepare.reap(&self.tree, path, |mtime| self.time - mtime, next, self.time).into_iter().collect()
             }
         };
         for prepared in closed {

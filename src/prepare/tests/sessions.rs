@@ -152,7 +152,8 @@ fn what_is_to_be_reaped_is_looked_at_again() {
     server.set_up(OpCode::Create, &create("/p", 0));
     let reap = |server: &mut Server, path: &str| {
         let next = server.zxid.next().unwrap();
-        server.prepare.reap(&server.tree, path, next, server.time)
+        let time = server.time;
+        server.prepare.reap(&server.tree, path, |mtime| time - mtime, next, time)
     };
     assert!(reap(&mut server, "/p").is_none());
     assert!(reap(&mut server, "/no").is_none());

@@ -11,7 +11,6 @@ use crate::metrics::Counter;
 use crate::prepare::reply::Shape;
 use crate::prepare::{Closing, Prepared};
 use crate::tree::Tree;
-use std::time::Duration;
 
 /// A session that ends: its client's request, if it was one, and who waits for the answer.
 pub(super) struct SessionToClose {
@@ -87,12 +86,15 @@ impl Pipeline {
         }
         let interval = self.settings.container_check_ms;
         self.next_container_check = now.plus_ms(interval);
-        let wall = trusted_wall_ms(clock::wall_ms(), self.started.0, now.since(self.started.1));
+        let time_ms = clock::wall_ms();
+        self.wall.look(time_ms, now);
         let per_check = (self.settings.container_max_per_minute.saturating_mul(interval) / 60_000).max(1) as usize;
         let never_used = self.settings.container_never_used_ms;
-        for path in reapable(self.tree.peek(), wall, never_used, per_check) {
+        for path in reapable(self.tree.peek(), &self.wall, never_used, per_check) {
             let Some(zxid) = self.next_zxid() else { return };
-            if let Some(Prepared::Txn { header, txn, digest }) = self.prepare.reap(self.tree.peek(), &path, zxid, wall)
+            let age = |mtime| self.wall.age_ms(mtime);
+            if let Some(Prepared::Txn { header, txn, digest }) =
+                self.prepare.reap(self.tree.peek(), &path, age, zxid, time_ms)
             {
                 let bytes = self.propose(header, &txn, digest);
                 let effect = Effect::Txn { header, shape: Shape::Single(txn.op()), txn, digest: None };
@@ -105,21 +107,69 @@ impl Pipeline {
 /// Bytes of paths that are reaped in one check, about: each may have a megabyte. The rest comes at the next one.
 const REAP_BYTES: usize = limits::PROPOSALS_OUTSTANDING_BYTES / 4;
 
-/// The wall time for what is deleted when its time is over: as the clock says, but no later than what it said at the start and
-/// the time since. So whichever way it is set meanwhile, nothing goes too early.
-fn trusted_wall_ms(wall_ms: i64, started_ms: i64, since: Duration) -> i64 {
-    wall_ms.min(started_ms.saturating_add(since.as_millis() as i64))
+/// The wall clock, and when it was set ahead since the start: znodes know of their age only when they were written, by
+/// this clock. Whichever way it is set, nothing goes too early; what was written behind the last time goes when it should.
+pub(super) struct Wall {
+    /// What it said when this server's time began, with all by which it was set since.
+    began: (i64, Now),
+    now_ms: i64,
+    steps: Vec<Step>,
+}
+
+/// The clock was set ahead.
+struct Step {
+    /// What it had said at most.
+    until: i64,
+    by_ms: i64,
+}
+
+/// By less than that it is not set: the two clocks are read one after the other.
+const STEP_MS: i64 = 1_000;
+/// Of more the oldest become one.
+const STEPS: usize = 64;
+
+impl Wall {
+    pub(super) fn new(wall_ms: i64, now: Now) -> Wall {
+        Wall { began: (wall_ms, now), now_ms: wall_ms, steps: Vec::new() }
+    }
+
+    /// Before ages are asked for.
+    fn look(&mut self, wall_ms: i64, now: Now) {
+        let since = now.since(self.began.1).as_millis() as i64;
+        let expected = self.began.0.saturating_add(since);
+        let by_ms = wall_ms.saturating_sub(expected);
+        self.now_ms = wall_ms.min(expected);
+        if by_ms.abs() <= STEP_MS {
+            return;
+        }
+        self.began.0 = self.began.0.saturating_add(by_ms);
+        self.now_ms = wall_ms;
+        if by_ms > 0 {
+            if self.steps.len() == STEPS {
+                let Step { until, by_ms } = self.steps.remove(0);
+                let next = &mut self.steps[0];
+                *next = Step { until: next.until.max(until), by_ms: next.by_ms.saturating_add(by_ms) };
+            }
+            self.steps.push(Step { until: expected, by_ms });
+        }
+    }
+
+    /// Of what was written at that time, at least: without what the clock was set ahead since then.
+    fn age_ms(&self, written_ms: i64) -> i64 {
+        let steps = self.steps.iter().filter(|step| written_ms <= step.until);
+        steps.fold(self.now_ms.saturating_sub(written_ms), |age, step| age.saturating_sub(step.by_ms))
+    }
 }
 
 /// Containers that had children and have none, and TTL znodes without children whose time is over.
-fn reapable(tree: &Tree, wall_ms: i64, never_used_ms: i64, max: usize) -> Vec<String> {
+fn reapable(tree: &Tree, wall: &Wall, never_used_ms: i64, max: usize) -> Vec<String> {
     let containers = tree.containers().filter(|node| {
         let used = node.stored_cversion() > 0;
-        let forgotten = never_used_ms > 0 && wall_ms.saturating_sub(node.mtime()) > never_used_ms;
+        let forgotten = never_used_ms > 0 && wall.age_ms(node.mtime()) > never_used_ms;
         node.num_children() == 0 && (used || forgotten)
     });
     let ttl = tree.ttl_nodes().filter(|node| match node.owner() {
-        Owner::Ttl(ttl) => ttl != 0 && node.num_children() == 0 && wall_ms.saturating_sub(node.mtime()) > ttl,
+        Owner::Ttl(ttl) => ttl != 0 && node.num_children() == 0 && wall.age_ms(node.mtime()) > ttl,
         _ => false,
     });
     let mut bytes = 0;
@@ -142,10 +192,37 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_makes_nothing_older_than_it_is() {
         const HOUR: i64 = 3_600_000;
-        let since = Duration::from_secs(60);
-        assert_eq!(trusted_wall_ms(10 * HOUR + 60_000, 10 * HOUR, since), 10 * HOUR + 60_000);
-        assert_eq!(trusted_wall_ms(12 * HOUR, 10 * HOUR, since), 10 * HOUR + 60_000, "set ahead");
-        assert_eq!(trusted_wall_ms(8 * HOUR, 10 * HOUR, since), 8 * HOUR, "set back");
+        const MINUTE: i64 = 60_000;
+        let after = |minutes: i64| Now::START.plus_ms((minutes * MINUTE) as u64);
+        let mut wall = Wall::new(10 * HOUR, after(0));
+        wall.look(10 * HOUR + MINUTE, after(1));
+        assert_eq!((wall.age_ms(10 * HOUR), wall.age_ms(9 * HOUR)), (MINUTE, HOUR + MINUTE));
+        wall.look(12 * HOUR + 2 * MINUTE, after(2));
+        assert_eq!((wall.age_ms(10 * HOUR), wall.age_ms(9 * HOUR)), (2 * MINUTE, HOUR + 2 * MINUTE), "set ahead");
+        // Written since.
+        wall.look(12 * HOUR + 5 * MINUTE, after(5));
+        assert_eq!(wall.age_ms(12 * HOUR + 3 * MINUTE), 2 * MINUTE);
+        assert_eq!(wall.age_ms(10 * HOUR), 5 * MINUTE);
+        wall.look(8 * HOUR + 6 * MINUTE, after(6));
+        assert!(wall.age_ms(10 * HOUR) < 6 * MINUTE && wall.age_ms(12 * HOUR) < 0, "set back");
+        wall.look(8 * HOUR + 8 * MINUTE, after(8));
+        assert!(wall.age_ms(8 * HOUR + 7 * MINUTE) <= MINUTE);
+        // However often it is set, and by a little each time.
+        for round in 0..1_000 {
+            wall.look(8 * HOUR + (9 + 3 * round) * MINUTE, after(9 + round));
+            assert!(wall.age_ms(8 * HOUR + 8 * MINUTE) <= (1 + round) * MINUTE);
+            assert!(wall.steps.len() <= STEPS);
+        }
+    }
+
+    /// As one does that starts with its clock at 1970 and hears of the time later.
+    #[test]
+    fn what_is_written_after_the_clock_was_set_ahead_has_its_time_too() {
+        const YEARS: i64 = 56 * 365 * 24 * 3_600_000;
+        let mut wall = Wall::new(1_000, Now::START);
+        wall.look(YEARS, Now::START.plus_ms(60_000));
+        wall.look(YEARS + 60_000, Now::START.plus_ms(120_000));
+        assert_eq!(wall.age_ms(YEARS + 10_000), 50_000);
     }
 
     #[test]
@@ -164,11 +241,11 @@ mod tests {
         for (wall, reaped) in
             [(1_100, &[][..]), (1_101, &["/left"]), (1_600, &["/left"]), (1_601, &["/left", "/written"])]
         {
-            let mut found = reapable(&tree, wall, 100, 10);
+            let mut found = reapable(&tree, &Wall::new(wall, Now::START), 100, 10);
             found.sort_unstable();
             assert_eq!(found, reaped, "at {wall}");
         }
-        assert!(reapable(&tree, i64::MAX, 0, 10).is_empty(), "unless it is asked for");
+        assert!(reapable(&tree, &Wall::new(i64::MAX, Now::START), 0, 10).is_empty(), "unless it is asked for");
     }
 
     #[test]
@@ -182,7 +259,7 @@ mod tests {
             let txn = Txn::Create { op, path, data: None, acl, kind: NodeKind::Ttl(ttl), parent_cversion: -1 };
             tree.apply(&header, txn, &mut Applied::default());
         }
-        assert!(reapable(&tree, 1_100, 0, 10).is_empty());
-        assert_eq!(reapable(&tree, 1_101, 0, 10), ["/short"]);
+        assert!(reapable(&tree, &Wall::new(1_100, Now::START), 0, 10).is_empty());
+        assert_eq!(reapable(&tree, &Wall::new(1_101, Now::START), 0, 10), ["/short"]);
     }
 }

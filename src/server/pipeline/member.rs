@@ -535,7 +535,7 @@ impl Pipeline {
                 member.unclaimed = self.sessions.owned().map(|(session, _)| session).collect();
             }
             self.next_session_check = now;
-            self.started = (crate::clock::wall_ms(), now);
+            self.wall = super::expiry::Wall::new(crate::clock::wall_ms(), now);
             self.shared.set_serving(true);
             if keeps {
                 if !self.leads() {
