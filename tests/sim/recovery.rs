@@ -19,6 +19,10 @@ enum Away {
     CutOff {
         clients_too: bool,
     },
+    /// They hear nothing of the other servers, which hear them; or the other way round.
+    HalfCutOff {
+        deaf: bool,
+    },
     /// The processes stand still, and their connections stay open.
     Frozen,
 }
@@ -38,9 +42,10 @@ pub fn recover(world: &mut World) {
 /// The same, and before it the same of servers that are just enough.
 pub fn recover_without_some(world: &mut World, rng: &mut Rng) {
     let present = choose(world, rng);
-    let away = match rng.below(4) {
+    let away = match rng.below(6) {
         0 => Away::Frozen,
         1 | 2 => Away::Down,
+        3 => Away::HalfCutOff { deaf: rng.below(2) == 0 },
         _ => Away::CutOff { clients_too: rng.below(2) == 0 },
     };
     world.note(|| format!("repaired are {present:?}, the others are {away:?}"));
@@ -53,7 +58,7 @@ pub fn recover_without_some(world: &mut World, rng: &mut Rng) {
     repair(world, &present);
     let began = world.now;
     come_level(world, &present, Some(began));
-    if matches!(away, Away::CutOff { .. }) {
+    if matches!(away, Away::CutOff { .. } | Away::HalfCutOff { .. }) {
         serve_nobody(world, &present, began);
     }
     let busy = rng.below(2) == 0;
@@ -106,6 +111,13 @@ fn stay_away(world: &mut World, present: &Present, away: Away, rng: &mut Rng) {
                 for other in others.chain(clients.filter(|_| clients_too)) {
                     world.net.block(at, other);
                     world.net.block(other, at);
+                }
+            }
+            Away::HalfCutOff { deaf } => {
+                world.resume(at);
+                for other in (0..servers).filter(|&other| present[other]) {
+                    let (from, to) = if deaf { (other, at) } else { (at, other) };
+                    world.net.block(from, to);
                 }
             }
             Away::Frozen => world.freeze(at),
