@@ -8,6 +8,7 @@ use ostler::ids::SessionId;
 use ostler::server::boot;
 use ostler::wire::client::ConnectRequest;
 use ostler::wire::client::xid::AUTH;
+use ostler::wire::stat::Stat;
 use ostler::wire::txn::Acl;
 use ostler::wire::writer::Jute;
 use ostler::wire::{OpCode, Reader};
@@ -310,14 +311,10 @@ fn a_change_with_a_long_path_is_told_to_as_many_as_there_is_room_for_and_others_
     server.stop().unwrap();
 }
 
-/// A transaction of hundreds of znodes, each with a long list of its own: it is told in pieces, and nobody reads between them.
-#[test]
-fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() {
-    const ZNODES: usize = 300;
-    let dir = tempfile::tempdir().unwrap();
-    let server = boot::start(config(dir.path(), 1)).unwrap();
-    let mut writer = Raw::connect(server.address);
-    assert_eq!(writer.call(&create(1, "/p", b"", 0)).err, 0);
+const ZNODES: usize = 300;
+
+/// Hundreds of znodes under `/p`, each with a long list of its own.
+fn create_with_long_lists(writer: &mut Raw) {
     for at in 0..ZNODES {
         let frame = request(1, OpCode::Create.to_wire(), |out| {
             out.put_text(&format!("/p/{at:03}"));
@@ -330,13 +327,11 @@ fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() 
         });
         assert_eq!(writer.call(&frame).err, 0);
     }
-    let mut watcher = Raw::connect(server.address);
-    let add = request(2, OpCode::AddWatch.to_wire(), |out| {
-        out.put_text("/p");
-        out.put_int(1);
-    });
-    assert_eq!(watcher.call(&add).err, 0);
-    let deletes = request(3, OpCode::Multi.to_wire(), |out| {
+}
+
+/// Deletes them all in one transaction.
+fn delete_all() -> Vec<u8> {
+    request(3, OpCode::Multi.to_wire(), |out| {
         for at in 0..ZNODES {
             out.put_int(OpCode::Delete.to_wire());
             out.put_bool(false);
@@ -347,8 +342,27 @@ fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() 
         out.put_int(-1);
         out.put_bool(true);
         out.put_int(-1);
-    });
-    writer.send(&deletes);
+    })
+}
+
+fn add_watch(path: &str, mode: i32) -> Vec<u8> {
+    request(2, OpCode::AddWatch.to_wire(), |out| {
+        out.put_text(path);
+        out.put_int(mode);
+    })
+}
+
+/// Such a transaction is told in pieces, and nobody reads between them.
+#[test]
+fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut writer = Raw::connect(server.address);
+    assert_eq!(writer.call(&create(1, "/p", b"", 0)).err, 0);
+    create_with_long_lists(&mut writer);
+    let mut watcher = Raw::connect(server.address);
+    assert_eq!(watcher.call(&add_watch("/p", 1)).err, 0);
+    writer.send(&delete_all());
     // Until it reads what is newer than all of them.
     let mut told = 0;
     loop {
@@ -370,6 +384,53 @@ fn what_takes_long_to_tell_is_told_in_order_and_before_anything_newer_is_read() 
         }
     }
     assert_eq!((told, writer.reply().err), (ZNODES, 0));
+    server.stop().unwrap();
+}
+
+/// What is written while the pieces of such a transaction are told is told before it is read, too.
+#[test]
+fn what_is_written_while_much_is_told_is_told_before_it_is_read() {
+    const WRITES: i32 = 400;
+    const ROUNDS: i32 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let server = boot::start(config(dir.path(), 1)).unwrap();
+    let mut writer = Raw::connect(server.address);
+    for path in ["/p", "/q"] {
+        assert_eq!(writer.call(&create(1, path, b"", 0)).err, 0);
+    }
+    let mut watcher = Raw::connect(server.address);
+    assert_eq!(watcher.call(&add_watch("/p", 1)).err, 0);
+    assert_eq!(watcher.call(&add_watch("/q", 0)).err, 0);
+    let set = request(5, OpCode::SetData.to_wire(), |out| {
+        out.put_text("/q");
+        out.put_buffer(Some(b"x"));
+        out.put_int(-1);
+    });
+    let mut told = 0;
+    for round in 1..=ROUNDS {
+        create_with_long_lists(&mut writer);
+        writer.send(&[delete_all(), set.repeat(WRITES as usize)].concat());
+        while told < round * WRITES {
+            watcher.send(&read(4, OpCode::GetData, "/q", false));
+            loop {
+                let reply = watcher.reply();
+                if reply.xid == 4 {
+                    let mut body = Reader::new(&reply.body);
+                    body.buffer("data").unwrap();
+                    let version = Stat::read(&mut body).unwrap().version;
+                    assert!(version <= told, "version {version} is read, and {told} changes have been told");
+                    break;
+                }
+                let mut event = Reader::new(&reply.body);
+                if (event.int("type").unwrap(), event.int("state").unwrap()) == (3, 3) {
+                    told += 1;
+                }
+            }
+        }
+        for _ in 0..=WRITES {
+            assert_eq!(writer.reply().err, 0);
+        }
+    }
     server.stop().unwrap();
 }
 

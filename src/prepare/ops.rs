@@ -294,8 +294,9 @@ impl Prepare {
         let Context { verdicts, work, worked, auth, .. } = context;
         verdicts.judge(acl, wanted, auth, &self.rules.auth, |entries| {
             let networks = acl.iter().filter(|entry| entry.scheme == "ip").count();
-            *worked += entries + auth.count() + NETWORK * networks;
-            *work = work.checked_sub(entries + auth.count()).ok_or(Fail::Request(ErrorCode::BAD_ARGUMENTS))?;
+            let cost = entries + auth.count() + NETWORK * networks;
+            *worked += cost;
+            *work = work.checked_sub(cost).ok_or(Fail::Request(ErrorCode::BAD_ARGUMENTS))?;
             Ok(())
         })
     }

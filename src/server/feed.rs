@@ -134,12 +134,22 @@ pub struct Feed {
     size: AtomicUsize,
     /// The pipeline waits for room; the core rings it after draining.
     pub pipeline_waits: AtomicBool,
+    /// The core has taken more than it can tell in a turn. Nobody reads there until it has, so nothing more is applied: it would
+    /// never come to that where as much is written as it can tell. In one order with `pipeline_waits`, too.
+    is_behind: AtomicBool,
 }
 
 impl Feed {
     /// Whether another batch may be applied: asked before the write guard is taken, so that nothing waits under it.
     pub fn has_room(&self) -> bool {
-        self.size.load(Ordering::SeqCst) < limits::FEED_BYTES
+        self.size.load(Ordering::SeqCst) < limits::FEED_BYTES && !self.is_behind.load(Ordering::SeqCst)
+    }
+
+    /// By the core. Where it is not any more, it rings a pipeline that waits.
+    pub fn set_behind(&self, is_behind: bool) {
+        if is_behind || self.is_behind.load(Ordering::Relaxed) {
+            self.is_behind.store(is_behind, Ordering::SeqCst);
+        }
     }
 
     /// Appends a batch and leaves it empty. The caller rings the core's doorbell after it has let go of the tree.

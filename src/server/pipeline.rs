@@ -444,6 +444,14 @@ impl Pipeline {
         let time_ms = clock::wall_ms();
         self.first_core = (self.first_core + 1) % self.shared.cores.len();
         let cores = self.shared.cores.len();
+        for core in 0..cores {
+            let heard = self.shared.cores[core].queue.take_heard();
+            match self.leads() {
+                _ if heard.is_empty() => {}
+                true => self.sessions.touch(&heard, now),
+                false => self.note_touched(&heard),
+            }
+        }
         for at in 0..cores {
             // When there is not room for all, each is the first in its turn.
             let core = (self.first_core + at) % cores;
@@ -518,8 +526,6 @@ impl Pipeline {
                 }
             }
             Item::Closed { conn, session } => self.connection_closed(conn, session),
-            Item::Heard { sessions } if self.leads() => self.sessions.touch(&sessions, now),
-            Item::Heard { sessions } => self.note_touched(&sessions),
         }
     }
 

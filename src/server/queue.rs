@@ -91,8 +91,6 @@ pub enum Item {
     /// The connection has been kept through a change of leader, with requests that have no answer, and its client is still
     /// there (`Entry::GoOn`). What was read from it before stands before this in the queue.
     StillHere { conn: ConnId, session: SessionId },
-    /// These sessions were heard from.
-    Heard { sessions: Vec<SessionId> },
 }
 
 /// What one turn of a core's loop hands over.
@@ -168,6 +166,9 @@ pub struct CoreQueue {
     empty: Mutex<Vec<Batch>>,
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    /// Sessions that were heard from. Beside the requests: those may take long, and nobody may expire meanwhile who pings.
+    heard: Mutex<Vec<SessionId>>,
+    has_heard: AtomicBool,
     /// The core has requests that it could not hand over; the pipeline rings it when there is room.
     pub core_waits: AtomicBool,
 }
@@ -194,6 +195,20 @@ impl CoreQueue {
         into.extend(self.full.lock().drain(..));
     }
 
+    /// Hands over which sessions were heard from, and leaves none in their place.
+    pub fn hear(&self, sessions: &mut Vec<SessionId>) {
+        self.heard.lock().append(sessions);
+        self.has_heard.store(true, Ordering::SeqCst);
+    }
+
+    /// Sessions that were heard from since this was asked last.
+    pub fn take_heard(&self) -> Vec<SessionId> {
+        match self.has_heard.swap(false, Ordering::SeqCst) {
+            true => std::mem::take(&mut *self.heard.lock()),
+            false => Vec::new(),
+        }
+    }
+
     /// Gives a batch back whose items have been worked off.
     pub fn recycle(&self, mut batch: Batch) {
         assert!(batch.items.is_empty(), "there are requests left in it");
@@ -207,7 +222,7 @@ impl CoreQueue {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.full.lock().is_empty()
+        !self.has_heard.load(Ordering::SeqCst) && self.full.lock().is_empty()
     }
 
     /// Requests handed over and not yet prepared.
@@ -238,6 +253,24 @@ mod tests {
                 assert!(!ids[..at].contains(id), "generations around {around}: {ids:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_was_heard_from_stands_behind_no_request() {
+        let queue = CoreQueue::default();
+        let mut batch = Batch::default();
+        batch.keep(&vec![0; limits::CORE_TO_PIPELINE_BYTES]);
+        queue.push(&mut batch);
+        let mut heard = vec![SessionId(1), SessionId(2)];
+        queue.hear(&mut heard);
+        queue.hear(&mut vec![SessionId(3)]);
+        assert!(heard.is_empty() && !queue.has_room());
+        assert_eq!(queue.take_heard(), [1, 2, 3].map(SessionId));
+        let mut taken = VecDeque::new();
+        queue.take(&mut taken);
+        assert!(taken.len() == 1 && queue.is_empty() && queue.take_heard().is_empty());
+        queue.hear(&mut vec![SessionId(1)]);
+        assert!(!queue.is_empty(), "the pipeline must not sleep");
     }
 
     #[test]

@@ -225,7 +225,8 @@ fn a_time_to_live_of_0_is_never_over() {
         server.tree.apply(&header, txn, &mut Applied::default());
         server.zxid = zxid;
         let later = server.time + 1_000_000;
-        let reaped = server.prepare.reap(&server.tree, path, zxid.next().unwrap(), later);
+        let age = |mtime| later - mtime;
+        let reaped = server.prepare.reap(&server.tree, path, age, zxid.next().unwrap(), later);
         assert_eq!(reaped.is_some(), ends, "{path}");
         server.prepare.clear();
     }

@@ -8,11 +8,13 @@ use crate::ids::{SessionId, Zxid};
 use crate::limits;
 use crate::server::feed::{Entry, FeedBatch, Told};
 use crate::server::queue::{ConnId, Item};
+use crate::server::reports::Gather;
 use crate::server::shared::{CoreLink, Shared};
 use crate::tree::Tree;
 use crate::watch::{AclOf, Change};
 use crate::wire::OpCode;
 use crate::wire::client::{EventKind, write_event};
+use std::sync::Arc;
 
 const TOO_MUCH_AT_ONCE: &str =
     "a change is told to so many, and has so long a path, that it takes more than ostler.coreOutputBytes";
@@ -21,10 +23,26 @@ impl Parts {
     /// Everything that is in the feed now, or as much as one turn may do: then `false`, and the rest stays in the batch. `tree` is
     /// the guard that is held; see `IoCore::serve_under_guard`.
     pub fn deliver(&mut self, batch: &mut FeedBatch, tree: &Tree, link: &CoreLink, shared: &Shared) -> bool {
-        if batch.entries.is_empty() && !link.feed.take(batch) {
-            return true;
-        }
         let mut reports = Vec::new();
+        // What is left of an earlier turn, which may have nothing left to do but its reports; then what has come since. Of
+        // what is applied nothing comes under the guard.
+        let is_told = (batch.entries.is_empty() || self.tell(batch, tree, &mut reports, shared))
+            && (!link.feed.take(batch) || self.tell(batch, tree, &mut reports, shared));
+        self.verdicts.clear();
+        link.feed.set_behind(!is_told);
+        if !is_told {
+            batch.entries.extend(reports.into_iter().map(Entry::Report));
+            return false;
+        }
+        for gather in reports {
+            let sessionless_ms = shared.settings.sessionless_ms;
+            gather.core(self, tree, |connection| connection.silence_max_ms(sessionless_ms));
+        }
+        true
+    }
+
+    /// All of a batch, or as much as there is room for in this turn: then `false`.
+    fn tell(&mut self, batch: &mut FeedBatch, tree: &Tree, reports: &mut Vec<Arc<Gather>>, shared: &Shared) -> bool {
         let mut entries = std::mem::take(&mut batch.entries);
         while !self.has_told_enough()
             && let Some(entry) = entries.pop_front()
@@ -88,18 +106,11 @@ impl Parts {
                 }
             }
         }
-        self.verdicts.clear();
         batch.entries = entries;
-        if !batch.entries.is_empty() {
-            batch.entries.extend(reports.into_iter().map(Entry::Report));
-            return false;
+        if batch.entries.is_empty() {
+            batch.clear();
         }
-        batch.clear();
-        for gather in reports {
-            let sessionless_ms = shared.settings.sessionless_ms;
-            gather.core(self, tree, |connection| connection.silence_max_ms(sessionless_ms));
-        }
-        true
+        batch.entries.is_empty()
     }
 
     fn has_told_enough(&self) -> bool {

@@ -211,6 +211,8 @@ impl IoCore {
             self.turn(&events);
         }
         self.close_all();
+        // Nobody waits for what it has not told.
+        self.link().feed.set_behind(false);
         self.shared.core_ended();
     }
 
@@ -527,9 +529,8 @@ impl IoCore {
             if at <= now {
                 self.next_report = None;
                 self.parts.heard_round = self.parts.heard_round.wrapping_add(1);
-                let sessions = std::mem::take(&mut self.parts.heard);
-                self.parts.outgoing.items.push_back(Item::Heard { sessions });
-                self.hand_over();
+                self.shared.cores[self.index].queue.hear(&mut self.parts.heard);
+                self.shared.pipeline_bell.ring();
             }
         }
         if self.acceptor.as_ref().is_some_and(|acceptor| acceptor.paused_until().is_some_and(|at| at <= now)) {

@@ -65,7 +65,7 @@ impl Pipeline {
             return;
         }
         if !self.has_room() {
-            // The news that sessions were heard from stands in queues that are not read now.
+            // Cores with more than they can hand over read from nobody, and so hear nobody.
             self.next_session_check = now.plus_ms((self.settings.tick_ms / 2).max(1));
             return;
         }

@@ -40,6 +40,8 @@ enum Later {
 pub struct PutAside {
     /// No queue is empty.
     links: BTreeMap<Link, (VecDeque<Later>, usize)>,
+    /// Whose turn was last: one turn of the pipeline may not have room for more than one.
+    last: Option<Link>,
 }
 
 impl PutAside {
@@ -65,10 +67,10 @@ impl PutAside {
         queue.push_back(later);
     }
 
-    /// The oldest of the link that comes after this one, so that each has its turn.
-    fn next(&mut self, after: Option<Link>) -> Option<(Link, Later)> {
+    /// The oldest of the link that comes after the last, so that each has its turn.
+    fn next(&mut self) -> Option<(Link, Later)> {
         let links = &mut self.links;
-        let beyond = after.and_then(|after| links.keys().copied().find(|link| *link > after));
+        let beyond = self.last.and_then(|after| links.keys().copied().find(|link| *link > after));
         let link = beyond.or_else(|| links.keys().next().copied())?;
         let (queue, bytes) = links.get_mut(&link)?;
         let later = queue.pop_front()?;
@@ -76,6 +78,7 @@ impl PutAside {
         if queue.is_empty() {
             links.remove(&link);
         }
+        self.last = Some(link);
         Some((link, later))
     }
 
@@ -143,14 +146,12 @@ impl Pipeline {
 
     /// What was put aside, as far as there is room now.
     fn take_up(&mut self, now: Now, time_ms: i64) {
-        let mut last = None;
         while self.has_room() {
             let Some(member) = &mut self.member else { return };
             if !member.leads() {
                 return;
             }
-            let Some((link, later)) = member.put_aside.next(last) else { return };
-            last = Some(link);
+            let Some((link, later)) = member.put_aside.next() else { return };
             match later {
                 Later::Request { session, cxid, op, record, auth } => {
                     let request = Request { session, cxid, op, record: &record };
@@ -504,14 +505,19 @@ mod tests {
             aside.put(Link(1), request(cxid, 10));
             aside.put(Link(2), request(10 * cxid, 10));
         }
-        let mut last = None;
         let mut order = Vec::new();
-        while let Some((link, Later::Request { cxid, .. })) = aside.next(last) {
-            last = Some(link);
+        while let Some((_, Later::Request { cxid, .. })) = aside.next() {
             order.push(cxid);
         }
         assert_eq!(order, [1, 10, 2, 20, 3, 30]);
         assert!(aside.is_empty() && !aside.has(Link(1)));
+        // Also where the first always has something.
+        [1, 2, 3].iter().for_each(|&link| aside.put(Link(link), request(1, 10)));
+        for expected in [3, 1, 2] {
+            let (link, _) = aside.next().unwrap();
+            assert_eq!(link, Link(expected));
+            aside.put(Link(1), request(2, 10));
+        }
     }
 
     #[test]
@@ -519,7 +525,7 @@ mod tests {
         let mut aside = PutAside::default();
         aside.put(Link(1), request(1, limits::LEARNER_REQUESTS_BYTES));
         assert!(aside.is_full(Link(1)) && !aside.is_full(Link(2)));
-        assert!(aside.next(None).is_some());
+        assert!(aside.next().is_some());
         assert!(!aside.is_full(Link(1)));
         aside.put(Link(1), request(2, limits::LEARNER_REQUESTS_BYTES));
         aside.forget(Link(1));
