@@ -189,6 +189,8 @@ impl<D: Disk> Shared<D> {
                 continue;
             }
             self.disk.rename(&path, tmp).map_err(io)?;
+            // The name under which it was part of the log may still be the durable one: a purge is under way, perhaps.
+            self.disk.sync_dir(&self.dir).map_err(|error| disk::sync_failed(&self.dir, error))?;
             file.zero(0, bytes).map_err(io)?;
             return Ok(Some(file));
         }

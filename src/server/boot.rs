@@ -186,7 +186,7 @@ fn spawn(
     lock: <RealDisk as Disk>::Lock,
     log_lock: Option<<RealDisk as Disk>::Lock>,
 ) -> Result<Running, Fatal> {
-    let Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, part } = recovered;
+    let Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, part, .. } = recovered;
     let io = |source| Fatal::Io { file: "epoll".into(), source };
     let cores = config.cores.max(1);
     // The cores, the pipeline, the log writer, the snapshotter.
@@ -434,7 +434,7 @@ fn member(
     };
     let mut peer =
         Peer::new(settings, part.history, part.epochs.accepted, part.epochs.current, part.quarantine.is_some());
-    if let Some((zxid, text)) = &part.config {
+    for (zxid, text) in &part.configs {
         peer.reconfigured(*zxid, text);
     }
 

@@ -17,6 +17,7 @@ use crate::session::SessionTable;
 use crate::snapshot::{self, Keeper};
 use crate::storage::{self, Dirs, Quarantine};
 use crate::tree::{Applied, Tree, TreeOptions};
+use crate::wire::OpCode;
 use crate::wire::txn::{Txn, TxnDigest, read_txn};
 use crate::zab::History;
 use ahead::Ahead;
@@ -34,9 +35,13 @@ pub struct Recovered {
     pub replayed: (u64, u64),
     /// The snapshot is a leader's, and nothing shows yet that all which belongs to it is here (`storage::may_be_fuzzy`).
     pub fuzzy: bool,
+    /// As `Part` has it.
+    configs: Configs,
     /// Of a server of an ensemble.
     pub part: Option<Part>,
 }
+
+type Configs = Vec<(Zxid, Vec<u8>)>;
 
 /// What a server of an ensemble has beside tree, sessions and log.
 pub struct Part {
@@ -44,8 +49,8 @@ pub struct Part {
     pub history: History,
     pub epochs: Epochs,
     pub quarantine: Option<Quarantine>,
-    /// Which members the history ends with, and as of which zxid (`Tree::config`).
-    pub config: Option<(Zxid, Vec<u8>)>,
+    /// The members that the snapshot says (`Tree::config`) and those of each reconfiguration behind it, with their zxids.
+    pub configs: Configs,
 }
 
 /// What a server that is alone has on its disk. Damage stops it.
@@ -68,7 +73,7 @@ pub fn recover_alone(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_ms
 
 /// What a member of an ensemble has. What is damaged is set aside, and then it has no vote.
 pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_ms: u64) -> Result<Recovered, Fatal> {
-    let ((recovered, history, epochs), quarantine) = storage::recover(disk, dirs, Sizes::default(), || {
+    let ((mut recovered, history, epochs), quarantine) = storage::recover(disk, dirs, Sizes::default(), || {
         let mut history = Some(History::new(Zxid::ZERO, limits::HISTORY_BYTES));
         let recovered = read(disk, dirs, options, tick_ms, &mut history)?;
         let stored = Epochs::load(disk, &dirs.log)?;
@@ -91,8 +96,8 @@ pub fn recover_member(disk: &RealDisk, dirs: &Dirs, options: TreeOptions, tick_m
             quarantine.round
         );
     }
-    let config = recovered.tree.config().map(|(zxid, text)| (zxid, text.to_vec()));
-    Ok(Recovered { part: Some(Part { history, epochs, quarantine, config }), ..recovered })
+    let configs = std::mem::take(&mut recovered.configs);
+    Ok(Recovered { part: Some(Part { history, epochs, quarantine, configs }), ..recovered })
 }
 
 /// Loads and replays. A server of an ensemble hands in an empty `history`, which gets the newest records.
@@ -130,6 +135,8 @@ fn read(
         if let Some(history) = history {
             history.reset(tree.zxid());
         }
+        // A file may have given it a version that is newer than the history.
+        let configs = tree.config().map(|(zxid, text)| (zxid.min(tree.zxid()), text.to_vec())).into_iter().collect();
         let mut replay = Replay {
             dir: log_dir,
             options,
@@ -138,6 +145,7 @@ fn read(
             sessions: &mut sessions,
             history,
             applied: Applied::default(),
+            configs,
             wrong: None,
         };
         let mut replayed = (0, 0);
@@ -151,6 +159,7 @@ fn read(
             ahead.give_back(piece);
         }
         let recovery = ahead.finish()?;
+        let configs = std::mem::take(&mut replay.configs);
         let fuzzy = replay.conclude()?;
         let log = recovery.finish()?;
         if replayed.0 > 0 {
@@ -161,7 +170,7 @@ fn read(
             );
         }
         sessions.restart_clocks(clock::now());
-        Ok(Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, part: None })
+        Ok(Recovered { tree, sessions, keeper, log, snapshot_bytes, replayed, fuzzy, configs, part: None })
     })
 }
 
@@ -201,6 +210,7 @@ struct Replay<'a> {
     sessions: &'a mut SessionTable,
     history: &'a mut Option<History>,
     applied: Applied,
+    configs: Configs,
     /// The snapshot may be, and nothing has shown yet that the tree is right.
     fuzzy: bool,
     /// The first record behind which the tree was another than the log says, and has been so ever since.
@@ -211,7 +221,8 @@ impl Replay<'_> {
     fn apply(&mut self, records: &Batch) -> Result<(), Fatal> {
         for (zxid, record) in records.records() {
             let fail = |problem| Fatal::LogRecord { dir: self.dir.to_owned(), zxid, problem };
-            let digest = replay(zxid, record, self.tree, self.sessions, &mut self.applied).map_err(fail)?;
+            let configs = &mut self.configs;
+            let digest = replay(zxid, record, self.tree, self.sessions, &mut self.applied, configs).map_err(fail)?;
             if let Some(digest) = digest.filter(|_| self.options.digest) {
                 self.compare(zxid, digest);
             }
@@ -293,7 +304,8 @@ pub fn rebuild(
             return Ok((tree, sessions.timeouts()));
         }
         for (zxid, record) in batch.records() {
-            replay(zxid, record, &mut tree, &mut sessions, &mut applied).map_err(|problem| fail(zxid, problem))?;
+            replay(zxid, record, &mut tree, &mut sessions, &mut applied, &mut Vec::new())
+                .map_err(|problem| fail(zxid, problem))?;
         }
     }
 }
@@ -306,6 +318,7 @@ fn replay(
     tree: &mut Tree,
     sessions: &mut SessionTable,
     applied: &mut Applied,
+    configs: &mut Configs,
 ) -> Result<Option<u64>, String> {
     let (header, txn, digest) = read_txn(record).map_err(|error| error.to_string())?;
     if header.zxid != zxid {
@@ -314,6 +327,9 @@ fn replay(
     match &txn {
         Txn::CreateSession { timeout_ms } => sessions.add(header.session, *timeout_ms, None, clock::now()),
         Txn::CloseSession { .. } => drop(sessions.remove(header.session)),
+        Txn::SetData { op: OpCode::Reconfig, data, .. } => {
+            configs.push((zxid, data.as_deref().unwrap_or_default().to_vec()));
+        }
         _ => {}
     }
     applied.clear();

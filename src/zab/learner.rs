@@ -407,9 +407,9 @@ impl Learner {
         self.store_current();
     }
 
-    /// The leader's configuration as of NEWLEADER has been compared, and with it whatever came before.
+    /// What is in force before NEWLEADER comes is what that says, or older.
     fn activated(&mut self, zxid: Zxid) {
-        if self.phase >= Phase::NewLeader && zxid > self.before_new_leader {
+        if self.phase >= Phase::NewLeader {
             self.outputs.push(LearnerOutput::Activated { zxid });
         }
     }

@@ -4,17 +4,19 @@
 //! from its file. If it went on with the old ones where others go on with new ones, each side could find a majority of its own,
 //! and what one of them has acknowledged would be lost. So:
 //!
-//! - A leader says with NEWLEADER which configuration is the newest that it knows. If others vote by that, this server ends
-//!   before it acknowledges anything.
+//! - A leader says with NEWLEADER which configuration is the newest that it knows, in force or proposed. If others vote by that,
+//!   this server ends before it acknowledges anything.
 //! - A reconfiguration that is only proposed may come to nothing, so it ends nobody. But whoever has acknowledged it may be one
-//!   of those with whom it is in force already: until a leader says which members there are, it has no vote. A quorum of the
-//!   old members without any that has acknowledged it can't be found once it is in force.
+//!   of those with whom it is in force already: until it serves under a leader that knows better, it has no vote. A quorum of the
+//!   old members without any that has acknowledged it can't be found once it is in force. One that leads back to the own members
+//!   behind it changes nothing of that before it is in force itself.
 //! - When it is in force (COMMITANDACTIVATE), this server ends, unless the same servers vote as before.
 //!
 //! What counts is who votes, and with which weight in which group. Addresses and observers decide nothing. A configuration
-//! without a version was made by no `reconfig`: then each server's file counts, as in ZooKeeper, and those of one ensemble
-//! differ while an operator changes them in turn. The same holds for one that is no newer than this server's own: whoever has
-//! given it that has seen the other.
+//! whose version is no transaction's (0, or the beginning of an epoch, which leaders with `reconfigEnabled` give to the members of
+//! their files) was made by no `reconfig`: then each server's file counts, as in ZooKeeper, and those of one ensemble differ
+//! while an operator changes them in turn. The same holds for one that is no newer than this server's own: whoever has given it
+//! that has seen the other.
 //!
 //! Without I/O, clock or threads.
 
@@ -34,7 +36,7 @@ const SHOWN: usize = 2_000;
 impl OtherMembers {
     /// What the text of a newer configuration says, if by that others vote than by `own`. One that can't be read is another.
     pub fn of(own: &EnsembleConfig, text: &[u8]) -> Option<OtherMembers> {
-        let is_newer = |version: Zxid| version > own.version() && version.to_wire() > 0;
+        let is_newer = |version: Zxid| version > own.version() && version.to_wire() > 0 && version.counter() > 0;
         let differs = match EnsembleConfig::parse(text) {
             Ok(theirs) => is_newer(theirs.version()) && !theirs.quorum().decides_like(own.quorum()),
             Err(_) => version_of(text).is_some_and(is_newer),
@@ -58,7 +60,7 @@ fn in_one_line(text: &str) -> String {
     text.lines().map(|line| line.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Reconfigurations of a history about which no leader has said yet whether they are in force: the newest is what counts.
+/// Reconfigurations of a history about which no leader has said yet whether they are in force.
 #[derive(Default)]
 pub struct Reconfigurations {
     /// Ascending. Those by which nobody else votes stand here too, behind others.
@@ -81,20 +83,31 @@ impl Reconfigurations {
         self.undecided.push((zxid, other));
     }
 
-    /// With whom the history ends, if those are others.
+    /// The newest others that may vote now.
     pub fn newest(&self) -> Option<&OtherMembers> {
-        self.undecided.last().and_then(|(_, other)| other.as_ref())
+        self.undecided.iter().rev().find_map(|(_, other)| other.as_ref())
     }
 
-    /// What the one at this zxid says.
-    pub fn at(&self, zxid: Zxid) -> Option<&OtherMembers> {
+    /// The one at this zxid is in force, and none before it any more. `Some`: by that others vote.
+    pub fn activated(&mut self, zxid: Zxid) -> Option<OtherMembers> {
         let (_, other) = self.undecided.iter().rev().find(|(at, _)| *at == zxid)?;
-        other.as_ref()
+        let other = other.clone();
+        if other.is_none() {
+            self.undecided.retain(|(at, _)| *at > zxid);
+        }
+        other
     }
 
-    /// A leader has said which members there are, up to here.
-    pub fn decided(&mut self, up_to: Zxid) {
+    /// This server serves under a leader whose newest configuration, as of `up_to`, is none by which others vote; it is in force
+    /// if it is committed. Returns whether others could have voted, and can't.
+    pub fn decided(&mut self, up_to: Zxid, committed: Zxid) -> bool {
+        let last = self.undecided.iter().rev().find(|(zxid, _)| *zxid <= up_to);
+        if last.is_some_and(|(zxid, other)| other.is_none() && *zxid > committed) {
+            return false;
+        }
+        let could = self.newest().is_some();
         self.undecided.retain(|(zxid, _)| *zxid > up_to);
+        could && self.newest().is_none()
     }
 
     /// The history ends here now.
@@ -124,15 +137,16 @@ mod tests {
         let two = "server.1=a:1:2\nserver.2=b:1:2\n";
         let four = format!("{OWN}server.4=d:1:2\n");
         for (theirs, expected) in [
-            (format!("{OWN}version=100000000"), false),
-            (format!("{four}version=100000000"), true),
-            (format!("{two}server.4=d:1:2\nversion=100000000"), true),
+            (format!("{OWN}version=100000007"), false),
+            (format!("{four}version=100000007"), true),
+            (format!("{two}server.4=d:1:2\nversion=100000007"), true),
             (format!("{two}server.3=c:1:2:observer\nversion=1"), true),
             // Addresses, clients' ports and observers decide nothing.
             (format!("{two}server.3=x:7:8;2181\nserver.4=d:1:2:observer\nversion=1"), false),
             // No reconfiguration made it.
             (format!("{four}version=0"), false),
             (four.clone(), false),
+            (format!("{four}version=300000000"), false),
             (format!("{four}version=ffffffffffffffff"), false),
             // What can't be read is not what this server was given, if it is newer.
             ("server.300=a:1:2\nversion=5".to_owned(), true),
@@ -170,14 +184,22 @@ mod tests {
         all.note(Zxid(2), &own, other(2).as_bytes());
         assert!(all.newest().is_some_and(|other| other.theirs.contains("server.4=d:1:2, version=2")));
         all.note(Zxid(3), &own, format!("{OWN}version=3").as_bytes());
-        assert!(all.newest().is_none(), "back to the old ones");
-        assert!(all.at(Zxid(2)).is_some() && all.at(Zxid(3)).is_none() && all.at(Zxid(9)).is_none());
+        assert!(all.newest().is_some(), "back to the old ones, if that is in force");
         all.truncate(Zxid(2));
         assert!(all.newest().is_some());
-        all.decided(Zxid(1));
-        assert!(all.newest().is_some());
-        all.decided(Zxid(2));
-        assert!(all.newest().is_none());
+        assert!(!all.decided(Zxid(1), Zxid(1)) && all.newest().is_some());
+        assert!(all.decided(Zxid(2), Zxid(2)) && all.newest().is_none(), "a leader that knows of none");
+
+        // There and back: what leads back is proposed, then in force.
+        let back = format!("{OWN}version=5");
+        for (committed, decided) in [(Zxid(4), false), (Zxid(5), true)] {
+            let mut all = Reconfigurations::default();
+            all.note(Zxid(4), &own, other(4).as_bytes());
+            all.note(Zxid(5), &own, back.as_bytes());
+            assert_eq!((all.decided(Zxid(6), committed), all.newest().is_none()), (decided, decided));
+            assert!(all.activated(Zxid(4)).is_some() != decided && all.activated(Zxid(5)).is_none());
+            assert!(all.newest().is_none() && all.undecided.is_empty());
+        }
         for zxid in 10..1_000 {
             all.note(Zxid(zxid), &own, other(zxid).as_bytes());
         }

@@ -130,8 +130,17 @@ impl Peer {
     }
 
     /// The reconfiguration at this zxid is in force. `Some`: others vote then, and this server must stop.
-    pub fn activated(&self, zxid: Zxid) -> Option<&OtherMembers> {
-        self.reconfigurations.at(zxid)
+    pub fn activated(&mut self, zxid: Zxid) -> Option<OtherMembers> {
+        self.reconfigurations.activated(zxid)
+    }
+
+    /// It serves (`LearnerOutput::Serving`). `true`: its history says others, who don't vote; to have a vote again when it
+    /// begins anew it needs a snapshot that says its own members.
+    pub fn serves(&mut self, up_to: Zxid) -> bool {
+        match &self.role {
+            Role::Learning { learner, .. } => self.reconfigurations.decided(learner.before_new_leader(), up_to),
+            _ => false,
+        }
     }
 
     /// Voters have a configuration of this version, by which the same servers vote as by this server's. ZooKeeper servers give
@@ -235,12 +244,6 @@ impl Peer {
             self.quarantined = false;
         }
         (self.accepted, self.current) = (accepted, current);
-        if let Role::Learning { learner, .. } = &self.role
-            && current == accepted
-        {
-            // Zero, as long as this is a promise only.
-            self.reconfigurations.decided(learner.before_new_leader());
-        }
         match &mut self.role {
             Role::Leading(leader) => leader.epochs_stored(&mut self.history, now),
             Role::Learning { learner, .. } => learner.epochs_stored(now),

@@ -10,6 +10,7 @@ use crate::server::Server;
 use crate::world::World;
 use ostler::disk::sim::Keep;
 use ostler::random::Rng;
+use ostler::wire::ErrorCode;
 
 /// How servers stay away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,7 +172,9 @@ fn come_level(world: &mut World, present: &Present, acknowledged_since: Option<T
 fn has_acknowledged(world: &World, since: Time) -> bool {
     world.clients.iter().any(|client| {
         let recent = client.history.iter().rev().take_while(|record| record.invoked >= since);
-        recent.into_iter().any(|record| record.op.is_write() && record.answer.is_some())
+        recent.into_iter().any(|record| {
+            record.op.is_write() && record.answer.as_ref().is_some_and(|answer| answer.err == ErrorCode::OK)
+        })
     })
 }
 

@@ -277,9 +277,11 @@ impl Pipeline {
                 && member.role_rate.allows(now)
             {
                 tracing::error!(
-                    "the history ends with a reconfiguration to [{theirs}], and this server was given [{ours}]: other servers \
-                     vote, if it is in force. Until a leader says that it is not, this server has no vote. If it is, put those \
-                     members into zoo.cfg and start again"
+                    "this server's data say that [{theirs}] vote, and its file that [{ours}] do. Until a leader says that \
+                     its file is right, this server has no vote. If the file is wrong, put those members into it and start \
+                     again. If it is right (the data are another ensemble's, or its members were changed by hand): put the \
+                     server lines into a file of their own that dynamicConfigFile names, with a name that ends in the \
+                     version of the data, such as zoo.cfg.dynamic.100000007, and start all servers again"
                 );
             }
             member.looking_since.get_or_insert(now);
@@ -481,6 +483,7 @@ impl Pipeline {
                 member.committed = member.committed.max(up_to);
                 member.serve_at = Some(up_to);
                 member.elections.established(epoch, now);
+                self.owes_snapshot |= member.peer.serves(up_to);
                 if member.digests_from == UNTIL_SYNCHRONISED {
                     // What a fuzzy snapshot had ahead of its zxid came before this.
                     member.digests_from = member.peer.history.last();
@@ -491,7 +494,7 @@ impl Pipeline {
             LearnerOutput::SyncDone => self.sync_done(),
             LearnerOutput::Activated { zxid } => {
                 if let Some(other) = member.peer.activated(zxid) {
-                    return Err(fatal(other));
+                    return Err(fatal(&other));
                 }
                 tracing::warn!("the leader's configuration of {zxid} is in force; the same servers vote as before");
             }

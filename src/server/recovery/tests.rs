@@ -20,7 +20,7 @@ fn only_a_digest_of_the_version_that_is_computed_here_says_anything() {
         let mut record = Vec::new();
         let digest = Some(TxnDigest { version, tree: 77 });
         write_txn(&header, &Txn::CreateSession { timeout_ms: 1000 }, digest, &mut record);
-        let said = replay(Zxid(zxid), &record, &mut tree, &mut sessions, &mut Applied::default());
+        let said = replay(Zxid(zxid), &record, &mut tree, &mut sessions, &mut Applied::default(), &mut Vec::new());
         assert_eq!(said, Ok(says), "version {version}");
     }
 }
