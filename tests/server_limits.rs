@@ -15,7 +15,7 @@ use ostler::wire::writer::Jute;
 use raw::{Raw, config, create, data, get, ping, read, request, set};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 fn auth(scheme: &str, secret: &[u8]) -> Vec<u8> {
@@ -542,6 +542,10 @@ fn those_who_always_have_more_to_ask_leave_room_for_others() {
     server.stop().unwrap();
 }
 
+fn zxids_of_good(answers: Vec<(i32, i64)>) -> Vec<i64> {
+    answers.into_iter().map(|(err, zxid)| if err == 0 { zxid } else { panic!("refused with {err}") }).collect()
+}
+
 /// More writes than there is room for, on every connection: those that have waited longest come first.
 #[test]
 fn writes_that_wait_for_room_are_taken_in_turn() {
@@ -549,36 +553,35 @@ fn writes_that_wait_for_room_are_taken_in_turn() {
     const WRITES: usize = 80;
     let dir = tempfile::tempdir().unwrap();
     let server = boot::start(config(dir.path(), 1)).unwrap();
-    let answered: [AtomicUsize; WRITERS] = std::array::from_fn(|_| AtomicUsize::new(0));
-    let least = AtomicUsize::new(usize::MAX);
     let all = Arc::new(Barrier::new(WRITERS));
     let mut clients: Vec<Raw> = (0..WRITERS).map(|_| Raw::connect(server.address)).collect();
     for (at, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.call(&create(0, &format!("/{at}"), b"", 0)).err, 0);
     }
-    std::thread::scope(|scope| {
-        for (at, mut client) in clients.into_iter().enumerate() {
-            let (answered, least, path) = (&answered, &least, format!("/{at}"));
+    // In which order they were taken is in the zxids, whoever got to read its answers first.
+    let taken: Vec<Vec<i64>> = std::thread::scope(|scope| {
+        let answers = clients.into_iter().enumerate().map(|(at, mut client)| {
+            let path = format!("/{at}");
             let mut writer = client.socket.try_clone().unwrap();
             let all = all.clone();
             scope.spawn(move || {
+                // Made before, so that nobody is late who has to write only.
+                let mut frame = set(0, &path, &vec![b'x'; 100_000]);
                 all.wait();
-                for xid in 1..=WRITES {
-                    writer.write_all(&set(xid as i32, &path, &vec![b'x'; 100_000])).unwrap();
+                for xid in 1..=WRITES as i32 {
+                    frame[4..8].copy_from_slice(&xid.to_be_bytes());
+                    writer.write_all(&frame).unwrap();
                 }
             });
-            scope.spawn(move || {
-                for _ in 0..WRITES {
-                    assert_eq!(client.reply().err, 0);
-                    answered[at].fetch_add(1, Ordering::SeqCst);
-                }
-                // What the others have when this one, perhaps the first of all, has everything.
-                let others = answered.iter().map(|count| count.load(Ordering::SeqCst)).min();
-                let _ = least.compare_exchange(usize::MAX, others.unwrap_or(0), Ordering::SeqCst, Ordering::SeqCst);
-            });
-        }
+            let answers = move || (0..WRITES).map(|_| client.reply()).map(|reply| (reply.err, reply.zxid)).collect();
+            scope.spawn(answers)
+        });
+        let answers: Vec<_> = answers.collect();
+        answers.into_iter().map(|thread| thread.join().unwrap()).map(zxids_of_good).collect()
     });
-    let least = least.into_inner();
-    assert!(least >= WRITES / 4, "one had {WRITES} answers when another had {least}");
+    // What the others had when the first had everything.
+    let first = taken.iter().map(|zxids| zxids[WRITES - 1]).min().unwrap();
+    let least = taken.iter().map(|zxids| zxids.iter().filter(|zxid| **zxid <= first).count()).min().unwrap();
+    assert!(least >= WRITES / 4, "of one {WRITES} writes were taken when of another {least} were");
     server.stop().unwrap();
 }
