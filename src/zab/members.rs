@@ -78,7 +78,9 @@ impl Reconfigurations {
             return;
         }
         if self.undecided.len() == Self::MAX {
-            self.undecided.remove(0);
+            // One that leads back to the own members, if there is one: without it this server has no vote for longer, at worst.
+            let at = self.undecided.iter().position(|(_, other)| other.is_none()).unwrap_or(0);
+            self.undecided.remove(at);
         }
         self.undecided.push((zxid, other));
     }
@@ -200,6 +202,11 @@ mod tests {
             assert!(all.activated(Zxid(4)).is_some() != decided && all.activated(Zxid(5)).is_none());
             assert!(all.newest().is_none() && all.undecided.is_empty());
         }
+        let mut all = Reconfigurations::default();
+        all.note(Zxid(4), &own, other(4).as_bytes());
+        (5..1_000).for_each(|zxid| all.note(Zxid(zxid), &own, format!("{OWN}version={zxid}").as_bytes()));
+        assert!(all.newest().is_some() && all.undecided.len() == Reconfigurations::MAX, "none of those is in force");
+        let mut all = Reconfigurations::default();
         for zxid in 10..1_000 {
             all.note(Zxid(zxid), &own, other(zxid).as_bytes());
         }
