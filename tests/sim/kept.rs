@@ -121,8 +121,13 @@ impl Server {
     pub fn claim(&mut self, zxid: Zxid, record: &[u8], ctx: &mut Ctx<'_>) {
         let (header, txn, _) = read_txn(record).expect("it was read before");
         let tells = match &txn {
-            Txn::CreateSession { .. } | Txn::CloseSession { .. } | Txn::Error { .. } => false,
-            Txn::Multi(parts) => !parts.iter().any(|part| matches!(part, Txn::Error { .. })),
+            Txn::CreateSession { .. } | Txn::CloseSession { .. } => false,
+            Txn::Error { code } => is_behind_session_check(*code),
+            Txn::Multi(parts) => {
+                let codes =
+                    parts.iter().filter_map(|part| if let Txn::Error { code } = part { Some(*code) } else { None });
+                codes.clone().next().is_none() || codes.into_iter().any(is_behind_session_check)
+            }
             _ => true,
         };
         if is(Bug::AsksAgainWhatHappened) && !self.serving {
@@ -182,4 +187,9 @@ impl Server {
                 || self.clients.by_conn.values().all(|client| !self.clients.asked.owed.waits(client.session))
         );
     }
+}
+
+/// As `tells_of_its_client` has it: NoNode, NoAuth, BadVersion, NodeExists, NotEmpty.
+fn is_behind_session_check(code: i32) -> bool {
+    [-101, -102, -103, -110, -111].contains(&code)
 }

@@ -21,6 +21,7 @@ use crate::ids::{Epoch, SessionId, Zxid};
 use crate::prepare::reply::Shape;
 use crate::server::feed::Entry;
 use crate::server::queue::ConnId;
+use crate::wire::ErrorCode;
 use crate::wire::OpCode;
 use crate::wire::txn::{Txn, TxnHeader};
 use crate::zab::Role;
@@ -214,17 +215,38 @@ pub(super) fn tells_of_its_client(txn: &Txn) -> bool {
     match txn {
         // Also when it has expired, or before it has a connection.
         Txn::CreateSession { .. } | Txn::CloseSession { .. } => false,
-        // Perhaps because it came from the wrong server.
-        Txn::Error { .. } => false,
-        Txn::Multi(parts) => !parts.iter().any(|part| matches!(part, Txn::Error { .. })),
+        Txn::Error { code } => is_behind_session_check(*code),
+        Txn::Multi(parts) => {
+            let mut codes =
+                parts.iter().filter_map(|part| if let Txn::Error { code } = part { Some(*code) } else { None });
+            codes.clone().next().is_none() || codes.any(is_behind_session_check)
+        }
         _ => true,
     }
+}
+
+/// Whether a request fails so only when its session has been found to be on the server that it came from. With another code it
+/// may have failed since it came from the wrong one.
+fn is_behind_session_check(code: i32) -> bool {
+    use ErrorCode as E;
+    [E::NO_NODE, E::NO_AUTH, E::BAD_VERSION, E::NODE_EXISTS, E::NOT_EMPTY].iter().any(|it| it.0 == code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ErrorCode;
+
+    #[test]
+    fn what_failed_behind_the_session_check_tells_where_the_client_is_and_what_failed_by_it_does_not() {
+        let error = |code: ErrorCode| Txn::Error { code: code.0 };
+        for (code, tells) in [(ErrorCode::NO_NODE, true), (ErrorCode::SESSION_MOVED, false)] {
+            assert_eq!(tells_of_its_client(&error(code)), tells);
+            let rest = Txn::Error { code: -2 };
+            assert_eq!(tells_of_its_client(&Txn::Multi(vec![error(code), rest])), tells);
+        }
+        let check = Txn::Check { path: "/a".into(), version: 1 };
+        assert!(tells_of_its_client(&Txn::Multi(vec![check])));
+    }
 
     #[test]
     fn what_is_taken_back_leaves_the_line_also_from_before_a_sync_that_stays() {
